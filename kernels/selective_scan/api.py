@@ -1,0 +1,170 @@
+"""`selective_scan`: argument checks and the choice of an implementation."""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels.selective_scan import associative, reference
+
+ALIGNMENTS = ("previous", "constant", "none")
+
+
+class Implementation(Protocol):
+    """What an implementation computes: checked arguments in, `(y [B,K,E], last_state [B,E,N])` out.
+
+    It may raise `NotImplementedError` with the reason when it cannot run these arguments here.
+    """
+
+    def __call__(
+        self,
+        u: jax.Array,
+        delta: jax.Array,
+        A: jax.Array,
+        B: jax.Array,
+        C: jax.Array,
+        D: jax.Array | None,
+        z: jax.Array | None,
+        delta_bias: jax.Array | None,
+        gap_delta: jax.Array | None,
+        positions: jax.Array | None,
+        *,
+        delta_softplus: bool,
+        alignment: str,
+        reverse: bool,
+    ) -> tuple[jax.Array, jax.Array]: ...
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "reference": reference.scan,
+    "associative": associative.scan,
+}
+DEFAULT = "reference"  # Fastest on the CPU as measured; see kernels/README.md.
+
+
+def selective_scan(
+    u: jax.Array,
+    delta: jax.Array,
+    A: jax.Array,
+    B: jax.Array,
+    C: jax.Array,
+    D: jax.Array | None = None,
+    z: jax.Array | None = None,
+    *,
+    delta_bias: jax.Array | None = None,
+    delta_softplus: bool = False,
+    positions: jax.Array | None = None,
+    alignment: str = "previous",
+    gap_delta: jax.Array | None = None,
+    reverse: bool = False,
+    return_last_state: bool = False,
+    implementation: str | None = None,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Selective scan over kept tokens, with the hidden state moved through the pruned ones.
+
+    With `step = softplus(delta + delta_bias)` and `Gamma_k` the sum of gamma over the positions
+    pruned between kept tokens `k-1` and `k` (in scan order)::
+
+        h_k = exp((step_k + Gamma_k) A) h_{k-1} + step_k B_k u_k
+        y_k = (C_k . h_k + D u_k) silu(z_k)
+
+    This is equation 6 of "Exploring Token Pruning in Vision State Space Models" applied once per
+    gap. Without `positions` it is the ordinary selective scan of Mamba. Every argument but
+    `positions` is differentiable.
+
+    Args:
+      u: [B,K,E] input, floating.
+      delta: [B,K,E] step sizes; raw when `delta_softplus`.
+      A: [E,N] negative real diagonal.
+      B: [B,K,N] input projection.
+      C: [B,K,N] output projection.
+      D: [E] skip connection.
+      z: [B,K,E] gate.
+      delta_bias: [E], added to delta before the softplus.
+      delta_softplus: whether the step is `softplus(delta + delta_bias)` or the sum itself.
+      positions: [B,K] integer original positions, strictly increasing along K; None is no gaps.
+      alignment: gamma of a pruned position: `previous`, the step of the kept token before it;
+        `constant`, `gap_delta`; `none`, zero.
+      gap_delta: [E] positive steps, given with and only with `alignment="constant"`.
+      reverse: scan from the last token to the first.
+      return_last_state: also return the state after the last token in scan order.
+      implementation: a name in `IMPLEMENTATIONS`, which runs or raises, or None for the best one.
+
+    Returns:
+      y: [B,K,E] of u's dtype; with `return_last_state`, also the state [B,E,N] in float32
+      (float64 when any input is).
+
+    Raises:
+      ValueError: naming the argument that has a wrong shape, dtype or value.
+      NotImplementedError: the named implementation cannot run here.
+    """
+    named = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
+    named |= {"delta_bias": delta_bias, "gap_delta": gap_delta}
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f"alignment is {alignment!r}; choose one of {', '.join(ALIGNMENTS)}.")
+    if (gap_delta is not None) != (alignment == "constant"):
+        raise ValueError(
+            f'gap_delta belongs to alignment="constant" and only to it; alignment is {alignment!r} '
+            f"and gap_delta is {'missing' if gap_delta is None else 'given'}."
+        )
+    _check_arrays(named)
+    if positions is not None:
+        _check_positions(positions, u.shape[:2])
+    name = implementation or DEFAULT
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation is {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}.")
+    y, last_state = IMPLEMENTATIONS[name](
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        z,
+        delta_bias,
+        gap_delta,
+        positions,
+        delta_softplus=delta_softplus,
+        alignment=alignment,
+        reverse=reverse,
+    )
+    return (y, last_state) if return_last_state else y
+
+
+def _check_arrays(named: dict[str, jax.Array | None]) -> None:
+    for name in ("u", "A"):
+        ndim = {"u": 3, "A": 2}[name]
+        if jnp.ndim(named[name]) != ndim:
+            raise ValueError(f"{name} has shape {jnp.shape(named[name])}; it must have {ndim} axes.")
+    (b, k, e), n = jnp.shape(named["u"]), jnp.shape(named["A"])[1]
+    tokens, channels, states = (b, k, e), (e,), (b, k, n)
+    shapes = {"u": tokens, "delta": tokens, "A": (e, n), "B": states, "C": states, "D": channels}
+    shapes |= {"z": tokens, "delta_bias": channels, "gap_delta": channels}
+    for name, array in named.items():
+        if array is None:
+            continue
+        if jnp.shape(array) != shapes[name]:
+            raise ValueError(
+                f"{name} has shape {jnp.shape(array)}; u {(b, k, e)} and A {named['A'].shape} "  # pyright: ignore[reportOptionalMemberAccess]
+                f"ask for {shapes[name]}."
+            )
+        if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
+            raise ValueError(f"{name} has dtype {jnp.result_type(array)}; it must be floating.")
+    if 0 in (b, k, e, n):
+        raise ValueError(f"u {(b, k, e)} and A {(e, n)} must not have an axis of length 0.")
+
+
+def _check_positions(positions: jax.Array, shape: tuple[int, ...]) -> None:
+    if jnp.shape(positions) != shape:
+        raise ValueError(f"positions has shape {jnp.shape(positions)}; u asks for {shape}.")
+    if not jnp.issubdtype(jnp.result_type(positions), jnp.integer):
+        raise ValueError(f"positions has dtype {jnp.result_type(positions)}; it must be integer.")
+    if isinstance(positions, jax.core.Tracer):
+        return
+    concrete = np.asarray(positions)
+    if concrete.min() < 0:
+        raise ValueError(f"positions holds {concrete.min()}; original positions start at 0.")
+    if (np.diff(concrete, axis=1) <= 0).any():
+        row = int(np.argmax((np.diff(concrete, axis=1) <= 0).any(axis=1)))
+        raise ValueError(f"positions[{row}] is not strictly increasing; sort the kept indices.")

@@ -1,0 +1,320 @@
+"""Vim: bidirectional Mamba blocks over patches, a class token in the middle, pruned on request."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from ssmjax.layers.drop_path import drop_path
+from ssmjax.layers.mixer import BidirectionalMixer
+from ssmjax.layers.norm import RMSNorm
+from ssmjax.layers.patch_embed import PatchEmbed
+from ssmjax.pruning.config import PruneConfig
+from ssmjax.pruning.importance import token_scores
+from ssmjax.pruning.select import gather_tokens, select_tokens
+
+EPSILON = 1e-5
+CONV_TAPS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class VimConfig:
+    """Everything that defines a Vim; any field can be overridden in `ssmjax.create_model`.
+
+    Attributes:
+      depth: number of blocks.
+      embed_dim: D, the width of a token.
+      d_state: N, states per channel.
+      expand: E / D.
+      patch_size: pixels of a patch side.
+      stride: pixels between patches; None is `patch_size`.
+      img_size: pixels, one side or (height, width).
+      in_channels: channels of an image.
+      num_classes: outputs of the head.
+      drop_path_rate: rate of the last block; it rises linearly from 0 at the first.
+      dtype: compute dtype; parameters, states, steps and norms stay in float32 or wider.
+      prune: where and how to prune, or None for the dense model.
+    """
+
+    depth: int = 24
+    embed_dim: int = 192
+    d_state: int = 16
+    expand: int = 2
+    patch_size: int = 16
+    stride: int | None = None
+    img_size: int | tuple[int, int] = 224
+    in_channels: int = 3
+    num_classes: int = 1000
+    drop_path_rate: float = 0.0
+    dtype: str = "float32"
+    prune: PruneConfig | None = None
+
+    def __post_init__(self) -> None:
+        size = self.img_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        object.__setattr__(self, "img_size", size)
+        object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
+        sizes = ("depth", "embed_dim", "d_state", "expand", "patch_size", "stride", "in_channels")
+        for field in (*sizes, "num_classes"):
+            if field == "stride" and self.stride is None:
+                continue
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field} is {value!r}; it must be a whole number of at least 1.")
+        if len(size) != 2 or not all(isinstance(side, int) for side in size):
+            raise ValueError(f"img_size is {self.img_size!r}; give pixels, as 224 or (192, 256).")
+        if min(self.grid) < 1:
+            raise ValueError(
+                f"img_size is {size[0]} x {size[1]}; one patch of {self.patch_size} pixels must fit, "
+                f"so both sides must be at least {self.patch_size}."
+            )
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate is {self.drop_path_rate}; it must be in [0, 1).")
+        if self.dtype not in ("float32", "bfloat16", "float64"):
+            raise ValueError(f"dtype is {self.dtype!r}; choose float32, bfloat16 or float64.")
+        if self.prune is not None and self.prune.after_blocks[-1] > self.depth:
+            raise ValueError(
+                f"after_blocks is {self.prune.after_blocks}; the model has {self.depth} blocks, "
+                f"so every number must be at most {self.depth}."
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W) patches."""
+        stride = self.stride or self.patch_size
+        height, width = ((side - self.patch_size) // stride + 1 for side in self.img_size)  # pyright: ignore[reportGeneralTypeIssues]
+        return height, width
+
+    @property
+    def length(self) -> int:
+        """L, patches and class token."""
+        return self.grid[0] * self.grid[1] + 1
+
+    @property
+    def class_index(self) -> int:
+        """Original position of the class token: half of the patches come before it."""
+        return (self.length - 1) // 2
+
+    @property
+    def image_tokens(self) -> tuple[int, ...]:
+        """Image tokens present at first and after each pruning stage."""
+        counts = [self.length - 1]
+        for _ in self.prune.after_blocks if self.prune else ():
+            counts.append(self.prune.count(counts[-1]))  # pyright: ignore[reportOptionalMemberAccess]
+        return tuple(counts)
+
+    @property
+    def channels(self) -> int:
+        """E, inner channels."""
+        return self.expand * self.embed_dim
+
+    @property
+    def rank(self) -> int:
+        """R, rank of delta."""
+        return -(-self.embed_dim // 16)
+
+
+PRESETS: Mapping[str, VimConfig] = {
+    "vim_tiny_patch16_224": VimConfig(embed_dim=192),
+    "vim_small_patch16_224": VimConfig(embed_dim=384),
+    "vim_base_patch16_224": VimConfig(embed_dim=768),
+    "vim_tiny_patch16_stride8_224": VimConfig(embed_dim=192, stride=8),
+    "vim_small_patch16_stride8_224": VimConfig(embed_dim=384, stride=8),
+}
+
+
+class Block(nnx.Module):
+    """Add, normalise, mix. The residual stream is float32; the mixer's output is added later."""
+
+    def __init__(self, config: VimConfig, *, rngs: nnx.Rngs):
+        dtype = jnp.dtype(config.dtype)
+        self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON)
+        self.mixer = BidirectionalMixer(
+            config.embed_dim,
+            config.expand,
+            config.d_state,
+            config.rank,
+            CONV_TAPS,
+            config.depth,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, hidden, residual, positions, **options):
+        """hidden, residual [B,K,D] to the same, and [B,K,E] the token scores' input."""
+        residual = residual + hidden.astype(residual.dtype)
+        x = self.norm(residual, hidden.dtype)
+        hidden, y = self.mixer(x, positions, **options)
+        return hidden, residual, y
+
+
+class Vim(nnx.Module):
+    """Vision Mamba (arXiv 2401.09417) with token pruning (arXiv 2409.18962).
+
+    The parameters of all blocks are stacked along a leading axis, so that the blocks between two
+    pruning stages are one `lax.scan` and compile once.
+    """
+
+    def __init__(self, config: VimConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        dtype = jnp.dtype(config.dtype)
+        embedding = nnx.initializers.truncated_normal(0.02)
+        self.patch_embed = PatchEmbed(
+            config.in_channels,
+            config.embed_dim,
+            config.patch_size,
+            config.stride or config.patch_size,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.cls_token = nnx.Param(embedding(rngs.params(), (1, 1, config.embed_dim)))
+        self.pos_embed = nnx.Param(embedding(rngs.params(), (1, config.length, config.embed_dim)))
+        stack = nnx.vmap(partial(_make_block, config))
+        self.blocks = stack(rngs.fork(split=config.depth))
+        self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON)
+        self.head = nnx.Linear(
+            config.embed_dim, config.num_classes, dtype=dtype, kernel_init=embedding, rngs=rngs
+        )
+
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        return_positions: bool = False,
+        return_intermediates: bool = False,
+        implementation: str | None = None,
+    ):
+        """Classify images; compiled at the first call with each shape.
+
+        Args:
+          images: [B,height,width,channels], normalised as the weights expect.
+          key: random key for drop path (with `train`) and `importance="random"`.
+          train: whether drop path acts.
+          return_positions: also return, per pruning stage, the [B,K] int32 original positions kept.
+          return_intermediates: also return {"hidden": per block [B,K,D], its mixer's output,
+            "residual": per block [B,K,D], the sum it normalised, "features": [B,D], the head's
+            input}.
+          implementation: of the scan; see `kernels.selective_scan`.
+
+        Returns:
+          [B,num_classes] logits in float32 (or wider), followed by what was asked for.
+
+        Raises:
+          ValueError: images of another shape than the model's, or a key is needed and missing.
+        """
+        height, width = self.config.img_size  # pyright: ignore[reportGeneralTypeIssues]
+        if images.ndim != 4 or images.shape[1:] != (height, width, self.config.in_channels):
+            raise ValueError(
+                f"images has shape {images.shape}; this model takes [batch, {height}, {width}, "
+                f"{self.config.in_channels}]. Resize them, or create the model with img_size."
+            )
+        if train and self.config.drop_path_rate > 0 and key is None:
+            raise ValueError("drop path needs a key: model(images, train=True, key=...).")
+        graphdef, state = nnx.split(self)
+        logits, stages, intermediates = _forward(
+            graphdef, state, images, key, train, return_intermediates, implementation
+        )
+        results = (logits,) + (stages,) * return_positions + (intermediates,) * return_intermediates
+        return results if len(results) > 1 else logits
+
+    def _embed(self, images: jax.Array) -> jax.Array:
+        """Patches with the class token at index M // 2, plus position embeddings; [B,L,D]."""
+        patches = self.patch_embed(images.astype(self.config.dtype))
+        middle = self.config.class_index
+        token = jnp.broadcast_to(self.cls_token[...], (patches.shape[0], 1, patches.shape[2]))
+        parts = patches[:, :middle], token.astype(patches.dtype), patches[:, middle:]
+        return jnp.concatenate(parts, axis=1) + self.pos_embed[...].astype(patches.dtype)
+
+    def _run_blocks(self, hidden, residual, positions, first, last, key, trace, implementation):
+        """Blocks first to last (0-based, last excluded) as one scan over their parameters.
+
+        Returns hidden, residual, the last block's [B,K,E] input of the token scores, and with
+        `trace` each block's (hidden, residual), stacked.
+        """
+        config, prune = self.config, self.config.prune
+        options = {
+            "alignment": prune.alignment if prune else "none",
+            "conv": prune.conv if prune else "compact",
+            "implementation": implementation,
+        }
+        graphdef, stacked = nnx.split(self.blocks)
+        params = jax.tree.map(lambda p: p[first:last], stacked)
+        keep = 1 - np.linspace(0, config.drop_path_rate, config.depth, dtype=np.float32)[first:last]
+        keys = None if key is None else jax.random.split(key, config.depth)[first:last]
+
+        def run(carry, block):
+            params, keep, key = block
+            hidden, residual, _ = carry
+            hidden, residual, y = nnx.merge(graphdef, params)(hidden, residual, positions, **options)
+            output = (hidden, residual) if trace else None
+            if key is not None:
+                hidden = drop_path(hidden, keep, key)
+            return (hidden, residual, y), output
+
+        scored = jnp.zeros((*hidden.shape[:2], config.channels), hidden.dtype)
+        carry, outputs = lax.scan(run, (hidden, residual, scored), (params, keep, keys))
+        return *carry, outputs
+
+    def _prune(self, hidden, residual, y, positions, count, key):
+        """Keep `count` image tokens and the class token of every image."""
+        config = self.config
+        scores = token_scores(config.prune, y, positions, config.length, key)  # pyright: ignore[reportArgumentType]
+        kept = select_tokens(scores, count + 1, protected=positions == config.class_index)
+        return tuple(gather_tokens(a, kept) for a in (hidden, residual, positions))
+
+    def _class_token(self, tokens, positions):
+        """[B,K,D] to [B,D]: the class token, wherever pruning has left it."""
+        index = self.config.class_index
+        if positions is None:
+            return tokens[:, index]
+        index = jnp.argmax(positions == index, axis=1)
+        return jnp.take_along_axis(tokens, index[:, None, None], axis=1)[:, 0]
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def _forward(graphdef, state, images, key, train, trace, implementation):
+    """Logits, positions per stage, and intermediates (None without `trace`)."""
+    model: Vim = nnx.merge(graphdef, state)
+    config, prune = model.config, model.config.prune
+    path_key, prune_key = (None, None) if key is None else jax.random.split(key)
+    if not train or config.drop_path_rate == 0:
+        path_key = None
+    hidden = model._embed(images)
+    residual = jnp.zeros(hidden.shape, jnp.promote_types(hidden.dtype, jnp.float32))
+    everything = jnp.broadcast_to(jnp.arange(config.length, dtype=jnp.int32), hidden.shape[:2])
+    positions, stages, trace_outputs, first = None, [], [], 0
+    counts = config.image_tokens
+    for stage, block in enumerate(prune.after_blocks if prune else ()):
+        if counts[stage + 1] < counts[stage]:
+            hidden, residual, y, outputs = model._run_blocks(
+                hidden, residual, positions, first, block, path_key, trace, implementation
+            )
+            trace_outputs.append(outputs)
+            present = everything if positions is None else positions
+            stage_key = None if prune_key is None else jax.random.fold_in(prune_key, stage)
+            hidden, residual, positions = model._prune(
+                hidden, residual, y, present, counts[stage + 1], stage_key
+            )
+            first = block
+        stages.append(everything if positions is None else positions)
+    hidden, residual, _, outputs = model._run_blocks(
+        hidden, residual, positions, first, config.depth, path_key, trace, implementation
+    )
+    residual = residual + hidden.astype(residual.dtype)
+    features = model.norm(model._class_token(residual, positions), hidden.dtype)
+    logits = model.head(features).astype(residual.dtype)
+    if not trace:
+        return logits, stages, None
+    per_block = [tuple(a for part in (*trace_outputs, outputs) for a in part[i]) for i in (0, 1)]
+    return logits, stages, {"hidden": per_block[0], "residual": per_block[1], "features": features}
+
+
+def _make_block(config: VimConfig, rngs: nnx.Rngs) -> Block:
+    return Block(config, rngs=rngs)

@@ -1,0 +1,57 @@
+"""`PruneConfig`: where a model prunes, how much, by which score, and what the gaps mean."""
+
+import dataclasses
+import math
+from fractions import Fraction
+
+IMPORTANCE = ("clip", "sum", "l1", "l2", "random", "uniform")
+ALIGNMENT = ("previous", "zero_token", "none")
+CONV = ("compact", "aligned")
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneConfig:
+    """Pruning after some blocks, each time keeping the same share of the image tokens present.
+
+    Attributes:
+      after_blocks: 1-based blocks after which to prune, increasing.
+      keep_ratio: share of the image tokens kept at each stage, in (0, 1]; 1 is the dense model.
+      importance: the score of a token: `clip` (the paper's equation 9), `sum`, `l1`, `l2`, or a
+        baseline that ignores the image, `random` or `uniform`.
+      alignment: what a pruned position does to the hidden state: `previous` moves it by the step
+        of the kept token before (the paper's equation 6), `zero_token` by the step of an
+        all-zero token, `none` leaves it (the EViT way).
+      conv: in convolutions, kept tokens are neighbours (`compact`) or stay in place among zeros
+        (`aligned`).
+
+    Raises:
+      ValueError: naming the field and its valid choices.
+    """
+
+    after_blocks: tuple[int, ...]
+    keep_ratio: float
+    importance: str = "clip"
+    alignment: str = "previous"
+    conv: str = "compact"
+
+    def __post_init__(self) -> None:
+        blocks = tuple(self.after_blocks)
+        object.__setattr__(self, "after_blocks", blocks)
+        integers = all(isinstance(b, int) and b >= 1 for b in blocks)
+        if not blocks or not integers or list(blocks) != sorted(set(blocks)):
+            raise ValueError(
+                f"after_blocks is {blocks}; give increasing 1-based block numbers, as (5, 10, 15)."
+            )
+        if not 0 < self.keep_ratio <= 1:
+            raise ValueError(f"keep_ratio is {self.keep_ratio}; it must be above 0 and at most 1.")
+        for field, choices in (("importance", IMPORTANCE), ("alignment", ALIGNMENT), ("conv", CONV)):
+            value = getattr(self, field)
+            if value not in choices:
+                raise ValueError(f"{field} is {value!r}; choose one of {', '.join(choices)}.")
+
+    def count(self, tokens: int) -> int:
+        """How many of so many image tokens one stage keeps: `ceil(keep_ratio * tokens)`.
+
+        The ratio is taken as the decimal fraction it was written as, so that 0.55 of 100 is 55.
+        """
+        return math.ceil(Fraction(str(float(self.keep_ratio))) * tokens)

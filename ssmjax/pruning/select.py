@@ -1,0 +1,34 @@
+"""Hard top-k selection of tokens, in their original order."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def select_tokens(scores: jax.Array, count: int, protected: jax.Array | None = None) -> jax.Array:
+    """Indices of the `count` best tokens per image, increasing.
+
+    Ties go to the lower index and NaN ranks last. No gradient flows through the choice.
+
+    Args:
+      scores: [B,K] scores, higher is better.
+      count: tokens to keep, protected ones included; static.
+      protected: [B,K] bool, tokens that are kept whatever their score.
+
+    Returns:
+      [B,count] int32 indices into K.
+    """
+    scores = lax.stop_gradient(scores)
+    bounds = jnp.finfo(scores.dtype)
+    # Infinities are left to NaN and to protected tokens; -0 becomes 0, so that they tie.
+    ranked = jnp.clip(jnp.where(scores == 0, 0, scores), bounds.min, bounds.max)
+    ranked = jnp.where(jnp.isnan(scores), -jnp.inf, ranked)
+    if protected is not None:
+        ranked = jnp.where(protected, jnp.inf, ranked)
+    _, best = lax.top_k(ranked, count)
+    return jnp.sort(best, axis=-1)
+
+
+def gather_tokens(tokens: jax.Array, indices: jax.Array) -> jax.Array:
+    """Rows of `tokens` [B,K,...] at `indices` [B,count], as [B,count,...]."""
+    return jnp.take_along_axis(tokens, indices.reshape(*indices.shape, *(1,) * (tokens.ndim - 2)), 1)
