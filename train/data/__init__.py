@@ -1,0 +1,1 @@
+"""Image data: fetching and preparing data sets, and batches of them for training."""

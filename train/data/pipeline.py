@@ -1,0 +1,238 @@
+"""From a prepared TFDS data set to batches of normalised images, on `grain`.
+
+Images stay encoded until a whole batch of them is read, decoded and augmented at once, which
+is several times faster than one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.read_only_builder import builder_from_files
+
+from train.data import cifar10
+from train.data.fetch import DataError
+
+Batch = dict[str, np.ndarray]
+Channels = tuple[float, float, float]
+
+CROP_MARGIN = 4  # Pixels by which a training crop may move to each side.
+
+# Two threads prepare batches ahead; they rest while these four wait for the training step.
+_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+
+class Source(Protocol):
+    """Examples that can be read in any order, as TFDS' data sources can.
+
+    An example is a dict with at least `image`, the bytes of a PNG or JPEG, and `label`, int.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, keys: Sequence[int], /) -> Sequence[dict[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set: its encoded examples and the names of its classes."""
+
+    source: Source
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; labels go from 0 to num_classes - 1."""
+        return len(self.class_names)
+
+
+def open_split(name: str, split: str, data_dir: str) -> Split:
+    """Open a split of a TFDS data set for reading.
+
+    Args:
+        name: "cifar10_photos", which is fetched and prepared when it is not in `data_dir`
+            yet, or a data set of images with class labels that TFDS has already prepared
+            there, such as "cifar10" or "imagenette/160px-v2:1.0.0".
+        split: a split as TFDS writes it, such as "train", "test" or "train[:90%]".
+        data_dir: the folder that holds TFDS data sets.
+
+    Raises:
+        DataError: the data set is not there or cannot be prepared, is stored in a format
+            that has no random access, lacks this split, or is not images with class labels.
+    """
+    folder = Path(data_dir).expanduser()
+    if name == cifar10.Cifar10Photos.name:
+        builder = cifar10.prepare(folder)
+    else:
+        try:
+            builder = builder_from_files(name, data_dir=folder)
+        except tfds.core.DatasetNotFoundError as error:
+            raise DataError(
+                f'There is no data set "{name}" in {folder}: prepare it there with TFDS '
+                '(file_format="array_record"), or use "cifar10_photos", which is fetched '
+                "when it is missing."
+            ) from error
+    features = builder.info.features
+    kinds = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    image, label = kinds.get("image"), kinds.get("label")
+    if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
+        raise DataError(
+            f'The data set "{name}" has the features {", ".join(kinds) or "(none)"}; '
+            "needed are an Image named image and a ClassLabel named label."
+        )
+    try:
+        encoded = {"image": tfds.decode.SkipDecoding()}
+        # TFDS' decorator hides the method's signature from type checkers.
+        source: Any = builder.as_data_source(split, decoders=encoded)  # pyright: ignore
+    except NotImplementedError as error:
+        stored = builder.info.file_format
+        raise DataError(
+            f'The data set "{name}" in {folder} is stored as {stored.value if stored else None}, '
+            'which has no random access: prepare it again with file_format="array_record".'
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f'The data set "{name}" has no split "{split}"; it has '
+            f"{', '.join(builder.info.splits)}."
+        ) from error
+    return Split(source, tuple(label.names))
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    augment: bool,
+    mean: Channels = cifar10.CIFAR_MEAN,
+    std: Channels = cifar10.CIFAR_STD,
+) -> grain.DatasetIterator[Batch]:
+    """Endless shuffled batches for training, each epoch in another order.
+
+    The batches depend on the arguments alone. `get_state()` of the iterator gives a small
+    JSON-like dict; `set_state()` of one made with the same arguments goes on right there,
+    also in the middle of an epoch.
+
+    Args:
+        source: encoded examples, as in `Split.source`.
+        batch_size: images a batch; the rest of an epoch that does not fill one is dropped.
+        image_size: height and width of the batches' images, in pixels; images of another
+            size are resized (bicubic).
+        seed: 0 to 2**32 - 1.
+        augment: whether to move each image by up to `CROP_MARGIN` pixels (the border is
+            mirrored) and flip half of them left to right.
+        mean, std: per channel (red, green, blue), on a scale of 0 to 1.
+
+    Returns: an iterator over dicts with `image`, float32 (batch_size, image_size, image_size,
+        3), and `label`, int32 (batch_size,).
+
+    Raises:
+        DataError: the source cannot fill one batch; while iterating, an unreadable image.
+        ValueError: the seed is out of range.
+    """
+    if len(source) < batch_size:
+        raise DataError(
+            f"This split has {len(source):,} images, fewer than one batch of {batch_size:,}: "
+            f"choose a batch size of at most {len(source):,}."
+        )
+    batches = (
+        grain.MapDataset.range(len(source))
+        .seed(seed)
+        .shuffle()
+        .batch(batch_size, drop_remainder=True, batch_fn=source.__getitems__)
+        .map(partial(_decode, image_size=image_size))
+    )
+    if augment:
+        batches = batches.random_map(_augment)
+    batches = batches.map(partial(_normalise, mean=mean, std=std)).repeat()
+    return iter(batches.to_iter_dataset(_AHEAD))
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    mean: Channels = cifar10.CIFAR_MEAN,
+    std: Channels = cifar10.CIFAR_STD,
+) -> grain.DatasetIterator[Batch]:
+    """Every example once, in order, in batches of one size, so that a jitted step compiles once.
+
+    Args: as in `train_batches`.
+
+    Returns: an iterator over dicts with `image`, float32 (batch_size, image_size, image_size,
+        3), `label`, int32 (batch_size,), and `mask`, bool (batch_size,): False for the zeros
+        that fill up the last batch.
+
+    Raises:
+        DataError: while iterating, an unreadable image.
+    """
+    batches = (
+        grain.MapDataset.range(len(source))
+        .batch(batch_size, batch_fn=source.__getitems__)
+        .map(partial(_decode, image_size=image_size))
+        .map(partial(_normalise, mean=mean, std=std))
+        .map(partial(_fill_up, batch_size=batch_size))
+    )
+    return iter(batches.to_iter_dataset(_AHEAD))
+
+
+def _decode(examples: Sequence[dict[str, Any]], *, image_size: int) -> Batch:
+    """Encoded examples to uint8 RGB images of one size, (batch, size, size, 3), and labels."""
+    images = np.empty((len(examples), image_size, image_size, 3), np.uint8)
+    for image, example in zip(images, examples, strict=True):
+        # A grey image becomes one of three equal channels.
+        pixels = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
+        if pixels is None:
+            raise DataError(
+                f"An image of the data set (label {example['label']}, {len(example['image']):,} "
+                "bytes) is neither a readable PNG nor JPEG: delete the data set and prepare it "
+                "again."
+            )
+        if pixels.shape != image.shape:
+            pixels = cv2.resize(pixels, (image_size, image_size), interpolation=cv2.INTER_CUBIC)
+        image[:] = pixels
+    return {"image": images, "label": np.array([e["label"] for e in examples], np.int32)}
+
+
+def _augment(batch: Batch, rng: np.random.Generator) -> Batch:
+    """Move and flip each of the square images, (batch, size, size, 3), on its own."""
+    images = batch["image"]
+    count, size = images.shape[:2]
+    top, left = rng.integers(0, 2 * CROP_MARGIN + 1, (2, count, 1))
+    flip = rng.random((count, 1)) < 0.5
+    # Which pixel of the image lies at each place of the padded one, the same for both axes.
+    padded = np.pad(np.arange(size), CROP_MARGIN, mode="reflect")
+    along = np.arange(size)
+    rows = padded[top + along]
+    columns = padded[left + np.where(flip, along[::-1], along)]
+    # One gather crops and flips: (count, 1, 1), (count, size, 1) and (count, 1, size) spread
+    # to (count, size, size).
+    which = np.arange(count)[:, None, None]
+    return {**batch, "image": images[which, rows[:, :, None], columns[:, None, :]]}
+
+
+def _normalise(batch: Batch, *, mean: Channels, std: Channels) -> Batch:
+    """uint8 images of 0 to 255 to float32 of zero mean and unit deviation per channel."""
+    scale = 1 / (255 * np.asarray(std, np.float32))
+    shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
+    return {**batch, "image": batch["image"] * scale - shift}
+
+
+def _fill_up(batch: Batch, *, batch_size: int) -> Batch:
+    """Add zeros up to `batch_size` to every array, and the mask that tells them apart."""
+    missing = batch_size - len(batch["label"])
+    batch = {**batch, "mask": np.ones(batch_size - missing, bool)}
+    return {
+        key: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+        for key, array in batch.items()
+    }
