@@ -2,11 +2,13 @@
 
 import dataclasses
 import difflib
+from pathlib import Path
 
 from flax import nnx
 
 from ssmjax.models import vim
 from ssmjax.pruning.config import PruneConfig
+from ssmjax.weights import load_weights, read_metadata
 
 _PRESETS = {name: (vim.Vim, config) for name, config in vim.PRESETS.items()}
 
@@ -17,28 +19,50 @@ def list_models() -> list[str]:
 
 
 def create_model(
-    name: str, *, seed: int = 0, prune: PruneConfig | None = None, **overrides
+    name: str | None = None,
+    *,
+    seed: int = 0,
+    prune: PruneConfig | None = None,
+    weights: str | Path | None = None,
+    **overrides,
 ) -> vim.Vim:
-    """A model with fresh parameters.
+    """A model, with fresh parameters or with those of a weight file.
 
     Args:
-      name: one of `list_models()`.
+      name: one of `list_models()`; None takes the one that `weights` names.
       seed: of the initialisation.
       prune: where and how to prune; None is the dense model. It adds no parameters.
+      weights: a file from `ssmjax.weights.save_weights`; its config is where the overrides start.
       **overrides: any field of the model's config, such as `img_size`, `depth` or `num_classes`.
 
     Raises:
-      ValueError: an unknown name or field, or a value that cannot be, with the valid choices.
+      ValueError: an unknown name or field, or a value that cannot be, with the valid choices; a
+        weight file that cannot be read or does not fit.
     """
+    if weights is not None:
+        metadata = read_metadata(weights)
+        if name not in (None, metadata.model):
+            raise ValueError(f"{weights} holds a {metadata.model}, not a {name}; leave the name out.")
+        name, overrides = metadata.model, {**metadata.config, **overrides}
     if name not in _PRESETS:
-        close = difflib.get_close_matches(name, _PRESETS, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(str(name), _PRESETS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise ValueError(f"There is no model {name!r}; choose one of {', '.join(list_models())}.{hint}")
-    model, config = _PRESETS[name]
-    fields = {field.name for field in dataclasses.fields(config)}
+    model_class, config = _PRESETS[name]
+    fields = {field.name for field in dataclasses.fields(config)} - {"prune"}
     unknown = sorted(set(overrides) - fields)
     if unknown:
         raise ValueError(
             f"{name} has no option {', '.join(unknown)}; choose among {', '.join(sorted(fields))}."
         )
-    return model(dataclasses.replace(config, prune=prune, **overrides), rngs=nnx.Rngs(seed))
+    model = model_class(dataclasses.replace(config, prune=prune, **overrides), rngs=nnx.Rngs(seed))
+    if weights is not None:
+        load_weights(weights, model)
+    return model
+
+
+def config_overrides(name: str, config: vim.VimConfig) -> dict:
+    """The fields of `config`, pruning aside, that differ from those registered under `name`."""
+    _, preset = _PRESETS[name]
+    mine, theirs = dataclasses.asdict(config), dataclasses.asdict(preset)
+    return {field: mine[field] for field in mine if mine[field] != theirs[field] and field != "prune"}

@@ -7,6 +7,7 @@ import numpy as np
 from flax import nnx
 
 from ssmjax.convert import vim
+from ssmjax.weights import flat_params
 
 
 def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> None:
@@ -21,8 +22,7 @@ def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, np.ndarray
         that would be left unfilled. The model is then unchanged.
     """
     entries = vim.table(model.config.depth)  # pyright: ignore[reportAttributeAccessIssue]
-    leaves = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
-    leaves = {".".join(map(str, path)): leaf for path, leaf in leaves.items()}
+    leaves = flat_params(model)
     filled = {name: np.full(leaf.shape, np.nan, np.float32) for name, leaf in leaves.items()}
     problems, used = [], set()
     for entry in entries:

@@ -224,6 +224,12 @@ class Vim(nnx.Module):
         results = (logits,) + (stages,) * return_positions + (intermediates,) * return_intermediates
         return results if len(results) > 1 else logits
 
+    def with_prune(self, prune: PruneConfig | None) -> "Vim":
+        """The same parameters, pruned otherwise. Raises ValueError as `VimConfig` does."""
+        model = nnx.merge(*nnx.split(self))
+        model.config = dataclasses.replace(self.config, prune=prune)
+        return model
+
     def _embed(self, images: jax.Array) -> jax.Array:
         """Patches with the class token at index M // 2, plus position embeddings; [B,L,D]."""
         patches = self.patch_embed(images.astype(self.config.dtype))

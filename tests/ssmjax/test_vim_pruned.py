@@ -32,7 +32,7 @@ CASES = [
     Prune((1, 3), 0.1, "clip", "previous", "aligned"),
 ]
 
-IN_FLOAT32 = [CASES[0], CASES[1], CASES[4], CASES[8], CASES[10], CASES[13]]
+IN_FLOAT32 = [CASES[0], CASES[3], CASES[8], CASES[11]]
 
 
 def case_id(prune):
@@ -59,9 +59,13 @@ def build(state, prune, dtype="float32"):
     return model
 
 
-def run(model, x, **kwargs):
-    """(logits, positions of each stage), under jit."""
-    return jax.jit(functools.partial(model, return_positions=True, **kwargs))(x)
+def jitted(model):
+    """images -> (logits, positions of each stage)."""
+    return jax.jit(functools.partial(model, return_positions=True))
+
+
+def run(model, x):
+    return jitted(model)(x)
 
 
 @pytest.mark.parametrize(
@@ -112,11 +116,11 @@ def test_keep_all_is_dense_bit_for_bit(alignment, conv):
 
 
 def test_image_alone_equals_image_in_batch():
-    model, x = build(weights(14), PAPER), images(14)
-    logits, stages = run(model, x)
+    forward, x = jitted(build(weights(14), PAPER)), images(14)
+    logits, stages = forward(x)
     assert len({tuple(row) for row in np.asarray(stages[0])}) == 3  # each image has its own
     for i in range(3):
-        alone, alone_stages = run(model, x[i : i + 1])
+        alone, alone_stages = forward(x[i : i + 1])
         assert_close(alone[0], logits[i], 2e-6)
         for one, all_ in zip(alone_stages, stages, strict=True):
             np.testing.assert_array_equal(one[0], all_[i])
@@ -154,9 +158,10 @@ def test_random_selection():
     prune = Prune((1, 3), 0.7, "random")
     state, x = weights(18), images(18)
     model = build(state, prune)
-    logits, stages = run(model, x, key=jax.random.key(0))
-    again, same = run(model, x, key=jax.random.key(0))
-    _, others = run(model, x, key=jax.random.key(1))
+    forward = jitted(model)
+    logits, stages = forward(x, key=jax.random.key(0))
+    again, same = forward(x, key=jax.random.key(0))
+    _, others = forward(x, key=jax.random.key(1))
     np.testing.assert_array_equal(logits, again)
     assert [s.shape for s in stages] == [(3, 19), (3, 14)]
     for stage, repeat, other in zip(stages, same, others, strict=True):

@@ -1,0 +1,113 @@
+"""Analytic FLOPs of a model, per part; one multiply-add counts as one, as papers print them.
+
+XLA's own cost analysis counts the body of a scan once, so it cannot count these models. Norms,
+activations, position embeddings and the gaps of pruned positions are left out, as is customary.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import jax
+from flax import nnx
+
+from ssmjax.models.vim import CONV_TAPS, Vim, VimConfig
+
+# The field's convention for a selective scan, per token, channel and state.
+SCAN_FLOPS = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+    """Multiply-adds of one image, summed over the blocks.
+
+    Attributes:
+      parts: of each part, as the model computes it: every scan direction counted.
+      published_parts: the same by the papers' count, where Vim has one direction, not two.
+    """
+
+    parts: Mapping[str, int]
+    published_parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """What the model computes: the sum of `parts`."""
+        return sum(self.parts.values())
+
+    @property
+    def published(self) -> int:
+        """What a paper would print: the sum of `published_parts`."""
+        return sum(self.published_parts.values())
+
+    def __str__(self) -> str:
+        rows = [("part", "both directions", "as published")]
+        for part, count in (*self.parts.items(), ("total", self.total)):
+            published = self.published if part == "total" else self.published_parts[part]
+            rows.append((part, format_flops(count), format_flops(published)))
+        return "\n".join(f"{part:<16}{both:>16}{one:>14}" for part, both, one in rows)
+
+
+def flops(model: Vim, image_shape: tuple[int, int, int] | None = None) -> Flops:
+    """Count the multiply-adds that one image costs.
+
+    Args:
+      model: from `ssmjax.create_model`; where it prunes, later blocks see fewer tokens.
+      image_shape: (height, width, channels) of images, in pixels, to count the model as if it had
+        been made for them; None is the size it was made for.
+
+    Raises:
+      ValueError: images that the model could not take at any size.
+    """
+    config = model.config
+    if image_shape is not None:
+        height, width, channels = image_shape
+        if channels != config.in_channels:
+            raise ValueError(
+                f"image_shape is {tuple(image_shape)}; this model takes images of "
+                f"{config.in_channels} channels, as ({height}, {width}, {config.in_channels})."
+            )
+        config = dataclasses.replace(config, img_size=(height, width))
+    return _count(config)
+
+
+def count_parameters(model: nnx.Module) -> int:
+    """How many numbers training changes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def format_flops(count: float) -> str:
+    """A number of multiply-adds for people: 1822877184 is "1.823 G", 9600000 is "9.600 M"."""
+    return f"{count / 1e9:.3f} G" if count >= 1e9 else f"{count / 1e6:.3f} M"
+
+
+@functools.singledispatch
+def _count(config) -> Flops:
+    """The count of one kind of model, told by its config; each kind registers its own."""
+    raise NotImplementedError(f"flops does not count models with a {type(config).__name__} yet.")
+
+
+@_count.register
+def _count_vim(config: VimConfig) -> Flops:
+    both, one = (_vim_parts(config, directions) for directions in (2, 1))
+    return Flops(both, one)
+
+
+def _vim_parts(config: VimConfig, directions: int) -> dict[str, int]:
+    D, E, N, R = config.embed_dim, config.channels, config.d_state, config.rank
+    pruned_after = config.prune.after_blocks if config.prune else ()
+    tokens = 0
+    for block in range(1, config.depth + 1):
+        stage = sum(after < block for after in pruned_after)
+        tokens += config.image_tokens[stage] + 1  # The class token is always there.
+    patches = config.image_tokens[0]
+    return {
+        "patch embedding": patches * config.patch_size**2 * config.in_channels * D,
+        "in_proj": tokens * D * 2 * E,
+        "conv": tokens * directions * CONV_TAPS * E,
+        "x_proj": tokens * directions * E * (R + 2 * N),
+        "dt_proj": tokens * directions * R * E,
+        "scan": tokens * directions * SCAN_FLOPS * E * N,
+        "skip and gate": tokens * directions * 2 * E,
+        "out_proj": tokens * E * D,
+        "head": D * config.num_classes,
+    }

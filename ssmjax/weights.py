@@ -1,0 +1,111 @@
+"""Weight files: safetensors that carry their model's name, config, class names and normalisation."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import nnx
+
+_KEY = "ssmjax"  # Of the JSON in the file's own metadata.
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What a weight file says about itself.
+
+    Attributes:
+      model: registered name of the model it was made from.
+      config: the fields of its config that differ from the registered one.
+      class_names: one name per output of the head.
+      mean: per channel, of images on a scale of 0 to 1.
+      std: per channel, as `mean`.
+    """
+
+    model: str
+    config: dict
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def flat_params(model: nnx.Module) -> dict[str, nnx.Variable]:
+    """{dotted path: parameter} of a model."""
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {".".join(map(str, path)): leaf for path, leaf in flat}
+
+
+def save_weights(path: str | Path, model: nnx.Module, metadata: Metadata) -> None:
+    """Write a model's parameters, float32, as one safetensors file, whole or not at all.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    path = Path(path)
+    arrays = {name: np.asarray(leaf[...]) for name, leaf in flat_params(model).items()}
+    text = {_KEY: json.dumps(dataclasses.asdict(metadata))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+        try:
+            file.write(safetensors.numpy.save(arrays, metadata=text))
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def read_metadata(path: str | Path) -> Metadata:
+    """What the weight file at `path` says about itself.
+
+    Raises:
+      ValueError: the file is missing, not safetensors, cut short, or not one of ours.
+    """
+    with _open(path) as file:
+        text = (file.metadata() or {}).get(_KEY)
+    if text is None:
+        raise ValueError(
+            f"{path} is a safetensors file without a model's name and config; make one with "
+            "`ssmjax.weights.save_weights`."
+        )
+    fields = json.loads(text)
+    return Metadata(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def load_weights(path: str | Path, model: nnx.Module) -> None:
+    """Fill `model` in place from a weight file, all of it or nothing.
+
+    Raises:
+      ValueError: the file cannot be read, or one error that lists every parameter that is
+        missing, unknown, of another shape or not finite.
+    """
+    with _open(path) as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    params = flat_params(model)
+    problems = [f"missing {name}" for name in sorted(set(params) - set(arrays))]
+    problems += [f"unknown {name}" for name in sorted(set(arrays) - set(params))]
+    for name in sorted(set(params) & set(arrays)):
+        if arrays[name].shape != params[name].shape:
+            problems.append(f"{name} is {arrays[name].shape}, not {params[name].shape}")
+        elif not np.isfinite(arrays[name]).all():
+            problems.append(f"{name} holds values that are not finite")
+    if problems:
+        raise ValueError(f"{path} does not fit this model: {'; '.join(problems)}.")
+    for name, leaf in params.items():
+        leaf[...] = jnp.asarray(arrays[name])
+
+
+def _open(path: str | Path):
+    if not Path(path).is_file():
+        raise ValueError(f"There is no weight file {path}; check the path.")
+    try:
+        return safetensors.safe_open(str(path), framework="numpy")
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}); it may be cut short: copy it again."
+        ) from error

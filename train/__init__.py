@@ -1,0 +1,1 @@
+"""Fine-tuning and evaluation: `python -m train.finetune --config configs/NAME.py`."""

@@ -1,0 +1,209 @@
+"""Measure a dense model, prune it, measure again, fine-tune, measure again.
+
+Without `prune` in the config it trains the dense model; without `model.weights`, from scratch.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from flax import nnx
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import ssmjax
+from kernels.host_memory import keep_freed_memory
+from ssmjax.registry import config_overrides
+from ssmjax.weights import Metadata, read_metadata, save_weights
+from train import cli, optim
+from train.checkpoint import Checkpoints
+from train.config import Config, RunOptions
+from train.data.pipeline import Split, open_split, train_batches
+from train.loop import Log, fit
+from train.measure import accuracy
+from train.report import report
+from train.step import init_state, make_train_step
+
+
+def main() -> None:
+    """The command: parse, run."""
+    keep_freed_memory()
+    config, options = cli.parse(RunOptions, __doc__ or "")
+    finetune(config, Path(options.workdir), options.resume)
+
+
+def finetune(config: Config, workdir: Path, resume: str) -> None:
+    """Run `config` in `workdir`.
+
+    Leaves there: `log.jsonl`, `checkpoints/`, `weights.safetensors`, `results.{json,csv,md}`,
+    `kept_tokens.png` (when pruning) and `curve.png`.
+
+    Args:
+      config: what to do.
+      workdir: created when missing.
+      resume: `auto` goes on from the newest checkpoint, if any; `never` refuses to find one.
+
+    Raises:
+      ValueError, train.data.fetch.DataError: one sentence for people.
+    """
+    console = Console(stderr=True)
+    workdir = _open_workdir(workdir, config, resume)
+    data = config.data
+    train_split = open_split(data.name, data.train_split, data.data_dir)
+    test_split = open_split(data.name, data.eval_split, data.data_dir)
+    model, metadata = start_model(config, test_split.class_names)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
+
+        def measure(model: nnx.Module, title: str) -> float:
+            value = accuracy(
+                model,
+                test_split.source,
+                batch_size=config.eval_batch_size,
+                mean=metadata.mean,
+                std=metadata.std,
+                key=jax.random.key(config.seed),
+                progress=progress,
+                title=title,
+            )
+            progress.console.print(f"{title}: {100 * value:.2f}%")
+            return value
+
+        before = {}
+        if config.model.weights is not None:
+            before = {name: measure(m, name) for name, m in zero_shot(model, config).items()}
+        model = model.with_prune(config.prune)
+        train(config, model, metadata, train_split, workdir, measure, progress)
+        after = measure(model, "fine-tuned" if config.model.weights else "trained")
+    save_weights(workdir / "weights.safetensors", model, metadata)
+    report(config, model, metadata, before, after, test_split, workdir, console)
+
+
+def start_model(config: Config, class_names: tuple[str, ...]):
+    """The dense model a run starts from, and what its weight file will say.
+
+    Raises:
+      ValueError: unknown model or field, impossible value, or weights for other classes.
+    """
+    chosen = config.model
+    if chosen.weights is None:
+        if chosen.name is None:
+            raise ValueError("model.name is missing; give one of ssmjax.list_models(), or weights.")
+        model = ssmjax.create_model(
+            chosen.name, seed=config.seed, num_classes=len(class_names), **chosen.overrides()
+        )
+        mean, std, name = config.data.mean, config.data.std, chosen.name
+    else:
+        stored = read_metadata(chosen.weights)
+        if stored.class_names != class_names:
+            raise ValueError(
+                f"{chosen.weights} knows the classes {', '.join(stored.class_names)}; the data set "
+                f"{config.data.name} has {', '.join(class_names)}."
+            )
+        model = ssmjax.create_model(chosen.name, weights=chosen.weights, **chosen.overrides())
+        mean, std, name = stored.mean, stored.std, stored.model
+    if config.prune is not None:
+        model.with_prune(config.prune)  # Refuses blocks that the model does not have, early.
+    return model, Metadata(name, config_overrides(name, model.config), class_names, mean, std)
+
+
+def zero_shot(model: ssmjax.Vim, config: Config) -> dict[str, ssmjax.Vim]:
+    """The dense model and what to compare before any fine-tuning, by name."""
+    models = {"dense": model}
+    if config.prune is not None:
+        change = dataclasses.replace
+        variants = {
+            "pruned": config.prune,
+            "pruned, no alignment": change(config.prune, alignment="none"),
+            "pruned at random": change(config.prune, importance="random"),
+            "pruned evenly": change(config.prune, importance="uniform"),
+        }
+        models |= {name: model.with_prune(prune) for name, prune in variants.items()}
+    return models
+
+
+def train(
+    config: Config,
+    model: ssmjax.Vim,
+    metadata: Metadata,
+    split: Split,
+    workdir: Path,
+    measure: Callable[[nnx.Module, str], float],
+    progress: Progress,
+) -> None:
+    """Train `model` in place, from the workdir's newest checkpoint if there is one."""
+    options = config.optim
+    batches = train_batches(
+        split.source,
+        batch_size=options.batch_size,
+        image_size=model.config.img_size[0],  # pyright: ignore[reportIndexIssue]
+        seed=config.seed,
+        augment=config.data.augment,
+        mean=metadata.mean,  # pyright: ignore[reportArgumentType]
+        std=metadata.std,  # pyright: ignore[reportArgumentType]
+    )
+    steps_per_epoch = len(split.source) // options.batch_size
+    rate = optim.schedule(options, steps_per_epoch)
+    optimizer = optim.optimizer(options, rate)
+    graphdef, params = nnx.split(model)
+    state = init_state(params, optimizer)
+    checkpoints = Checkpoints(workdir)
+    if checkpoints.newest is not None:
+        state, place = checkpoints.restore(state)
+        batches.set_state(place)  # pyright: ignore[reportArgumentType]
+        progress.console.print(f"going on from step {int(state.step)}")
+    state = fit(
+        state,
+        make_train_step(graphdef, optimizer, options, jax.random.key(config.seed)),
+        batches,
+        total_steps=max(1, round(options.epochs * steps_per_epoch)),
+        steps_per_epoch=steps_per_epoch,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        checkpoints=checkpoints,
+        log=Log(workdir / "log.jsonl", int(state.step)),
+        rate=rate,  # pyright: ignore[reportArgumentType]
+        evaluate=lambda state: measure(nnx.merge(graphdef, state.averaged), f"step {int(state.step)}"),
+        progress=progress,
+    )
+    checkpoints.close()
+    nnx.update(model, state.averaged)
+
+
+def _open_workdir(workdir: Path, config: Config, resume: str) -> Path:
+    """Create the folder; refuse one that is not writable or belongs to another run."""
+    record = workdir / "config.json"
+    mine = json.dumps(dataclasses.asdict(config), indent=1)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if (workdir / "checkpoints").exists() and any((workdir / "checkpoints").iterdir()):
+            if resume == "never":
+                raise ValueError(
+                    f"{workdir} already holds a run; go on with --resume auto, or choose another "
+                    "--workdir."
+                )
+            if record.exists() and record.read_text() != mine:
+                raise ValueError(
+                    f"{workdir} holds a run of another config (see {record}); choose another "
+                    "--workdir, or the same config."
+                )
+        record.write_text(mine)
+    except OSError as error:
+        raise ValueError(
+            f"--workdir {workdir} cannot be written ({error.strerror}); choose a folder of yours."
+        ) from error
+    return workdir
+
+
+if __name__ == "__main__":
+    cli.run(main)

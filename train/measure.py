@@ -1,0 +1,78 @@
+"""Accuracy and speed of models."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from rich.progress import Progress
+
+from train.data.pipeline import Source, eval_batches
+
+
+def accuracy(
+    model: nnx.Module,
+    source: Source,
+    *,
+    batch_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    progress: Progress,
+    title: str,
+    key: jax.Array,
+) -> float:
+    """Share of a split's photos that the model gets right, each photo once.
+
+    `key` serves models that choose tokens at random; the same key gives the same accuracy.
+    """
+    graphdef, params = nnx.split(model)
+    batches = eval_batches(
+        source,
+        batch_size=batch_size,
+        image_size=model.config.img_size[0],  # pyright: ignore[reportAttributeAccessIssue]
+        mean=mean,
+        std=std,
+    )
+    task = progress.add_task(title, total=-(-len(source) // batch_size))
+    total = jnp.int32(0)
+    for index, batch in enumerate(batches):
+        total = total + _count(graphdef, params, batch, jax.random.fold_in(key, index))
+        progress.update(task, advance=1)
+    progress.remove_task(task)
+    return int(total) / len(source)
+
+
+@partial(jax.jit, static_argnums=0)
+def _count(graphdef, params, batch, key):
+    logits = nnx.merge(graphdef, params)(batch["image"], key=key)
+    return jnp.sum((jnp.argmax(logits, axis=-1) == batch["label"]) & batch["mask"])
+
+
+def images_per_second(
+    models: Sequence[nnx.Module], *, batch_size: int, rounds: int = 9
+) -> list[float]:
+    """Inference speed of each model, measured in turn in this process: medians, synchronised."""
+    runs = []
+    for model in models:
+        graphdef, params = nnx.split(model)
+        height, width = model.config.img_size  # pyright: ignore[reportAttributeAccessIssue]
+        channels = model.config.in_channels  # pyright: ignore[reportAttributeAccessIssue]
+        shape = (batch_size, height, width, channels)
+        images = jax.random.normal(jax.random.key(0), shape)
+        runs.append(partial(_logits, graphdef, params, images))
+    seconds = [[] for _ in runs]
+    for round_ in range(rounds + 1):
+        for run, times in zip(runs, seconds, strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            if round_ > 0:  # The first compiles.
+                times.append(time.perf_counter() - start)
+    return [batch_size / statistics.median(times) for times in seconds]
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(graphdef, params, images):
+    return nnx.merge(graphdef, params)(images, key=jax.random.key(0))

@@ -1,0 +1,185 @@
+"""The end of a run: its results as a table on screen and in files, and its curve as a picture."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ssmjax.analysis.flops import format_flops
+
+_HEADINGS = (
+    "model",
+    "regime",
+    "tokens",
+    "top-1 %",
+    "points",
+    "FLOPs",
+    "fewer %",
+    "images/s",
+    "speed-up",
+    "parameters",
+)
+_WORDS = 3  # So many of the first columns hold words, the others numbers.
+
+
+class ReportError(RuntimeError):
+    """A picture that cannot be drawn; the message is one line for people."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model in the results. The first row with regime "dense" is what the others stand beside.
+
+    Attributes:
+        name: such as "vim_tiny_patch16_224" or "previous, compact".
+        regime: how the weights came about: "dense", "zero-shot" or "fine-tuned".
+        tokens: image tokens at first and after each stage, such as (64, 45, 32).
+        accuracy: top-1, 0 to 1.
+        flops: multiply-adds of one image, both directions: `ssmjax.flops(model).total`.
+        parameters: `ssmjax.analysis.flops.count_parameters(model)`.
+        images_per_second: measured, or None.
+        speedup: images per second over the dense model's, measured side by side, or None.
+    """
+
+    name: str
+    regime: str
+    tokens: tuple[int, ...]
+    accuracy: float
+    flops: int
+    parameters: int
+    images_per_second: float | None = None
+    speedup: float | None = None
+
+
+def print_table(rows: Sequence[Row], console: Console) -> None:
+    """Print the results; differences and savings are against the dense row, where there is one.
+
+    It fits 80 columns: the words of a row stand below each other, and what pruning never changes,
+    the number of parameters, is left to the files.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for heading in _HEADINGS[_WORDS:-1]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, regime, tokens, *numbers, _ in _cells(rows):
+        words = Text(name).append(f"\n  {regime}, {tokens} tokens", style="dim")
+        table.add_row(words, *numbers)
+    console.print(table)
+
+
+def write_table(rows: Sequence[Row], folder: Path) -> None:
+    """Write results.json and results.csv (plain numbers) and results.md (all of it for people).
+
+    Args:
+        rows: the results.
+        folder: created when missing; each file there is replaced in one step.
+
+    Raises:
+        OSError: the folder cannot be written; no half-written file stays behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [dataclasses.asdict(row) | {"tokens": _arrows(row)} for row in rows]
+    _write(folder / "results.json", json.dumps(records, indent=2) + "\n")
+
+    text = io.StringIO()
+    names = [field.name for field in dataclasses.fields(Row)]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    _write(folder / "results.csv", text.getvalue())
+
+    rule = ["---"] * _WORDS + ["--:"] * (len(_HEADINGS) - _WORDS)
+    lines = (f"| {' | '.join(cells)} |" for cells in (_HEADINGS, rule, *_cells(rows)))
+    _write(folder / "results.md", "\n".join(lines) + "\n")
+
+
+def write_curve(history: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw training loss and, where it was measured, evaluation accuracy against steps.
+
+    Args:
+        history: the log's records, each with `step` and any of `loss` and `accuracy` (0 to 1).
+        path: of the PNG, replaced in one step.
+
+    Raises:
+        ReportError: matplotlib is not installed, or nothing has been logged.
+        OSError: the file cannot be written.
+    """
+    losses, accuracies = (
+        [(entry["step"], entry[key]) for entry in history if entry.get(key) is not None]
+        for key in ("loss", "accuracy")
+    )
+    if not losses:
+        raise ReportError("There is no curve to draw: no step with a loss has been logged.")
+    try:
+        # Here, not above: it is an extra, and loads slowly.
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ReportError(
+            "The curve was not drawn, since matplotlib is not installed: pip install 'ssmjax[plots]'."
+        ) from error
+    # A Figure of its own, without pyplot, draws into memory and never looks for a screen.
+    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+    left = figure.add_subplot(xlabel="step")
+    left.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=1.2)
+    left.set_ylabel("training loss", color="tab:blue")
+    left.grid(alpha=0.25)
+    left.spines["top"].set_visible(False)
+    if accuracies:
+        steps, values = zip(*accuracies, strict=True)
+        right = left.twinx()
+        right.plot(steps, [100 * v for v in values], "o-", color="tab:orange", markersize=4)
+        right.set_ylabel("evaluation top-1 %", color="tab:orange")
+        right.spines["top"].set_visible(False)
+    with _replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    """Each row as the texts under `_HEADINGS`."""
+    dense = next((row for row in rows if row.regime == "dense"), None)
+    for row in rows:
+        beside = None if row is dense else dense
+        yield (
+            row.name,
+            row.regime,
+            _arrows(row),
+            f"{100 * row.accuracy:.2f}",
+            f"{100 * (row.accuracy - beside.accuracy):+.2f}" if beside else "",
+            format_flops(row.flops),
+            f"{100 * (1 - row.flops / beside.flops):.1f}" if beside else "",
+            "" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
+            "" if row.speedup is None else f"{row.speedup:.2f}x",
+            f"{row.parameters:,}",
+        )
+
+
+def _arrows(row: Row) -> str:
+    """The tokens as "64>45>32"."""
+    return ">".join(map(str, row.tokens))
+
+
+def _write(path: Path, text: str) -> None:
+    with _replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)

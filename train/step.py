@@ -1,0 +1,72 @@
+"""What is compiled: the training step."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from train.config import OptimConfig
+
+
+class TrainState(NamedTuple):
+    """Everything a step changes.
+
+    Attributes:
+      step: int32 scalar, steps done.
+      params: the model's parameters.
+      averaged: their exponential moving average; the same tree as `params`.
+      opt_state: the optimiser's state.
+    """
+
+    step: jax.Array
+    params: nnx.State
+    averaged: nnx.State
+    opt_state: optax.OptState
+
+
+def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    copy = jax.tree.map(jnp.copy, params)  # The step donates its input: no buffer may serve twice.
+    return TrainState(jnp.int32(0), params, copy, optimizer.init(params))
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    config: OptimConfig,
+    key: jax.Array,
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted step: (state, batch) to (state, {"loss", "grad_norm"}); the state is donated.
+
+    Args:
+      graphdef: of the model whose parameters the state holds.
+      optimizer: from `train.optim`.
+      config: label smoothing and averaging.
+      key: folded with the step's number for drop path and random selection.
+    """
+
+    def loss_of(params, batch, key):
+        logits = nnx.merge(graphdef, params)(batch["image"], train=True, key=key)
+        target = optax.smooth_labels(
+            jax.nn.one_hot(batch["label"], logits.shape[-1]), config.label_smoothing
+        )
+        return optax.softmax_cross_entropy(logits, target).mean()
+
+    def step(state: TrainState, batch):
+        step_key = jax.random.fold_in(key, state.step)
+        loss, grads = jax.value_and_grad(loss_of)(state.params, batch, step_key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        averaged = params
+        if config.ema is not None:
+            # The first steps count fully, so that the average does not remember the start.
+            decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
+            averaged = optax.incremental_update(params, state.averaged, 1 - decay)
+        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, averaged, opt_state), metrics  # pyright: ignore[reportArgumentType]
+
+    return jax.jit(step, donate_argnums=0)
+
