@@ -5,7 +5,6 @@ Without `prune` in the config it trains the dense model; without `model.weights`
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from train.config import Config, RunOptions
 from train.data.pipeline import Split, open_split, train_batches
 from train.loop import Log, fit
 from train.measure import accuracy
-from train.report import report
 from train.step import init_state, make_train_step
+from train.summary import Result, summarise
 
 
 def main() -> None:
@@ -79,14 +78,24 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
             progress.console.print(f"{title}: {100 * value:.2f}%")
             return value
 
-        before = {}
-        if config.model.weights is not None:
-            before = {name: measure(m, name) for name, m in zero_shot(model, config).items()}
+        results: list[Result] = []
+        for name, regime, variant in untrained(model, config):
+            results.append((name, regime, variant, measure(variant, f"{name}, {regime}")))
         model = model.with_prune(config.prune)
         train(config, model, metadata, train_split, workdir, measure, progress)
-        after = measure(model, "fine-tuned" if config.model.weights else "trained")
+        name = "dense" if config.prune is None else "pruned"
+        regime = "fine-tuned" if config.model.weights else "dense"
+        results.append((name, regime, model, measure(model, f"{name}, trained")))
     save_weights(workdir / "weights.safetensors", model, metadata)
-    report(config, model, metadata, before, after, test_split, workdir, console)
+    summarise(
+        results,
+        metadata,
+        test_split,
+        workdir,
+        batch_size=config.eval_batch_size,
+        pictures=config.pictures,
+        console=console,
+    )
 
 
 def start_model(config: Config, class_names: tuple[str, ...]):
@@ -117,9 +126,11 @@ def start_model(config: Config, class_names: tuple[str, ...]):
     return model, Metadata(name, config_overrides(name, model.config), class_names, mean, std)
 
 
-def zero_shot(model: ssmjax.Vim, config: Config) -> dict[str, ssmjax.Vim]:
-    """The dense model and what to compare before any fine-tuning, by name."""
-    models = {"dense": model}
+def untrained(model: ssmjax.Vim, config: Config) -> list[tuple[str, str, ssmjax.Vim]]:
+    """What to measure before training, as (name, regime, model): nothing when from scratch."""
+    if config.model.weights is None:
+        return []
+    models = [("dense", "dense", model)]
     if config.prune is not None:
         change = dataclasses.replace
         variants = {
@@ -128,7 +139,7 @@ def zero_shot(model: ssmjax.Vim, config: Config) -> dict[str, ssmjax.Vim]:
             "pruned at random": change(config.prune, importance="random"),
             "pruned evenly": change(config.prune, importance="uniform"),
         }
-        models |= {name: model.with_prune(prune) for name, prune in variants.items()}
+        models += [(name, "zero-shot", model.with_prune(p)) for name, p in variants.items()]
     return models
 
 

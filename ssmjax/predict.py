@@ -1,0 +1,184 @@
+"""Say what photos show, and draw which patches the model kept.
+
+python -m ssmjax.predict PHOTO ... --weights FILE [--top 5] [--picture OUT.png]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from PIL import Image, ImageOps
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ssmjax.analysis.pictures import kept_tokens_picture
+from ssmjax.models.vim import Vim
+from ssmjax.pruning import PruneConfig
+from ssmjax.registry import create_model
+from ssmjax.weights import Metadata, read_metadata
+
+BATCH = 32  # Photos that go through the model at once.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Say what photos show, and draw which patches the model kept."""
+
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Photos of any usual format and size."""
+    weights: Path
+    """Weight file, as `train.finetune` and `ssmjax.convert` write them."""
+    model: str | None = None
+    """Name of the model, to be sure; the weight file knows it."""
+    top: int = 5
+    """How many classes to print for each photo."""
+    picture: Path | None = None
+    """PNG to write: each photo and, per pruning stage, the patches kept."""
+    after_blocks: tuple[int, ...] = ()
+    """Prune after these blocks, counted from 1."""
+    keep_ratio: float | None = None
+    """Share of the patches kept at each of them."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status, 1 after an error that the user can mend."""
+    options = tyro.cli(Options, args=arguments, prog="python -m ssmjax.predict")
+    try:
+        _predict(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Read a photo as people see it: upright, in RGB, transparent parts white.
+
+    Args:
+      path: of any format Pillow reads; 16-bit grey is brought to 8 bits, and of an animation the
+        first frame is taken.
+      size: (height, width) in pixels to stretch or shrink it to (bicubic).
+
+    Returns:
+      [height,width,3] uint8.
+
+    Raises:
+      ValueError: there is no such file, or it is not a whole, readable image.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no image file {path}; check the path.")
+    try:
+        with Image.open(path) as image:
+            image = ImageOps.exif_transpose(image)
+            if image.mode == "F":
+                raise ValueError("its pixels are floating-point numbers of no known range")
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip instead of scale.
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("RGB")
+    # Pillow's readers raise all of these for broken files.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}); give a sound JPEG, PNG, WebP, TIFF, BMP "
+            "or GIF of 8 or 16 bits."
+        ) from error
+    height, width = size
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _predict(options: Options) -> None:
+    if options.top < 1:
+        raise ValueError(f"--top is {options.top}; it must be at least 1.")
+    if options.picture and options.picture.suffix.lower() != ".png":
+        raise ValueError(f"--picture is {options.picture}; its name must end in .png.")
+    if options.picture and not options.picture.absolute().parent.is_dir():
+        raise ValueError(f"--picture is {options.picture}, in a folder that does not exist; make it.")
+    metadata = read_metadata(options.weights)
+    model = create_model(options.model, weights=options.weights, prune=_pruning(options))
+    config = model.config
+    if config.in_channels != 3:
+        raise ValueError(f"The model takes {config.in_channels} channels; photos have 3.")
+    if options.picture and config.prune is None:
+        raise ValueError(
+            "--picture shows the patches kept, and this model is dense; say where to prune, as "
+            "--after-blocks 2 3 --keep-ratio 0.7."
+        )
+
+    size: tuple[int, int] = config.img_size  # pyright: ignore[reportAssignmentType]
+    images = np.stack([read_image(path, size) for path in options.images])
+    probabilities, stages = _classify(model, images, metadata)
+    names = metadata.class_names
+    if len(names) != config.num_classes:
+        names = tuple(f"class {number}" for number in range(config.num_classes))
+    _print_table(options.images, probabilities, names, options.top)
+    if options.picture:
+        captions = [
+            f"{path.name}: {names[p.argmax()]} ({100 * p.max():.0f}%)"
+            for path, p in zip(options.images, probabilities, strict=True)
+        ]
+        _save(kept_tokens_picture(images, stages, config, captions), options.picture)
+
+
+def _pruning(options: Options) -> PruneConfig | None:
+    if not options.after_blocks and options.keep_ratio is None:
+        return None
+    if not options.after_blocks or options.keep_ratio is None:
+        raise ValueError("--after-blocks and --keep-ratio go together; give both or neither.")
+    return PruneConfig(options.after_blocks, options.keep_ratio)
+
+
+def _classify(
+    model: Vim, images: np.ndarray, metadata: Metadata
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """[n,height,width,3] uint8 to [n,num_classes] probabilities and per stage [n,K_i] positions."""
+    probabilities, stages = [], []
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH].astype(np.float32) / 255
+        batch = (batch - np.float32(metadata.mean)) / np.float32(metadata.std)
+        logits, positions = model(jnp.asarray(batch), return_positions=True)
+        probabilities.append(np.asarray(jax.nn.softmax(logits)))
+        stages.append([np.asarray(stage) for stage in positions])
+    return np.concatenate(probabilities), [np.concatenate(s) for s in zip(*stages, strict=True)]
+
+
+def _print_table(
+    paths: Sequence[Path], probabilities: np.ndarray, names: Sequence[str], top: int
+) -> None:
+    table = Table("image", "class", box=box.SIMPLE_HEAD)
+    table.add_column("probability", justify="right")
+    for path, p in zip(paths, probabilities, strict=True):
+        for rank, index in enumerate(np.argsort(-p, kind="stable")[:top]):
+            # Text, since square brackets in a name are not markup.
+            name = Text(str(path) if rank == 0 else "")
+            table.add_row(name, Text(names[index]), f"{100 * p[index]:.1f}%")
+        table.add_section()
+    Console().print(table)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.absolute().parent) as folder:
+            temporary = Path(folder) / path.name
+            picture.save(temporary)
+            os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"The picture {path} cannot be written: {error.strerror}.") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
