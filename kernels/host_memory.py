@@ -23,5 +23,5 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     never = -1  # Read as the largest size there is.
-    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, never), (_M_TOP_PAD, 1 << 28))
-    return all(mallopt(parameter, value) for parameter, value in settings)
+    settings = {_M_ARENA_MAX: 1, _M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: never, _M_TOP_PAD: 1 << 28}
+    return all(mallopt(parameter, value) for parameter, value in settings.items())

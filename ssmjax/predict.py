@@ -36,30 +36,30 @@ BATCH = 32  # Photos that go through the model at once.
 class Options:
     """Say what photos show, and draw which patches the model kept."""
 
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Photos of any usual format and size."""
     weights: Path
     """Weight file, as `train.finetune` and `ssmjax.convert` write them."""
-    model: str | None = None
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the model, to be sure; the weight file knows it."""
     top: int = 5
     """How many classes to print for each photo."""
-    picture: Path | None = None
+    picture: Annotated[Path | None, tyro.conf.arg(metavar="OUT.png")] = None
     """PNG to write: each photo and, per pruning stage, the patches kept."""
-    after_blocks: tuple[int, ...] = ()
+    after_blocks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="BLOCK ...")] = ()
     """Prune after these blocks, counted from 1."""
-    keep_ratio: float | None = None
+    keep_ratio: Annotated[float | None, tyro.conf.arg(metavar="RATIO")] = None
     """Share of the patches kept at each of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status, 1 after an error that the user can mend."""
+    """Run the command; returns the exit status, 2 after an error that the user can mend."""
     options = tyro.cli(Options, args=arguments, prog="python -m ssmjax.predict")
     try:
         _predict(options)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -101,12 +101,15 @@ def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _predict(options: Options) -> None:
+    if not options.images:
+        raise ValueError("No image was given; name one or more image files.")
     if options.top < 1:
         raise ValueError(f"--top is {options.top}; it must be at least 1.")
-    if options.picture and options.picture.suffix.lower() != ".png":
-        raise ValueError(f"--picture is {options.picture}; its name must end in .png.")
-    if options.picture and not options.picture.absolute().parent.is_dir():
-        raise ValueError(f"--picture is {options.picture}, in a folder that does not exist; make it.")
+    if options.picture:
+        if options.picture.suffix.lower() != ".png":
+            raise ValueError(f"--picture is {options.picture}; its name must end in .png.")
+        if not options.picture.absolute().parent.is_dir():
+            raise ValueError(f"The folder of --picture {options.picture} does not exist; make it.")
     metadata = read_metadata(options.weights)
     model = create_model(options.model, weights=options.weights, prune=_pruning(options))
     config = model.config
@@ -148,7 +151,7 @@ def _classify(
     probabilities, stages = [], []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH].astype(np.float32) / 255
-        batch = (batch - np.float32(metadata.mean)) / np.float32(metadata.std)
+        batch = (batch - np.array(metadata.mean, np.float32)) / np.array(metadata.std, np.float32)
         logits, positions = model(jnp.asarray(batch), return_positions=True)
         probabilities.append(np.asarray(jax.nn.softmax(logits)))
         stages.append([np.asarray(stage) for stage in positions])
@@ -156,7 +159,7 @@ def _classify(
 
 
 def _print_table(
-    paths: Sequence[Path], probabilities: np.ndarray, names: Sequence[str], top: int
+    paths: Sequence[Path], probabilities: np.ndarray, names: tuple[str, ...], top: int
 ) -> None:
     table = Table("image", "class", box=box.SIMPLE_HEAD)
     table.add_column("probability", justify="right")
@@ -171,10 +174,11 @@ def _print_table(
 
 def _save(picture: Image.Image, path: Path) -> None:
     """Write a PNG, whole or not at all."""
+    beside = path.absolute().parent
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.absolute().parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=beside) as folder:
             temporary = Path(folder) / path.name
-            picture.save(temporary)
+            picture.save(temporary, format="PNG")
             os.replace(temporary, path)
     except OSError as error:
         raise OSError(f"The picture {path} cannot be written: {error.strerror}.") from error

@@ -42,12 +42,16 @@ def create_model(
     if weights is not None:
         metadata = read_metadata(weights)
         if name not in (None, metadata.model):
-            raise ValueError(f"{weights} holds a {metadata.model}, not a {name}; leave the name out.")
+            raise ValueError(
+                f"{weights} holds a {metadata.model}, not a {name}; leave the name out."
+            )
         name, overrides = metadata.model, {**metadata.config, **overrides}
     if name not in _PRESETS:
         close = difflib.get_close_matches(str(name), _PRESETS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise ValueError(f"There is no model {name!r}; choose one of {', '.join(list_models())}.{hint}")
+        raise ValueError(
+            f"There is no model {name!r}; choose one of {', '.join(list_models())}.{hint}"
+        )
     model_class, config = _PRESETS[name]
     fields = {field.name for field in dataclasses.fields(config)} - {"prune"}
     unknown = sorted(set(overrides) - fields)
@@ -65,4 +69,6 @@ def config_overrides(name: str, config: vim.VimConfig) -> dict:
     """The fields of `config`, pruning aside, that differ from those registered under `name`."""
     _, preset = _PRESETS[name]
     mine, theirs = dataclasses.asdict(config), dataclasses.asdict(preset)
-    return {field: mine[field] for field in mine if mine[field] != theirs[field] and field != "prune"}
+    return {
+        field: mine[field] for field in mine if mine[field] != theirs[field] and field != "prune"
+    }

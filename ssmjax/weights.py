@@ -1,4 +1,4 @@
-"""Weight files: safetensors that carry their model's name, config, class names and normalisation."""
+"""Weight files: safetensors that carry the model's name, config, classes and normalisation."""
 
 import dataclasses
 import json
@@ -107,5 +107,6 @@ def _open(path: str | Path):
         return safetensors.safe_open(str(path), framework="numpy")
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is not a readable safetensors file ({error}); it may be cut short: copy it again."
+            f"{path} is not a readable safetensors file ({error}); it may be cut short: "
+            "copy it again."
         ) from error

@@ -1,11 +1,10 @@
-"""What a run is made of: frozen dataclasses, filled by a config file, overridden on the command line."""
+"""What a run is made of: frozen dataclasses, filled by a config file and the command line."""
 
 import dataclasses
 import os
 import runpy
 from pathlib import Path
 from typing import Literal
-
 
 from ssmjax import PruneConfig
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD
@@ -136,7 +135,9 @@ class Config:
                 f"optim.epochs, {optim.epochs}."
             )
         if not 0 <= optim.label_smoothing < 1:
-            raise ValueError(f"optim.label_smoothing is {optim.label_smoothing}; choose 0 to below 1.")
+            raise ValueError(
+                f"optim.label_smoothing is {optim.label_smoothing}; choose 0 to below 1."
+            )
         if optim.ema is not None and not 0 < optim.ema < 1:
             raise ValueError(f"optim.ema is {optim.ema}; it must be between 0 and 1, as 0.999.")
 

@@ -184,7 +184,9 @@ def train(
         checkpoints=checkpoints,
         log=Log(workdir / "log.jsonl", int(state.step)),
         rate=rate,  # pyright: ignore[reportArgumentType]
-        evaluate=lambda state: measure(nnx.merge(graphdef, state.averaged), f"step {int(state.step)}"),
+        evaluate=lambda state: measure(
+            nnx.merge(graphdef, state.averaged), f"step {int(state.step)}"
+        ),
         progress=progress,
     )
     checkpoints.close()

@@ -1,4 +1,4 @@
-"""The training loop, in one order: save, next batch, step, log, and evaluate at each epoch's end."""
+"""The training loop, in one order: next batch, step, log, save, evaluate at an epoch's end."""
 
 import json
 import math

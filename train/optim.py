@@ -21,7 +21,7 @@ def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
 
 
 def optimizer(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW; weight decay on matrices and kernels only, not on norms, biases, A_log, D, embeddings."""
+    """AdamW; weight decay on matrices and kernels, not on norms, biases, A_log, D, embeddings."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decay_mask),

@@ -102,7 +102,8 @@ def write_table(rows: Sequence[Row], folder: Path) -> None:
     _write(folder / "results.csv", text.getvalue())
 
     rule = ["---"] * _WORDS + ["--:"] * (len(_HEADINGS) - _WORDS)
-    lines = (f"| {' | '.join(cells)} |" for cells in (_HEADINGS, rule, *_cells(rows)))
+    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in _cells(rows))
+    lines = (f"| {' | '.join(cells)} |" for cells in (_HEADINGS, rule, *escaped))
     _write(folder / "results.md", "\n".join(lines) + "\n")
 
 
@@ -128,7 +129,7 @@ def write_curve(history: Sequence[dict[str, Any]], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ReportError(
-            "The curve was not drawn, since matplotlib is not installed: pip install 'ssmjax[plots]'."
+            "The curve was not drawn: it needs matplotlib (pip install 'ssmjax[plots]')."
         ) from error
     # A Figure of its own, without pyplot, draws into memory and never looks for a screen.
     figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")

@@ -69,4 +69,3 @@ def make_train_step(
         return TrainState(state.step + 1, params, averaged, opt_state), metrics  # pyright: ignore[reportArgumentType]
 
     return jax.jit(step, donate_argnums=0)
-

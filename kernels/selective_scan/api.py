@@ -136,7 +136,9 @@ def _check_arrays(named: dict[str, jax.Array | None]) -> None:
     for name in ("u", "A"):
         ndim = {"u": 3, "A": 2}[name]
         if jnp.ndim(named[name]) != ndim:
-            raise ValueError(f"{name} has shape {jnp.shape(named[name])}; it must have {ndim} axes.")
+            raise ValueError(
+                f"{name} has shape {jnp.shape(named[name])}; it must have {ndim} axes."
+            )
     (b, k, e), n = jnp.shape(named["u"]), jnp.shape(named["A"])[1]
     tokens, channels, states = (b, k, e), (e,), (b, k, n)
     shapes = {"u": tokens, "delta": tokens, "A": (e, n), "B": states, "C": states, "D": channels}

@@ -10,7 +10,7 @@ def state_dtype(*arrays: jax.Array | None) -> jnp.dtype:
 
 
 def gaps(positions: jax.Array, reverse: bool) -> jax.Array:
-    """[B,K] number of pruned positions just before each kept token in scan order; 0 at the first."""
+    """[B,K] pruned positions just before each kept token in scan order; 0 at the first."""
     between = jnp.diff(positions, axis=1) - 1
     return jnp.pad(between, ((0, 0), (0, 1) if reverse else (1, 0)))
 
@@ -46,9 +46,7 @@ def steps(
     return step, step + gap * previous
 
 
-def finish(
-    y: jax.Array, u: jax.Array, D: jax.Array | None, z: jax.Array | None
-) -> jax.Array:
+def finish(y: jax.Array, u: jax.Array, D: jax.Array | None, z: jax.Array | None) -> jax.Array:
     """`(y + D u) silu(z)`, computed in y's dtype, returned in u's."""
     if D is not None:
         y = y + D.astype(y.dtype) * u.astype(y.dtype)

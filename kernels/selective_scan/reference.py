@@ -51,7 +51,7 @@ def scan(
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _recur(x, decay, A, B, C, reverse):
-    """h = exp(decay A) h + x B; y = C . h. x, decay [B,K,E]; A [N,E]; B, C [B,K,N]; last [B,N,E]."""
+    """h = exp(decay A) h + x B; y = C . h; with A [N,E] and states [B,N,E]."""
     (y, last), _ = _recur_forward(x, decay, A, B, C, reverse)
     return y, last
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ssmjax.models.vim import VimConfig
 
@@ -63,7 +63,7 @@ def kept_tokens_picture(
     scale = max(1, round(TILE / max(height, width)))
     rows = []
     for i, photo in enumerate(images):
-        tile = Image.fromarray(photo).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+        tile = ImageOps.scale(Image.fromarray(photo), scale, Image.Resampling.BICUBIC)
         grey = _greyed(tile)
         rows.append([tile])
         for stage in stages:

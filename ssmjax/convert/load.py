@@ -34,14 +34,15 @@ def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, np.ndarray
         given = np.asarray(state_dict[entry.theirs])
         wanted = entry.layout(np.empty(given.shape)).shape if given.ndim else ()
         if wanted != target.shape:
-            problems.append(f"{entry.theirs} has shape {given.shape}, which does not fit {entry.ours}")
+            problems.append(f"{entry.theirs} has shape {given.shape}, unfit for {entry.ours}")
             continue
         target[...] = entry.layout(given)
     problems += [f"unused {name}" for name in state_dict if name not in used]
     problems += [f"unfilled {name}" for name in set(leaves) - {entry.ours for entry in entries}]
     if problems:
         raise ValueError(
-            f"The state_dict does not fit this model ({len(problems)} problems): {'; '.join(problems)}."
+            f"The state_dict does not fit this model, {len(problems)} problems: "
+            f"{'; '.join(problems)}."
         )
     for name, leaf in leaves.items():
         leaf[...] = jnp.asarray(filled[name])

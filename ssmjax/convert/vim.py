@@ -1,6 +1,6 @@
 """The official Vim checkpoint, entry by entry."""
 
-from ssmjax.convert.keymap import Entry, conv2d, conv1d_depthwise, linear, same
+from ssmjax.convert.keymap import Entry, conv1d_depthwise, conv2d, linear, same
 
 
 def table(depth: int) -> list[Entry]:

@@ -15,8 +15,12 @@ class CausalConv(nnx.Module):
     def __init__(self, channels: int, taps: int, *, rngs: nnx.Rngs):
         bound = taps**-0.5  # PyTorch's default for a depthwise Conv1d.
         shape = (taps, channels)
-        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound))
-        self.bias = nnx.Param(jax.random.uniform(rngs.params(), (channels,), minval=-bound, maxval=bound))
+        self.kernel = nnx.Param(
+            jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+        )
+        self.bias = nnx.Param(
+            jax.random.uniform(rngs.params(), (channels,), minval=-bound, maxval=bound)
+        )
 
     def __call__(self, x: jax.Array, positions: jax.Array | None, reverse: bool) -> jax.Array:
         """Convolve kept tokens.

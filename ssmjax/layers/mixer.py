@@ -64,7 +64,7 @@ class Direction(nnx.Module):
         )
 
     def _delta(self, low_rank: jax.Array) -> jax.Array:
-        """[..., R] to raw steps [..., E], in float32 (or wider): steps are never rounded to bf16."""
+        """[..., R] to raw steps [..., E], in float32 (or wider) whatever the compute dtype."""
         return low_rank.astype(jnp.promote_types(low_rank.dtype, jnp.float32)) @ self.dt_kernel[...]
 
     def _zero_token_delta(self) -> jax.Array:
@@ -78,7 +78,16 @@ class BidirectionalMixer(nnx.Module):
     """Vim's mixer (`bimamba_type="v2"`): two directions with their own parameters, averaged."""
 
     def __init__(
-        self, features: int, expand: int, states: int, rank: int, taps: int, depth: int, *, dtype, rngs
+        self,
+        features: int,
+        expand: int,
+        states: int,
+        rank: int,
+        taps: int,
+        depth: int,
+        *,
+        dtype,
+        rngs,
     ):
         channels = expand * features
         linear = nnx.initializers.truncated_normal(0.02)
@@ -113,7 +122,7 @@ class BidirectionalMixer(nnx.Module):
           implementation: of the scan; see `kernels.selective_scan`.
 
         Returns:
-          [B,K,D] mixed tokens, and [B,K,E] the sum of both gated directions, the token scores' input.
+          [B,K,D] mixed tokens, and [B,K,E] the sum of both gated directions, for token scores.
         """
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
         options = {"alignment": alignment, "conv": conv, "implementation": implementation}

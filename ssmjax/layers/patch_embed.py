@@ -7,7 +7,9 @@ from flax import nnx
 class PatchEmbed(nnx.Module):
     """Convolution of `patch_size` moved by `stride`, without padding; patches in raster order."""
 
-    def __init__(self, in_channels: int, features: int, patch_size: int, stride: int, *, dtype, rngs):
+    def __init__(
+        self, in_channels: int, features: int, patch_size: int, stride: int, *, dtype, rngs
+    ):
         self.proj = nnx.Conv(
             in_channels,
             features,

@@ -14,6 +14,7 @@ from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.mixer import BidirectionalMixer
 from ssmjax.layers.norm import RMSNorm
 from ssmjax.layers.patch_embed import PatchEmbed
+from ssmjax.models.config import BackboneConfig
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.importance import token_scores
 from ssmjax.pruning.select import gather_tokens, select_tokens
@@ -23,72 +24,8 @@ CONV_TAPS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class VimConfig:
-    """Everything that defines a Vim; any field can be overridden in `ssmjax.create_model`.
-
-    Attributes:
-      depth: number of blocks.
-      embed_dim: D, the width of a token.
-      d_state: N, states per channel.
-      expand: E / D.
-      patch_size: pixels of a patch side.
-      stride: pixels between patches; None is `patch_size`.
-      img_size: pixels, one side or (height, width).
-      in_channels: channels of an image.
-      num_classes: outputs of the head.
-      drop_path_rate: rate of the last block; it rises linearly from 0 at the first.
-      dtype: compute dtype; parameters, states, steps and norms stay in float32 or wider.
-      prune: where and how to prune, or None for the dense model.
-    """
-
-    depth: int = 24
-    embed_dim: int = 192
-    d_state: int = 16
-    expand: int = 2
-    patch_size: int = 16
-    stride: int | None = None
-    img_size: int | tuple[int, int] = 224
-    in_channels: int = 3
-    num_classes: int = 1000
-    drop_path_rate: float = 0.0
-    dtype: str = "float32"
-    prune: PruneConfig | None = None
-
-    def __post_init__(self) -> None:
-        size = self.img_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        object.__setattr__(self, "img_size", size)
-        object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
-        sizes = ("depth", "embed_dim", "d_state", "expand", "patch_size", "stride", "in_channels")
-        for field in (*sizes, "num_classes"):
-            if field == "stride" and self.stride is None:
-                continue
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field} is {value!r}; it must be a whole number of at least 1.")
-        if len(size) != 2 or not all(isinstance(side, int) for side in size):
-            raise ValueError(f"img_size is {self.img_size!r}; give pixels, as 224 or (192, 256).")
-        if min(self.grid) < 1:
-            raise ValueError(
-                f"img_size is {size[0]} x {size[1]}; one patch of {self.patch_size} pixels must fit, "
-                f"so both sides must be at least {self.patch_size}."
-            )
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate is {self.drop_path_rate}; it must be in [0, 1).")
-        if self.dtype not in ("float32", "bfloat16", "float64"):
-            raise ValueError(f"dtype is {self.dtype!r}; choose float32, bfloat16 or float64.")
-        if self.prune is not None and self.prune.after_blocks[-1] > self.depth:
-            raise ValueError(
-                f"after_blocks is {self.prune.after_blocks}; the model has {self.depth} blocks, "
-                f"so every number must be at most {self.depth}."
-            )
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(H, W) patches."""
-        stride = self.stride or self.patch_size
-        height, width = ((side - self.patch_size) // stride + 1 for side in self.img_size)  # pyright: ignore[reportGeneralTypeIssues]
-        return height, width
+class VimConfig(BackboneConfig):
+    """Everything that defines a Vim."""
 
     @property
     def length(self) -> int:
@@ -99,24 +36,6 @@ class VimConfig:
     def class_index(self) -> int:
         """Original position of the class token: half of the patches come before it."""
         return (self.length - 1) // 2
-
-    @property
-    def image_tokens(self) -> tuple[int, ...]:
-        """Image tokens present at first and after each pruning stage."""
-        counts = [self.length - 1]
-        for _ in self.prune.after_blocks if self.prune else ():
-            counts.append(self.prune.count(counts[-1]))  # pyright: ignore[reportOptionalMemberAccess]
-        return tuple(counts)
-
-    @property
-    def channels(self) -> int:
-        """E, inner channels."""
-        return self.expand * self.embed_dim
-
-    @property
-    def rank(self) -> int:
-        """R, rank of delta."""
-        return -(-self.embed_dim // 16)
 
 
 PRESETS: Mapping[str, VimConfig] = {
@@ -255,10 +174,12 @@ class Vim(nnx.Module):
         keep = 1 - np.linspace(0, config.drop_path_rate, config.depth, dtype=np.float32)[first:last]
         keys = None if key is None else jax.random.split(key, config.depth)[first:last]
 
-        def run(carry, block):
-            params, keep, key = block
+        def run(carry, inputs):
+            params, keep, key = inputs
             hidden, residual, _ = carry
-            hidden, residual, y = nnx.merge(graphdef, params)(hidden, residual, positions, **options)
+            hidden, residual, y = nnx.merge(graphdef, params)(
+                hidden, residual, positions, **options
+            )
             output = (hidden, residual) if trace else None
             if key is not None:
                 hidden = drop_path(hidden, keep, key)

@@ -44,7 +44,11 @@ class PruneConfig:
             )
         if not 0 < self.keep_ratio <= 1:
             raise ValueError(f"keep_ratio is {self.keep_ratio}; it must be above 0 and at most 1.")
-        for field, choices in (("importance", IMPORTANCE), ("alignment", ALIGNMENT), ("conv", CONV)):
+        for field, choices in (
+            ("importance", IMPORTANCE),
+            ("alignment", ALIGNMENT),
+            ("conv", CONV),
+        ):
             value = getattr(self, field)
             if value not in choices:
                 raise ValueError(f"{field} is {value!r}; choose one of {', '.join(choices)}.")

@@ -44,7 +44,9 @@ def token_scores(
         return jnp.asarray(np.argsort(np.argsort(fraction)), jnp.float32)[positions]
     if config.importance == "random":
         if key is None:
-            raise ValueError('importance="random" needs a key: model(images, key=jax.random.key(0)).')
+            raise ValueError(
+                'importance="random" needs a key: model(images, key=jax.random.key(0)).'
+            )
         return jax.random.uniform(key, positions.shape)
     y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
     return _FROM_OUTPUT[config.importance](y)

@@ -31,4 +31,6 @@ def select_tokens(scores: jax.Array, count: int, protected: jax.Array | None = N
 
 def gather_tokens(tokens: jax.Array, indices: jax.Array) -> jax.Array:
     """Rows of `tokens` [B,K,...] at `indices` [B,count], as [B,count,...]."""
-    return jnp.take_along_axis(tokens, indices.reshape(*indices.shape, *(1,) * (tokens.ndim - 2)), 1)
+    return jnp.take_along_axis(
+        tokens, indices.reshape(*indices.shape, *(1,) * (tokens.ndim - 2)), 1
+    )

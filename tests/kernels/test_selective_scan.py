@@ -75,8 +75,14 @@ class TestSelectiveScan:
         arrays = cast(inputs, dtype)
         dout = arrays.pop("dout")
         with precision(dtype):
-            got = run(selective_scan, implementation, arrays, options, dout,
-                      np.zeros_like(outputs["last_state"], dtype))
+            got = run(
+                selective_scan,
+                implementation,
+                arrays,
+                options,
+                dout,
+                np.zeros_like(outputs["last_state"], dtype),
+            )
         check(got, (outputs["out"], outputs["last_state"], grads), TOLERANCE[dtype])
 
     @pytest.mark.parametrize("case", ["all", "constant_reverse"])
@@ -99,8 +105,9 @@ class TestSelectiveScan:
     )
     def test_extreme_steps_and_gaps(self, implementation, steps, reverse):
         softplus = steps == "softplus"
-        arrays, options = random_inputs(5, length=11, softplus=softplus, bias=False,
-                                        reverse=reverse, most_pruned=400)
+        arrays, options = random_inputs(
+            5, length=11, softplus=softplus, bias=False, reverse=reverse, most_pruned=400
+        )
         rng = np.random.default_rng(6)
         low, high = {"tiny": (1e-8, 1e-7), "huge": (40, 80)}.get(steps, (1e-8, 80))
         arrays["delta"] = np.exp(rng.uniform(np.log(low), np.log(high), arrays["delta"].shape))
@@ -115,26 +122,42 @@ class TestSelectiveScan:
         ("alignment", "reverse"), [("previous", True), ("constant", False), ("none", True)]
     )
     def test_no_positions_is_no_gaps(self, implementation, alignment, reverse):
-        arrays, options = random_inputs(7, batch=2, length=7, alignment=alignment, reverse=reverse,
-                                        positions=False)
+        arrays, options = random_inputs(
+            7, batch=2, length=7, alignment=alignment, reverse=reverse, positions=False
+        )
         arrays = cast(arrays, np.float32)
         arange = np.tile(np.arange(7, dtype=np.int32), (2, 1))
         without = selective_scan(**arrays, **options, implementation=implementation)
-        shifted = selective_scan(**arrays, **options, positions=arange + 5,
-                                 implementation=implementation)
+        shifted = selective_scan(
+            **arrays, **options, positions=arange + 5, implementation=implementation
+        )
         np.testing.assert_array_equal(without, shifted)
         assert np.ptp(without) > 0.1
 
     @settings(max_examples=6, deadline=None, derandomize=True)
-    @given(batch=st.integers(1, 2), length=st.sampled_from([1, 6]),
-           inner=st.sampled_from([1, 3]), states=st.just(2),
-           alignment=st.sampled_from(["previous", "constant"]), reverse=st.booleans(),
-           seed=st.integers(0, 1000))
+    @given(
+        batch=st.integers(1, 2),
+        length=st.sampled_from([1, 6]),
+        inner=st.sampled_from([1, 3]),
+        states=st.just(2),
+        alignment=st.sampled_from(["previous", "constant"]),
+        reverse=st.booleans(),
+        seed=st.integers(0, 1000),
+    )
     def test_folding(self, implementation, batch, length, inner, states, alignment, reverse, seed):
         """delta' = delta + Gamma, u' = u delta / delta' make it a scan that knows of no gaps."""
         arrays, options = random_inputs(
-            seed, batch, length, inner, states, z=False, bias=False, softplus=False,
-            alignment=alignment, reverse=reverse)
+            seed,
+            batch,
+            length,
+            inner,
+            states,
+            z=False,
+            bias=False,
+            softplus=False,
+            alignment=alignment,
+            reverse=reverse,
+        )
         with jax.enable_x64(True):
             want = selective_scan(**arrays, **options, implementation=implementation)
             gap_delta = arrays.pop("gap_delta", None)
@@ -144,7 +167,8 @@ class TestSelectiveScan:
             gamma = gaps * (before if gap_delta is None else gap_delta)
             nothing = np.zeros_like(u[:, :1])
             folded = delta + np.concatenate(
-                [gamma, nothing] if reverse else [nothing, gamma], axis=1)
+                [gamma, nothing] if reverse else [nothing, gamma], axis=1
+            )
             arrays |= {"delta": folded, "u": u * delta / folded}
             got = selective_scan(**arrays, reverse=reverse, implementation=implementation) + D * u
         assert_close(got, want, 1e-12)
@@ -153,13 +177,19 @@ class TestSelectiveScan:
         """Over an extra leading axis of the tokens and the positions, under grad too."""
         sets = [random_inputs(seed) for seed in (8, 9, 10)]
         arrays = cast(sets[0][0], np.float32)
-        stacked = {name: np.stack([a[name] for a, _ in sets]).astype(np.float32)
-                   for name in ("u", "delta", "B", "C", "z")}
+        stacked = {
+            name: np.stack([a[name] for a, _ in sets]).astype(np.float32)
+            for name in ("u", "delta", "B", "C", "z")
+        }
         positions = np.stack([options["positions"] for _, options in sets])
 
         def loss(tokens, positions):
-            y = selective_scan(**(arrays | tokens), positions=positions, delta_softplus=True,
-                               implementation=implementation)
+            y = selective_scan(
+                **(arrays | tokens),
+                positions=positions,
+                delta_softplus=True,
+                implementation=implementation,
+            )
             return (y**2).sum(), y
 
         grad = jax.grad(loss, has_aux=True)
@@ -176,8 +206,9 @@ class TestSelectiveScan:
         arrays = cast(arrays, np.float32)
         dout, dlast = (x.astype(np.float32) for x in cotangents(11, arrays))
         out, last, _ = run(selective_scan, implementation, arrays, options, dout, dlast)
-        eager = selective_scan(**arrays, **options, return_last_state=True,
-                               implementation=implementation)
+        eager = selective_scan(
+            **arrays, **options, return_last_state=True, implementation=implementation
+        )
         alone = selective_scan(**arrays, **options, implementation=implementation)
         assert_close(eager[0], out, 1e-6)
         assert_close(eager[1], last, 1e-6)
@@ -185,13 +216,22 @@ class TestSelectiveScan:
 
 
 WRONG_SHAPES = {
-    "u": (2, 7), "delta": (2, 6, 3), "A": (4, 3), "B": (2, 7, 5), "C": (2, 6, 4), "D": (4,),
-    "z": (2, 7, 2), "delta_bias": (2, 3), "gap_delta": (1,),
+    "u": (2, 7),
+    "delta": (2, 6, 3),
+    "A": (4, 3),
+    "B": (2, 7, 5),
+    "C": (2, 6, 4),
+    "D": (4,),
+    "z": (2, 7, 2),
+    "delta_bias": (2, 3),
+    "gap_delta": (1,),
 }
 ROW = np.arange(7)
 INVALID = {
-    **{f"shape of {name}": (name, {name: np.ones(shape, np.float32)})
-       for name, shape in WRONG_SHAPES.items()},
+    **{
+        f"shape of {name}": (name, {name: np.ones(shape, np.float32)})
+        for name, shape in WRONG_SHAPES.items()
+    },
     "shape of positions": ("positions", {"positions": np.stack([ROW[:6], ROW[:6]])}),
     "one row of positions": ("positions", {"positions": ROW}),
     "integer u": ("u", {"u": np.ones((2, 7, 3), np.int32)}),

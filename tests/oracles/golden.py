@@ -60,10 +60,12 @@ def vim_state(seed, embed_dim, d_state, depth, tokens, classes, patch_size) -> d
     """Weights by the recipe for any small Vim; `tokens` counts the class token."""
     inner, rank = 2 * embed_dim, -(-embed_dim // 16)
     shapes = {
-        "cls_token": (1, 1, embed_dim), "pos_embed": (1, tokens, embed_dim),
+        "cls_token": (1, 1, embed_dim),
+        "pos_embed": (1, tokens, embed_dim),
         "patch_embed.proj.weight": (embed_dim, 3, patch_size, patch_size),
         "patch_embed.proj.bias": (embed_dim,),
-        "head.weight": (classes, embed_dim), "head.bias": (classes,),
+        "head.weight": (classes, embed_dim),
+        "head.bias": (classes,),
         "norm_f.weight": (embed_dim,),
     }
     for i in range(depth):
@@ -73,7 +75,8 @@ def vim_state(seed, embed_dim, d_state, depth, tokens, classes, patch_size) -> d
         shapes[f"{mixer}out_proj.weight"] = (embed_dim, inner)
         for suffix in ("", "_b"):
             shapes |= {
-                f"{mixer}A{suffix}_log": (inner, d_state), f"{mixer}D{suffix}": (inner,),
+                f"{mixer}A{suffix}_log": (inner, d_state),
+                f"{mixer}D{suffix}": (inner,),
                 f"{mixer}conv1d{suffix}.weight": (inner, 1, 4),
                 f"{mixer}conv1d{suffix}.bias": (inner,),
                 f"{mixer}x_proj{suffix}.weight": (rank + 2 * d_state, inner),

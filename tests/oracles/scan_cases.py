@@ -13,9 +13,22 @@ def random_positions(rng, batch, length, most_pruned=3):
     return np.cumsum(rng.integers(1, 2 + most_pruned, (batch, length)), axis=1).astype(np.int32) - 1
 
 
-def random_inputs(seed, batch=2, length=7, inner=3, states=4, *, D=True, z=True, bias=True,
-                  softplus=True, alignment="previous", reverse=False, positions=True,
-                  most_pruned=3):
+def random_inputs(
+    seed,
+    batch=2,
+    length=7,
+    inner=3,
+    states=4,
+    *,
+    D=True,
+    z=True,
+    bias=True,
+    softplus=True,
+    alignment="previous",
+    reverse=False,
+    positions=True,
+    most_pruned=3,
+):
     """(arrays by name, options); `delta` is raw with softplus and positive without."""
     rng = np.random.default_rng(seed)
     arrays = {
@@ -48,7 +61,7 @@ def cast(arrays, dtype):
 
 def cotangents(seed, arrays):
     rng = np.random.default_rng([seed, 1])
-    batch, _, inner = arrays["u"].shape
+    batch, _, _inner = arrays["u"].shape
     return rng.normal(size=arrays["u"].shape), rng.normal(size=(batch, *arrays["A"].shape))
 
 
@@ -63,8 +76,13 @@ def _compiled(scan, implementation, static):
     @jax.jit
     def both(arrays, positions, dout, dlast):
         def forward(arrays):
-            return scan(**arrays, **dict(static), positions=positions, return_last_state=True,
-                        implementation=implementation)
+            return scan(
+                **arrays,
+                **dict(static),
+                positions=positions,
+                return_last_state=True,
+                implementation=implementation,
+            )
 
         (out, last), pullback = jax.vjp(forward, arrays)
         return out, last, pullback((dout.astype(out.dtype), dlast.astype(last.dtype)))[0]

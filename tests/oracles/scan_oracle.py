@@ -75,8 +75,9 @@ def _forward(u, delta, A, B, C, D, z, bias, delta_softplus, gaps, alignment, gap
     return _Tape(step, gaps, total, states, y, out)
 
 
-def _prepare(u, delta, A, B, C, D, z, delta_bias, delta_softplus, positions, alignment, gap_delta,
-             reverse):
+def _prepare(
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus, positions, alignment, gap_delta, reverse
+):
     if alignment not in ("previous", "constant", "none"):
         raise ValueError(f"unknown alignment {alignment!r}")
     u, delta, A, B, C, D, z, bias, gap_delta = map(
@@ -88,22 +89,79 @@ def _prepare(u, delta, A, B, C, D, z, delta_bias, delta_softplus, positions, ali
     return u, delta, A, B, C, D, z, bias, delta_softplus, gaps, alignment, gap_delta
 
 
-def selective_scan(u, delta, A, B, C, D=None, z=None, *, delta_bias=None, delta_softplus=False,
-                   positions=None, alignment="previous", gap_delta=None, reverse=False,
-                   return_last_state=False):
+def selective_scan(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    *,
+    delta_bias=None,
+    delta_softplus=False,
+    positions=None,
+    alignment="previous",
+    gap_delta=None,
+    reverse=False,
+    return_last_state=False,
+):
     """Output [B, K, E], and the state after the last scanned token [B, E, N] if asked for."""
-    tape = _forward(*_prepare(u, delta, A, B, C, D, z, delta_bias, delta_softplus, positions,
-                              alignment, gap_delta, reverse))
+    tape = _forward(
+        *_prepare(
+            u,
+            delta,
+            A,
+            B,
+            C,
+            D,
+            z,
+            delta_bias,
+            delta_softplus,
+            positions,
+            alignment,
+            gap_delta,
+            reverse,
+        )
+    )
     out = _flip(tape.out) if reverse else tape.out
     return (out, tape.states[:, -1]) if return_last_state else out
 
 
-def selective_scan_grads(dout, u, delta, A, B, C, D=None, z=None, *, delta_bias=None,
-                         delta_softplus=False, positions=None, alignment="previous",
-                         gap_delta=None, reverse=False, dlast=None):
+def selective_scan_grads(
+    dout,
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    *,
+    delta_bias=None,
+    delta_softplus=False,
+    positions=None,
+    alignment="previous",
+    gap_delta=None,
+    reverse=False,
+    dlast=None,
+):
     """Gradients of sum(out * dout) (+ sum(last_state * dlast)) for every input that is given."""
-    args = _prepare(u, delta, A, B, C, D, z, delta_bias, delta_softplus, positions, alignment,
-                    gap_delta, reverse)
+    args = _prepare(
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        z,
+        delta_bias,
+        delta_softplus,
+        positions,
+        alignment,
+        gap_delta,
+        reverse,
+    )
     tape = _forward(*args)
     u, delta, A, B, C, D, z, bias, *_, gap_delta = args
     dout = _flip(_f64(dout)) if reverse else _f64(dout)
@@ -149,6 +207,7 @@ def selective_scan_grads(dout, u, delta, A, B, C, D=None, z=None, *, delta_bias=
         grads["gap_delta"] = dgap
     grads.update(u=du, delta=ddelta, A=dA, B=dB, C=dC)
     if reverse:
-        grads.update({name: _flip(grads[name]) for name in ("u", "delta", "B", "C", "z")
-                      if name in grads})
+        grads.update(
+            {name: _flip(grads[name]) for name in ("u", "delta", "B", "C", "z") if name in grads}
+        )
     return grads

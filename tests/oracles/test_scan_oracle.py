@@ -45,8 +45,12 @@ def test_gradients_against_finite_differences(alignment, reverse, softplus):
     inputs, positions = _inputs(rng, softplus)
     if alignment == "constant":
         inputs["gap_delta"] = rng.uniform(0.1, 1, 3)
-    options = {"positions": positions, "alignment": alignment, "reverse": reverse,
-               "delta_softplus": softplus}
+    options = {
+        "positions": positions,
+        "alignment": alignment,
+        "reverse": reverse,
+        "delta_softplus": softplus,
+    }
     dout, dlast = rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 3, 2))
 
     def loss(**kwargs):
@@ -89,15 +93,25 @@ def test_two_tokens_by_hand():
     """Positions 1 and 4: two pruned between them, each moving the state by the first's step."""
     one = np.ones((1, 2, 1))
     out, last = scan_oracle.selective_scan(
-        one * [[[3.0], [5.0]]], one * [[[0.5], [0.25]]], -np.ones((1, 1)), one, 2 * one,
-        positions=np.array([[1, 4]]), return_last_state=True,
+        one * [[[3.0], [5.0]]],
+        one * [[[0.5], [0.25]]],
+        -np.ones((1, 1)),
+        one,
+        2 * one,
+        positions=np.array([[1, 4]]),
+        return_last_state=True,
     )
     second = np.exp(-(0.25 + 2 * 0.5)) * 1.5 + 0.25 * 5
     assert_close(out[0, :, 0], [3.0, 2 * second], 1e-15)
     assert_close(last, [[[second]]], 1e-15)
     out = scan_oracle.selective_scan(
-        one * [[[3.0], [5.0]]], one * [[[0.5], [0.25]]], -np.ones((1, 1)), one, 2 * one,
-        positions=np.array([[1, 4]]), reverse=True,
+        one * [[[3.0], [5.0]]],
+        one * [[[0.5], [0.25]]],
+        -np.ones((1, 1)),
+        one,
+        2 * one,
+        positions=np.array([[1, 4]]),
+        reverse=True,
     )
     first = np.exp(-(0.5 + 2 * 0.25)) * 1.25 + 1.5
     assert_close(out[0, :, 0], [2 * first, 2.5], 1e-15)

@@ -9,8 +9,18 @@ from tests.oracles.vim_oracle import Prune, causal_conv, count_to_keep, importan
 
 @pytest.mark.parametrize(
     ("ratio", "present", "want"),
-    [(0.8, 245, 196), (0.8, 196, 157), (0.8, 157, 126), (0.55, 100, 55), (0.07, 300, 21),
-     (0.7, 10, 7), (0.7, 11, 8), (1.0, 17, 17), (1 / 3, 3, 1), (0.01, 5, 1)],
+    [
+        (0.8, 245, 196),
+        (0.8, 196, 157),
+        (0.8, 157, 126),
+        (0.55, 100, 55),
+        (0.07, 300, 21),
+        (0.7, 10, 7),
+        (0.7, 11, 8),
+        (1.0, 17, 17),
+        (1 / 3, 3, 1),
+        (0.01, 5, 1),
+    ],
 )
 def test_count_to_keep(ratio, present, want):
     assert count_to_keep(ratio, present) == want
@@ -48,9 +58,13 @@ def test_conv_neighbours():
 def _scan_state(delta_weight):
     """One channel, one state: u = silu(x), B = C = u, step = softplus(bias + delta_weight u)."""
     return {
-        "conv1d.weight": np.array([[[0.0, 0.0, 0.0, 1.0]]]), "conv1d.bias": np.array([0.7]),
-        "A_log": np.zeros((1, 1)), "D": np.zeros(1), "x_proj.weight": np.ones((3, 1)),
-        "dt_proj.weight": np.full((1, 1), delta_weight), "dt_proj.bias": np.array([0.3]),
+        "conv1d.weight": np.array([[[0.0, 0.0, 0.0, 1.0]]]),
+        "conv1d.bias": np.array([0.7]),
+        "A_log": np.zeros((1, 1)),
+        "D": np.zeros(1),
+        "x_proj.weight": np.ones((3, 1)),
+        "dt_proj.weight": np.full((1, 1), delta_weight),
+        "dt_proj.bias": np.array([0.3]),
     }
 
 

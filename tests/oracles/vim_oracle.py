@@ -70,6 +70,7 @@ def importance(y, how):
 
 def select(scores, candidates, count: int):
     """The `count` best of `candidates` by score: ties to the lower position, NaN last; sorted."""
+
     def rank(position):
         score = scores[position]
         return (1, 0.0, position) if np.isnan(score) else (0, -score, position)
@@ -90,14 +91,19 @@ def causal_conv(x, keep, weight, bias, how):
 
 def branch(state, prefix, suffix, x, keep, prune):
     """One direction in scan order: x [B, L, E], keep [B, L] -> y [B, L, E] without the gate."""
+
     def w(name):
         return state[f"{prefix}{name}"]
 
     conv_bias = w(f"conv1d{suffix}.bias")
-    u = silu(np.stack([
-        causal_conv(xi, ki, w(f"conv1d{suffix}.weight"), conv_bias, prune.conv)
-        for xi, ki in zip(x, keep, strict=True)
-    ]))
+    u = silu(
+        np.stack(
+            [
+                causal_conv(xi, ki, w(f"conv1d{suffix}.weight"), conv_bias, prune.conv)
+                for xi, ki in zip(x, keep, strict=True)
+            ]
+        )
+    )
     A = -np.exp(w(f"A{suffix}_log"))
     dt_weight, dt_bias = w(f"dt_proj{suffix}.weight"), w(f"dt_proj{suffix}.bias")
     rank, states = dt_weight.shape[1], A.shape[1]
@@ -166,8 +172,9 @@ def vim(state, images, stride: int, prune: Prune = Prune(), given=None) -> Resul
             margins.append(margin)
     features = rms_norm((hidden + residual)[:, middle], state["norm_f.weight"])
     logits = features @ state["head.weight"].T + state["head.bias"]
-    return Result(logits, features, embedded, np.stack(all_hidden), np.stack(all_residual),
-                  positions, margins)
+    return Result(
+        logits, features, embedded, np.stack(all_hidden), np.stack(all_residual), positions, margins
+    )
 
 
 def _prune_stage(scores, keep, middle, prune):

@@ -21,8 +21,18 @@ def _case(name):
 
 
 def _run(case, dtype):
-    config = {key: case.config[key] for key in
-              ("img_size", "patch_size", "stride", "depth", "embed_dim", "d_state", "num_classes")}
+    config = {
+        key: case.config[key]
+        for key in (
+            "img_size",
+            "patch_size",
+            "stride",
+            "depth",
+            "embed_dim",
+            "d_state",
+            "num_classes",
+        )
+    }
     model = ssmjax.create_model("vim_tiny_patch16_224", **config, dtype=dtype)
     ssmjax.load_torch_state_dict(model, case.state)
     return jax.jit(functools.partial(model, return_intermediates=True))(case.images)
@@ -51,23 +61,33 @@ def test_oracle(name):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("vim_micro", "float32"), ("vim_micro", "float64"),
-     pytest.param("vim_tiny", "float32", marks=pytest.mark.slow)],
+    [
+        ("vim_micro", "float32"),
+        ("vim_micro", "float64"),
+        pytest.param("vim_tiny", "float32", marks=pytest.mark.slow),
+    ],
 )
 def test_model(name, dtype):
     case = _case(name)
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         logits, feats = _run(case, jnp.dtype(dtype))
         assert logits.dtype == dtype
-        _check(case, logits, feats["features"], feats["hidden"], feats["residual"], dtype,
-               TOLERANCES[dtype])
+        _check(
+            case,
+            logits,
+            feats["features"],
+            feats["hidden"],
+            feats["residual"],
+            dtype,
+            TOLERANCES[dtype],
+        )
 
 
 def test_middle_of_an_odd_number_of_patches():
     """With M = 9 patches the class token sits at M // 2 = 4, not at L // 2 = 5."""
     case = _case("vim_micro")
     rng = np.random.default_rng(0)
-    state = {k: v for k, v in case.state.items()}
+    state = dict(case.state.items())
     state["pos_embed"] = rng.normal(size=(1, 10, 64)).astype(np.float32)
     config = case.config | {"img_size": 24}
     images = case.images[:, :24, :24]
@@ -81,7 +101,7 @@ def test_overlapping_patches_of_an_oblong_image():
     """Patches of 8 every 4 pixels, on 24 x 16: 5 x 3 patches in raster order."""
     case = _case("vim_micro")
     rng = np.random.default_rng(1)
-    state = {k: v for k, v in case.state.items()}
+    state = dict(case.state.items())
     state["pos_embed"] = rng.normal(size=(1, 16, 64)).astype(np.float32)
     config = case.config | {"img_size": (24, 16), "stride": 4}
     images = case.images[:, :24, :16]

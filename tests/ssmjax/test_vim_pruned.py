@@ -20,8 +20,11 @@ CLS, PATCHES = 12, 25
 PAPER = Prune((1, 3), 0.7)
 
 CASES = [
-    *(Prune((1, 3), 0.7, "clip", alignment, conv)
-      for alignment in ("previous", "zero_token", "none") for conv in ("compact", "aligned")),
+    *(
+        Prune((1, 3), 0.7, "clip", alignment, conv)
+        for alignment in ("previous", "zero_token", "none")
+        for conv in ("compact", "aligned")
+    ),
     Prune((1, 3), 0.7, "sum"),
     Prune((1, 3), 0.7, "l1", "zero_token"),
     Prune((1, 3), 0.7, "l2", "previous", "aligned"),
@@ -51,10 +54,21 @@ def images(seed, batch=3):
 def build(state, prune, dtype="float32"):
     if isinstance(prune, Prune):
         prune = ssmjax.PruneConfig(
-            after_blocks=prune.after_blocks, keep_ratio=prune.keep_ratio,
-            importance=prune.importance, alignment=prune.alignment, conv=prune.conv)
-    model = ssmjax.create_model("vim_tiny_patch16_224", **SIZES, img_size=40, stride=8,
-                                num_classes=6, dtype=jnp.dtype(dtype), prune=prune)
+            after_blocks=prune.after_blocks,
+            keep_ratio=prune.keep_ratio,
+            importance=prune.importance,
+            alignment=prune.alignment,
+            conv=prune.conv,
+        )
+    model = ssmjax.create_model(
+        "vim_tiny_patch16_224",
+        **SIZES,
+        img_size=40,
+        stride=8,
+        num_classes=6,
+        dtype=jnp.dtype(dtype),
+        prune=prune,
+    )
     ssmjax.load_torch_state_dict(model, state)
     return model
 
@@ -137,8 +151,9 @@ def test_eager_jit_and_vmap_agree():
     assert_close(mapped, logits, 2e-6)
 
 
-@pytest.mark.parametrize("prune", [PAPER, Prune((1, 3), 0.7, "l1", "zero_token", "aligned")],
-                         ids=case_id)
+@pytest.mark.parametrize(
+    "prune", [PAPER, Prune((1, 3), 0.7, "l1", "zero_token", "aligned")], ids=case_id
+)
 def test_gradient_of_images(prune):
     """Along a random direction, against central differences of the masked run."""
     state, x = weights(16), images(16).astype(np.float64)
@@ -181,12 +196,22 @@ def tokens_of_my_choice(first_channel):
     tokens[0, :, 0] = first_channel
     in_proj = np.zeros_like(state["layers.0.mixer.in_proj.weight"])
     in_proj[-1, 0] = 3e38  # one z: infinite where the first channel is large
-    zeros = ("cls_token", "patch_embed.proj.weight", "patch_embed.proj.bias",
-             "layers.0.mixer.conv1d.bias", "layers.0.mixer.conv1d_b.bias")
-    return state | {name: np.zeros_like(state[name]) for name in zeros} | {
-        "pos_embed": tokens, "layers.0.mixer.in_proj.weight": in_proj,
-        "layers.0.norm.weight": np.ones(SIZES["embed_dim"], np.float32),
-    }
+    zeros = (
+        "cls_token",
+        "patch_embed.proj.weight",
+        "patch_embed.proj.bias",
+        "layers.0.mixer.conv1d.bias",
+        "layers.0.mixer.conv1d_b.bias",
+    )
+    return (
+        state
+        | {name: np.zeros_like(state[name]) for name in zeros}
+        | {
+            "pos_embed": tokens,
+            "layers.0.mixer.in_proj.weight": in_proj,
+            "layers.0.norm.weight": np.ones(SIZES["embed_dim"], np.float32),
+        }
+    )
 
 
 def test_ties_keep_the_lower_positions():
@@ -225,8 +250,13 @@ BAD = [
 
 @pytest.mark.parametrize(("wrong", "message"), BAD, ids=lambda v: str(v) if type(v) is dict else "")
 def test_bad_values_are_named(wrong, message):
-    valid = {"after_blocks": (1, 3), "keep_ratio": 0.7, "importance": "clip",
-             "alignment": "previous", "conv": "compact"}
+    valid = {
+        "after_blocks": (1, 3),
+        "keep_ratio": 0.7,
+        "importance": "clip",
+        "alignment": "previous",
+        "conv": "compact",
+    }
     assert ssmjax.PruneConfig(**valid).keep_ratio == 0.7
     with pytest.raises(ValueError, match=f"(?s){message}"):
         ssmjax.PruneConfig(**(valid | wrong))

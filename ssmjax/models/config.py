@@ -1,0 +1,96 @@
+"""What the configs of all families share."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from ssmjax.pruning.config import PruneConfig
+
+DTYPES = ("float32", "bfloat16", "float64")
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneConfig:
+    """Sizes and options; any field can be overridden in `ssmjax.create_model`.
+
+    Attributes:
+      depth: number of blocks.
+      embed_dim: D, the width of a token.
+      d_state: N, states per channel.
+      expand: E / D.
+      patch_size: pixels of a patch side.
+      stride: pixels between patches; None is `patch_size`.
+      img_size: pixels, one side or (height, width).
+      in_channels: channels of an image.
+      num_classes: outputs of the head.
+      drop_path_rate: rate of the last block; it rises linearly from 0 at the first.
+      dtype: compute dtype; parameters, states, steps and norms stay in float32 or wider.
+      prune: where and how to prune, or None for the dense model.
+    """
+
+    depth: int = 24
+    embed_dim: int = 192
+    d_state: int = 16
+    expand: int = 2
+    patch_size: int = 16
+    stride: int | None = None
+    img_size: int | tuple[int, int] = 224
+    in_channels: int = 3
+    num_classes: int = 1000
+    drop_path_rate: float = 0.0
+    dtype: str = "float32"
+    prune: PruneConfig | None = None
+
+    def __post_init__(self) -> None:
+        size = self.img_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        object.__setattr__(self, "img_size", size)
+        object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
+        sizes = ("depth", "embed_dim", "d_state", "expand", "patch_size", "stride", "in_channels")
+        for field in (*sizes, "num_classes"):
+            if field == "stride" and self.stride is None:
+                continue
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field} is {value!r}; it must be a whole number of at least 1.")
+        if len(size) != 2 or not all(isinstance(side, int) for side in size):
+            raise ValueError(f"img_size is {self.img_size!r}; give pixels, as 224 or (192, 256).")
+        if min(self.grid) < 1:
+            raise ValueError(
+                f"img_size is {size[0]} x {size[1]}; one patch of {self.patch_size} pixels must "
+                f"fit, so both sides must be at least {self.patch_size}."
+            )
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate is {self.drop_path_rate}; it must be in [0, 1).")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
+        if self.prune is not None and self.prune.after_blocks[-1] > self.depth:
+            raise ValueError(
+                f"after_blocks is {self.prune.after_blocks}; the model has {self.depth} blocks, "
+                f"so every number must be at most {self.depth}."
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W) patches."""
+        stride = self.stride or self.patch_size
+        height, width = ((side - self.patch_size) // stride + 1 for side in self.img_size)  # pyright: ignore[reportGeneralTypeIssues]
+        return height, width
+
+    @property
+    def image_tokens(self) -> tuple[int, ...]:
+        """Image tokens present at first and after each pruning stage."""
+        counts = [self.grid[0] * self.grid[1]]
+        for _ in self.prune.after_blocks if self.prune else ():
+            counts.append(self.prune.count(counts[-1]))  # pyright: ignore[reportOptionalMemberAccess]
+        return tuple(counts)
+
+    @property
+    def channels(self) -> int:
+        """E, inner channels."""
+        return self.expand * self.embed_dim
+
+    @property
+    def rank(self) -> int:
+        """R, rank of delta."""
+        return -(-self.embed_dim // 16)

@@ -1,0 +1,130 @@
+"""Pictures of kept tokens: which pixels are greyed, and that the rest stay as they are."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssmjax.analysis.pictures import TILE, kept_pixels, kept_tokens_picture
+from ssmjax.models.vim import VimConfig
+from ssmjax.pruning import PruneConfig
+
+
+def config(**kwargs):
+    """A 4 x 4 grid of 8-pixel patches; the class token is position 8 of 17."""
+    prune = PruneConfig((2, 3), 0.5)
+    return VimConfig(**{"depth": 4, "patch_size": 8, "img_size": 32, "prune": prune, **kwargs})
+
+
+def stages(n=1):
+    """Kept: patches 0, 1, 7, 8, 9, 10, 14, 15 after block 2; then 0, 7, 8, 15."""
+    first, second = [0, 1, 7, 8, 9, 10, 11, 15, 16], [0, 7, 8, 9, 16]
+    return [np.tile(first, (n, 1)), np.tile(second, (n, 1))]
+
+
+def tiles(picture, background=255):
+    """(left, top, right, bottom) of the tiles: runs of pixels that are not all background."""
+    marked = (np.asarray(picture) != background).any(axis=2)
+
+    def runs(line, at_least):
+        edges = np.flatnonzero(np.diff(np.r_[False, line, False]))
+        spans = zip(edges[::2], edges[1::2], strict=True)
+        return [(a, b) for a, b in spans if b - a >= at_least]
+
+    rows = runs(marked.any(axis=1), 60)
+    return [
+        (a, top, b, bottom)
+        for top, bottom in rows
+        for a, b in runs(marked[(top + bottom) // 2], 60)
+    ]
+
+
+def test_positions_around_the_class_token():
+    pixels = kept_pixels(stages()[0][0], config())
+    assert pixels.shape == (32, 32)
+    kept = {int(4 * row + column) for row, column in np.argwhere(pixels[4::8, 4::8])}
+    assert kept == {0, 1, 7, 8, 9, 10, 14, 15}
+    assert pixels.sum() == 8 * 8 * 8
+
+
+def test_class_token_alone_keeps_no_patch():
+    assert not kept_pixels(np.array([8]), config()).any()
+
+
+def test_overlapping_patches_stand_for_their_stride():
+    # 7 x 7 patches of 8 pixels, 4 apart; the class token is 24. Positions 6 and 48 to 49 are
+    # patches 6 (end of the first row), 47 and 48 (end of the last).
+    overlapping = config(stride=4)
+    pixels = kept_pixels(np.array([6, 24, 48, 49]), overlapping)
+    expected = np.zeros((32, 32), bool)
+    expected[0:4, 24:32] = True  # The border past the last cell goes with it.
+    expected[24:32, 20:32] = True
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_kept_pixels_stay_and_pruned_ones_lose_their_colour():
+    photo = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    picture = kept_tokens_picture(photo, stages(), config())
+    found = tiles(picture)
+    assert len(found) == 3  # The photo and two stages.
+    untouched, *pruned = (np.asarray(picture.crop(box)) for box in found)
+    assert untouched.shape == (160, 160, 3)
+    enlarged = Image.fromarray(photo[0]).resize((160, 160), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(untouched, np.asarray(enlarged))
+    for tile, stage in zip(pruned, stages(), strict=True):
+        kept = kept_pixels(stage[0], config()).repeat(5, 0).repeat(5, 1)
+        np.testing.assert_array_equal(tile[kept], untouched[kept])
+        grey = tile[~kept].astype(int)
+        assert (grey.max(axis=1) - grey.min(axis=1)).max() == 0
+        assert grey.min() >= 150 and grey.max() <= 215  # Pale, and visible beside white.
+
+
+def test_many_photos_stand_in_two_columns_in_reading_order():
+    photos = np.stack([np.full((32, 32, 3), 20 * i, np.uint8) for i in range(5)])
+    picture = kept_tokens_picture(photos, stages(5), config(), [f"photo {i}" for i in range(5)])
+    found = tiles(picture)
+    assert len(found) == 5 * 3
+    shades = {picture.getpixel((left + 2, top + 2)) for left, top, _, _ in found}
+    assert shades == {(20 * i,) * 3 for i in range(5)}
+    lefts = sorted({left for left, *_ in found})
+    # Down the first column, then down the second.
+    first = [picture.getpixel((x + 2, y + 2))[0] for x, y, *_ in found if x == lefts[0]]
+    second = [picture.getpixel((x + 2, y + 2))[0] for x, y, *_ in found if x == lefts[3]]
+    assert (first, second) == ([0, 20, 40], [60, 80])
+
+
+@pytest.mark.parametrize("size", [(24, 48), (224, 224), (400, 320)])
+def test_any_size_keeps_its_shape(size):
+    photo = np.zeros((1, *size, 3), np.uint8)
+    pruned = config(img_size=size, prune=PruneConfig((1,), 0.5))
+    kept = [np.arange(pruned.image_tokens[1] + 1)[None]]
+    left, top, right, bottom = tiles(kept_tokens_picture(photo, kept, pruned))[0]
+    scale = (bottom - top) / size[0]
+    assert scale == (right - left) / size[1] == max(1, round(TILE / max(size)))
+
+
+def test_captions_of_any_length_stay_inside():
+    photo = np.zeros((1, 32, 32, 3), np.uint8)
+    short = kept_tokens_picture(photo, stages(), config(), ["cat"])
+    long = kept_tokens_picture(photo, stages(), config(), ["a very long name of a class " * 20])
+    assert short.size == long.size
+    pixels = np.asarray(long)
+    assert (pixels[:, -20:] == 255).all()
+    assert (pixels != np.asarray(short)).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.zeros((1, 32, 32, 3), np.float32)}, r"images is float32 .* must be uint8"),
+        ({"images": np.zeros((1, 16, 16, 3), np.uint8)}, r"must be uint8 \[n, 32, 32, 3\]"),
+        ({"images": np.zeros((0, 32, 32, 3), np.uint8)}, "must be uint8"),
+        ({"stages": stages()[:1]}, "There are 1 stages"),
+        ({"config": config(prune=None), "stages": []}, "at least one"),
+        ({"stages": stages(2)}, "There are 1 photos"),
+        ({"captions": ["one", "two"]}, "There are 1 photos"),
+    ],
+)
+def test_errors(change, message):
+    good = {"images": np.zeros((1, 32, 32, 3), np.uint8), "stages": stages(), "config": config()}
+    with pytest.raises(ValueError, match=message):
+        kept_tokens_picture(**{**good, **change})

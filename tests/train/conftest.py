@@ -1,0 +1,98 @@
+"""A small prepared data set in the layout of the demo's, and a small run on it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from train.data.cifar10 import CLASS_NAMES, Cifar10Photos
+
+ROOT = Path(__file__).parent.parent.parent
+
+CONFIG = """
+from ssmjax import PruneConfig
+from train.config import Config, DataConfig, ModelConfig, OptimConfig
+
+config = Config(
+    model=ModelConfig(
+        name="vim_tiny_patch16_224", depth=2, embed_dim=16, d_state=2, img_size=16, patch_size=4
+    ),
+    data=DataConfig(data_dir={data_dir!r}),
+    optim=OptimConfig(epochs=4, batch_size=8, ema=0.9, warmup_epochs=1, lr=1e-2),
+    prune=PruneConfig(after_blocks=(1,), keep_ratio=0.5),
+    eval_batch_size=16,
+    checkpoint_every=3,
+    log_every=2,
+    pictures=3,
+)
+"""
+
+
+class SmallPhotos(Cifar10Photos):
+    """The demo's builder on photos that are coloured by class, so that a few steps learn."""
+
+    name = "cifar10_photos"
+
+    def _split_generators(self, dl_manager):
+        return {"train": self.photos(0, 40), "test": self.photos(1, 20)}
+
+    def photos(self, seed, count):
+        rng = np.random.default_rng(seed)
+        for key in range(count):
+            photo = rng.integers(0, 80, (32, 32, 3), np.uint8)
+            photo[..., key % 3] += np.uint8(15 * (key % 10))
+            png = cv2.imencode(".png", photo)[1].tobytes()
+            yield key, {"image": png, "label": key % len(CLASS_NAMES)}
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    SmallPhotos(data_dir=folder, file_format="array_record").download_and_prepare()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config_file(data_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("configs") / "small.py"
+    path.write_text(CONFIG.format(data_dir=str(data_dir)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory):
+    """Starts a command of the project as a user would; compiled programs are shared."""
+    cache = tmp_path_factory.getbasetemp().parent / "compiled"
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+
+    def start(*arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", *map(str, arguments)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(*arguments):
+        process = start(*arguments)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    run.start = start
+    return run
+
+
+def losses(workdir):
+    """{step: loss} of a run."""
+    lines = (workdir / "log.jsonl").read_text().splitlines()
+    return {e["step"]: e["loss"] for e in map(json.loads, lines) if "loss" in e}

@@ -1,0 +1,164 @@
+"""The job as a user runs it: results, resuming after a kill, and every bad input as one line."""
+
+import csv
+import json
+import os
+import random
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from tests.train.conftest import losses
+
+
+@pytest.fixture(scope="module")
+def dense(command, config_file, tmp_path_factory):
+    """A finished run from scratch, dense."""
+    workdir = tmp_path_factory.mktemp("dense")
+    code, _, err = command(
+        "train.finetune", "--config", config_file, "--workdir", workdir, "--prune", "None"
+    )
+    assert code == 0, err
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def arguments(config_file, dense):
+    """Of a run that prunes and fine-tunes the dense model."""
+    return (
+        "train.finetune",
+        "--config",
+        config_file,
+        "--model.weights",
+        dense / "weights.safetensors",
+    )
+
+
+@pytest.fixture(scope="module")
+def pruned(command, arguments, tmp_path_factory):
+    """A finished run that was never interrupted."""
+    workdir = tmp_path_factory.mktemp("pruned")
+    code, _, err = command(*arguments, "--workdir", workdir)
+    assert code == 0, err
+    return workdir
+
+
+def test_results(pruned):
+    rows = json.loads((pruned / "results.json").read_text())
+    regimes = [row["regime"] for row in rows]
+    assert regimes == ["dense", "zero-shot", "zero-shot", "zero-shot", "zero-shot", "fine-tuned"]
+    assert [row["tokens"] for row in rows] == ["16"] + ["16>8"] * 5
+    assert all(0 <= row["accuracy"] <= 1 and row["images_per_second"] > 0 for row in rows)
+    assert rows[-1]["flops"] < rows[0]["flops"]
+    with (pruned / "results.csv").open() as file:
+        assert [float(row["accuracy"]) for row in csv.DictReader(file)] == [
+            row["accuracy"] for row in rows
+        ]
+    with Image.open(pruned / "kept_tokens.png") as picture:
+        assert picture.size[0] > 2 * 100 and np.asarray(picture).std() > 0
+    assert (pruned / "curve.png").is_file()
+
+
+def test_training_learns(dense):
+    loss = losses(dense)
+    assert max(loss) == 20
+    assert loss[20] < 0.8 * loss[2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_moment_ends_the_same(command, arguments, pruned, tmp_path, seed):
+    delays = random.Random(seed)
+    for _ in range(2):
+        process = command.start(*arguments, "--workdir", tmp_path, "--resume", "auto")
+        # Somewhere between the first imports and the end.
+        deadline = time.monotonic() + delays.uniform(3, 25)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+        process.communicate()
+    code, _, err = command(*arguments, "--workdir", tmp_path, "--resume", "auto")
+    assert code == 0, err
+    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (tmp_path, pruned))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    assert losses(tmp_path) == losses(pruned)
+    accuracies = [
+        [row["accuracy"] for row in json.loads((folder / "results.json").read_text())]
+        for folder in (tmp_path, pruned)
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
+def test_evaluate_agrees(command, config_file, pruned):
+    code, out, err = command("train.evaluate", "--config", config_file, "--checkpoint", pruned)
+    assert code == 0, err
+    accuracy = json.loads((pruned / "results.json").read_text())[-1]["accuracy"]
+    assert out.startswith(f"top-1 {100 * accuracy:.2f}%")
+
+
+def test_bad_input_is_one_line(command, config_file, dense, tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes((dense / "weights.safetensors").read_bytes()[:-100])
+    not_config = tmp_path / "no_config.py"
+    not_config.write_text("config = 3\n")
+    plain_file = tmp_path / "file"
+    plain_file.write_text("")
+    run = ("--workdir", tmp_path / "run")
+    good = ("--config", config_file, *run)
+    cases = {
+        "no config file nowhere.py": ("--config", "nowhere.py", *run),
+        "must define `config = Config(...)`": (
+            "--config",
+            not_config,
+            "--workdir",
+            tmp_path / "run",
+        ),
+        "--config is missing": run,
+        "--optim.learning-rate": (*good, "--optim.learning-rate", "1"),
+        "Did you mean vim_tiny_patch16_224?": (*good, "--model.name", "vim_tiny_patch16_225"),
+        "both sides must be at least 4": (*good, "--model.img-size", "3"),
+        "keep_ratio is 1.5": (*good, "--prune.keep-ratio", "1.5"),
+        "the model has 2 blocks": (*good, "--prune.after-blocks", "1", "3"),
+        "it may be cut short": (*good, "--model.weights", broken),
+        "optim.lr is -1": (*good, "--optim.lr", "-1"),
+        "choose a folder of yours": ("--config", config_file, "--workdir", plain_file / "run"),
+        "there is no data set": (*good, "--data.name", "cifar_eleven"),
+        "already holds a run": ("--config", config_file, "--workdir", dense),
+        "holds a run of another config": (
+            "--config",
+            config_file,
+            "--workdir",
+            dense,
+            "--resume",
+            "auto",
+            "--seed",
+            "7",
+        ),
+    }
+    processes = {
+        sentence: command.start("train.finetune", *case) for sentence, case in cases.items()
+    }
+    for sentence, process in processes.items():
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 2, (sentence, err)
+        assert err.startswith("error: ") and err.count("\n") == 1, (sentence, err)
+        assert sentence.lower() in err.lower(), err
+        assert "Traceback" not in err
+
+
+def test_corrupt_checkpoint_is_one_line(command, arguments, pruned, tmp_path):
+    workdir = tmp_path / "run"
+    os.system(f"cp -r {pruned} {workdir}")
+    (newest,) = [workdir / "checkpoints" / "20"]
+    for path in newest.rglob("*"):
+        if path.is_file() and path.stat().st_size > 0 and "manifest" not in path.name:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    code, _, err = command(*arguments, "--workdir", workdir, "--resume", "auto")
+    assert code == 2
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: The checkpoint") and "cannot be restored" in last
+    assert "Traceback" not in err
