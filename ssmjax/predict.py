@@ -121,7 +121,7 @@ def _predict(options: Options) -> None:
             "--after-blocks 2 3 --keep-ratio 0.7."
         )
 
-    size: tuple[int, int] = config.img_size  # pyright: ignore[reportAssignmentType]
+    size = config.image_shape[:2]
     images = np.stack([read_image(path, size) for path in options.images])
     probabilities, stages = _classify(model, images, metadata)
     names = metadata.class_names

@@ -30,8 +30,8 @@ class Metadata:
     model: str
     config: dict
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 def flat_params(model: nnx.Module) -> dict[str, nnx.Variable]:
@@ -74,7 +74,9 @@ def read_metadata(path: str | Path) -> Metadata:
             "`ssmjax.weights.save_weights`."
         )
     fields = json.loads(text)
-    return Metadata(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    for name in ("class_names", "mean", "std"):
+        fields[name] = tuple(fields[name])
+    return Metadata(**fields)
 
 
 def load_weights(path: str | Path, model: nnx.Module) -> None:

@@ -64,7 +64,7 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
     )
     with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
 
-        def measure(model: nnx.Module, title: str) -> float:
+        def measure(model: ssmjax.Vim, title: str) -> float:
             value = accuracy(
                 model,
                 test_split.source,
@@ -149,7 +149,7 @@ def train(
     metadata: Metadata,
     split: Split,
     workdir: Path,
-    measure: Callable[[nnx.Module, str], float],
+    measure: Callable[[ssmjax.Vim, str], float],
     progress: Progress,
 ) -> None:
     """Train `model` in place, from the workdir's newest checkpoint if there is one."""
@@ -157,11 +157,11 @@ def train(
     batches = train_batches(
         split.source,
         batch_size=options.batch_size,
-        image_size=model.config.img_size[0],  # pyright: ignore[reportIndexIssue]
+        image_size=model.config.image_shape[0],
         seed=config.seed,
         augment=config.data.augment,
-        mean=metadata.mean,  # pyright: ignore[reportArgumentType]
-        std=metadata.std,  # pyright: ignore[reportArgumentType]
+        mean=metadata.mean,
+        std=metadata.std,
     )
     steps_per_epoch = len(split.source) // options.batch_size
     rate = optim.schedule(options, steps_per_epoch)

@@ -11,16 +11,17 @@ import numpy as np
 from flax import nnx
 from rich.progress import Progress
 
-from train.data.pipeline import Source, eval_batches
+from ssmjax import Vim
+from train.data.pipeline import Channels, Source, eval_batches
 
 
 def accuracy(
-    model: nnx.Module,
+    model: Vim,
     source: Source,
     *,
     batch_size: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    mean: Channels,
+    std: Channels,
     progress: Progress,
     title: str,
     key: jax.Array,
@@ -33,7 +34,7 @@ def accuracy(
     batches = eval_batches(
         source,
         batch_size=batch_size,
-        image_size=model.config.img_size[0],  # pyright: ignore[reportAttributeAccessIssue]
+        image_size=model.config.image_shape[0],
         mean=mean,
         std=std,
     )
@@ -52,16 +53,14 @@ def _count(graphdef, params, batch, key):
     return jnp.sum((jnp.argmax(logits, axis=-1) == batch["label"]) & batch["mask"])
 
 
-def images_per_second(
-    models: Sequence[nnx.Module], *, batch_size: int, rounds: int = 11
-) -> list[float]:
+def images_per_second(models: Sequence[Vim], *, batch_size: int, rounds: int = 11) -> list[float]:
     """Inference speed of each model, measured in turn in this process: medians, synchronised."""
     runs = []
     for model in models:
         graphdef, params = nnx.split(model)
-        size = *model.config.img_size, model.config.in_channels  # pyright: ignore[reportAttributeAccessIssue]
+        shape = (batch_size, *model.config.image_shape)
         batch = {
-            "image": np.random.default_rng(0).standard_normal((batch_size, *size), np.float32),
+            "image": np.random.default_rng(0).standard_normal(shape, np.float32),
             "label": np.zeros(batch_size, np.int32),
             "mask": np.ones(batch_size, bool),
         }

@@ -77,10 +77,10 @@ def table_rows(results: Sequence[Result], speeds: Mapping) -> list[Row]:
 def picture_of(model: Vim, metadata: Metadata, split: Split, photos: int):
     """The first photos of a split, stage by stage, with true and predicted class."""
     plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    size = model.config.img_size[0]  # pyright: ignore[reportIndexIssue]
+    size = model.config.image_shape[0]
     batch = next(eval_batches(split.source, batch_size=photos, image_size=size, **plain))
     given, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
-    normalised = (given - np.float32(metadata.mean)) / np.float32(metadata.std)
+    normalised = (given - np.array(metadata.mean, np.float32)) / np.array(metadata.std, np.float32)
     logits, stages = model(normalised, key=jax.random.key(0), return_positions=True)
     names = metadata.class_names
     captions = [

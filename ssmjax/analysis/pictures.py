@@ -26,7 +26,8 @@ def kept_tokens_picture(
 ) -> Image.Image:
     """Draw each photo as it is and, stage by stage, with the patches pruned so far greyed out.
 
-    Where patches overlap (stride below patch_size), a token stands for its stride x stride cell.
+    Where patches overlap (stride below patch_size), a token stands for the stride x stride cell in
+    the middle of its patch.
 
     Args:
       images: [n,height,width,3] uint8, of the model's `img_size`.
@@ -42,7 +43,7 @@ def kept_tokens_picture(
       ValueError: images of another shape or type, no stages, or another number of rows or captions
         than photos.
     """
-    height, width = config.img_size  # pyright: ignore[reportGeneralTypeIssues]
+    height, width, _ = config.image_shape
     if images.dtype != np.uint8 or images.shape[1:] != (height, width, 3) or not len(images):
         raise ValueError(
             f"images is {images.dtype} {images.shape}; it must be uint8 [n, {height}, {width}, 3]."
@@ -80,15 +81,15 @@ def kept_pixels(positions: np.ndarray, config: VimConfig) -> np.ndarray:
       config: of the model.
 
     Returns:
-      [height,width] bool. Pixels past the last patch's cell go with it.
+      [height,width] bool. Pixels outside all cells go with the nearest.
     """
-    stride, (H, W) = config.stride or config.patch_size, config.grid
-    height, width = config.img_size  # pyright: ignore[reportGeneralTypeIssues]
+    (H, W), margin = config.grid, (config.patch_size - config.step) // 2
+    height, width, _ = config.image_shape
     patches = positions[positions != config.class_index]
     kept = np.zeros(H * W, bool)
     kept[patches - (patches > config.class_index)] = True
-    rows = np.minimum(np.arange(height) // stride, H - 1)
-    columns = np.minimum(np.arange(width) // stride, W - 1)
+    rows = np.clip((np.arange(height) - margin) // config.step, 0, H - 1)
+    columns = np.clip((np.arange(width) - margin) // config.step, 0, W - 1)
     return kept.reshape(H, W)[rows[:, None], columns]
 
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from ssmjax.convert import vim
+from ssmjax.models.vim import Vim
 from ssmjax.weights import flat_params
 
 
-def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> None:
+def load_torch_state_dict(model: Vim, state_dict: Mapping[str, np.ndarray]) -> None:
     """Fill `model` in place from an official state_dict.
 
     Args:
@@ -21,7 +21,7 @@ def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, np.ndarray
       ValueError: one error that lists every missing and unused name, wrong shape and parameter
         that would be left unfilled. The model is then unchanged.
     """
-    entries = vim.table(model.config.depth)  # pyright: ignore[reportAttributeAccessIssue]
+    entries = vim.table(model.config.depth)
     leaves = flat_params(model)
     filled = {name: np.full(leaf.shape, np.nan, np.float32) for name, leaf in leaves.items()}
     problems, used = [], set()

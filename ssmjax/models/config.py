@@ -1,5 +1,6 @@
 """What the configs of all families share."""
 
+import contextlib
 import dataclasses
 
 import jax.numpy as jnp
@@ -45,7 +46,8 @@ class BackboneConfig:
         size = self.img_size
         size = (size, size) if isinstance(size, int) else tuple(size)
         object.__setattr__(self, "img_size", size)
-        object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
+        with contextlib.suppress(TypeError):  # What is no dtype is refused below.
+            object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
         sizes = ("depth", "embed_dim", "d_state", "expand", "patch_size", "stride", "in_channels")
         for field in (*sizes, "num_classes"):
             if field == "stride" and self.stride is None:
@@ -71,18 +73,31 @@ class BackboneConfig:
             )
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of an image, in pixels."""
+        height, width = (self.img_size,) * 2 if isinstance(self.img_size, int) else self.img_size
+        return height, width, self.in_channels
+
+    @property
+    def step(self) -> int:
+        """Pixels between the starts of neighbouring patches."""
+        return self.patch_size if self.stride is None else self.stride
+
+    @property
     def grid(self) -> tuple[int, int]:
         """(H, W) patches."""
-        stride = self.stride or self.patch_size
-        height, width = ((side - self.patch_size) // stride + 1 for side in self.img_size)  # pyright: ignore[reportGeneralTypeIssues]
-        return height, width
+        height, width, _ = self.image_shape
+        return (height - self.patch_size) // self.step + 1, (
+            width - self.patch_size
+        ) // self.step + 1
 
     @property
     def image_tokens(self) -> tuple[int, ...]:
         """Image tokens present at first and after each pruning stage."""
         counts = [self.grid[0] * self.grid[1]]
-        for _ in self.prune.after_blocks if self.prune else ():
-            counts.append(self.prune.count(counts[-1]))  # pyright: ignore[reportOptionalMemberAccess]
+        if self.prune is not None:
+            for _ in self.prune.after_blocks:
+                counts.append(self.prune.count(counts[-1]))
         return tuple(counts)
 
     @property

@@ -87,7 +87,7 @@ class Vim(nnx.Module):
             config.in_channels,
             config.embed_dim,
             config.patch_size,
-            config.stride or config.patch_size,
+            config.step,
             dtype=dtype,
             rngs=rngs,
         )
@@ -102,7 +102,7 @@ class Vim(nnx.Module):
 
     def __call__(
         self,
-        images: jax.Array,
+        images: jax.typing.ArrayLike,
         *,
         key: jax.Array | None = None,
         train: bool = False,
@@ -128,11 +128,12 @@ class Vim(nnx.Module):
         Raises:
           ValueError: images of another shape than the model's, or a key is needed and missing.
         """
-        height, width = self.config.img_size  # pyright: ignore[reportGeneralTypeIssues]
-        if images.ndim != 4 or images.shape[1:] != (height, width, self.config.in_channels):
+        images = jnp.asarray(images)
+        if images.ndim != 4 or images.shape[1:] != self.config.image_shape:
+            height, width, channels = self.config.image_shape
             raise ValueError(
                 f"images has shape {images.shape}; this model takes [batch, {height}, {width}, "
-                f"{self.config.in_channels}]. Resize them, or create the model with img_size."
+                f"{channels}]. Resize them, or create the model with img_size."
             )
         if train and self.config.drop_path_rate > 0 and key is None:
             raise ValueError("drop path needs a key: model(images, train=True, key=...).")

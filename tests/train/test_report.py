@@ -31,7 +31,9 @@ def test_printed_numbers_fit_80_columns():
     text = printed(ROWS)
     assert "…" not in text
     dense, zero_shot, fine_tuned = (
-        line.split() for line in text.splitlines() if "%" not in line and "G" in line or "M" in line
+        line.split()
+        for line in text.splitlines()
+        if ("%" not in line and "G" in line) or "M" in line
     )
     assert dense == ["dense", "76.12", "1.823", "G", "100", "1.00x"]
     assert zero_shot == ["pruned", "71.10", "-5.02", "1.569", "G", "13.9", "131", "1.30x"]
@@ -72,7 +74,15 @@ def test_files_hold_the_same_numbers(tmp_path):
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert {len(row) for row in cells} == {10}
     assert cells[3] == [
-        "pruned", "zero-shot", "196>157>126", "71.10", "-5.02", "1.569 G", "13.9", "131", "1.30x",
+        "pruned",
+        "zero-shot",
+        "196>157>126",
+        "71.10",
+        "-5.02",
+        "1.569 G",
+        "13.9",
+        "131",
+        "1.30x",
         "7,148,008",
     ]
 
@@ -102,8 +112,10 @@ HISTORY = [{"step": step, "loss": 2.3 * math.exp(-step / 100), "lr": 1e-3} for s
 def test_curve_shows_loss_and_accuracy(tmp_path):
     pytest.importorskip("matplotlib")
     write_curve(HISTORY, tmp_path / "loss.png")
-    write_curve([*HISTORY, {"step": 100, "accuracy": 0.5}, {"step": 199, "accuracy": 0.7}],
-                tmp_path / "both.png")
+    write_curve(
+        [*HISTORY, {"step": 100, "accuracy": 0.5}, {"step": 199, "accuracy": 0.7}],
+        tmp_path / "both.png",
+    )
     assert sorted(os.listdir(tmp_path)) == ["both.png", "loss.png"]
 
     def has_colour(name, colour):
