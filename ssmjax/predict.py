@@ -11,10 +11,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from PIL import Image, ImageOps
@@ -47,7 +46,7 @@ class Options:
     picture: Annotated[Path | None, tyro.conf.arg(metavar="OUT.png")] = None
     """PNG to write: each photo and, per pruning stage, the patches kept."""
     after_blocks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="BLOCK ...")] = ()
-    """Prune after these blocks, counted from 1."""
+    """Prune after these blocks, counted from 1, instead of as the weight file says."""
     keep_ratio: Annotated[float | None, tyro.conf.arg(metavar="RATIO")] = None
     """Share of the patches kept at each of them."""
 
@@ -136,9 +135,9 @@ def _predict(options: Options) -> None:
         _save(kept_tokens_picture(images, stages, config, captions), options.picture)
 
 
-def _pruning(options: Options) -> PruneConfig | None:
+def _pruning(options: Options) -> PruneConfig | Literal["stored"]:
     if not options.after_blocks and options.keep_ratio is None:
-        return None
+        return "stored"
     if not options.after_blocks or options.keep_ratio is None:
         raise ValueError("--after-blocks and --keep-ratio go together; give both or neither.")
     return PruneConfig(options.after_blocks, options.keep_ratio)
@@ -152,7 +151,7 @@ def _classify(
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH].astype(np.float32) / 255
         batch = (batch - np.array(metadata.mean, np.float32)) / np.array(metadata.std, np.float32)
-        logits, positions = model(jnp.asarray(batch), return_positions=True)
+        logits, positions = model(batch, key=jax.random.key(0), return_positions=True)
         probabilities.append(np.asarray(jax.nn.softmax(logits)))
         stages.append([np.asarray(stage) for stage in positions])
     return np.concatenate(probabilities), [np.concatenate(s) for s in zip(*stages, strict=True)]
@@ -161,8 +160,10 @@ def _classify(
 def _print_table(
     paths: Sequence[Path], probabilities: np.ndarray, names: tuple[str, ...], top: int
 ) -> None:
-    table = Table("image", "class", box=box.SIMPLE_HEAD)
-    table.add_column("probability", justify="right")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("image", overflow="fold")
+    table.add_column("class")
+    table.add_column("probability", justify="right", no_wrap=True)
     for path, p in zip(paths, probabilities, strict=True):
         for rank, index in enumerate(np.argsort(-p, kind="stable")[:top]):
             # Text, since square brackets in a name are not markup.

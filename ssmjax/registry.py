@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 from pathlib import Path
+from typing import Literal
 
 from flax import nnx
 
@@ -22,7 +23,7 @@ def create_model(
     name: str | None = None,
     *,
     seed: int = 0,
-    prune: PruneConfig | None = None,
+    prune: PruneConfig | Literal["stored"] | None = "stored",
     weights: str | Path | None = None,
     **overrides,
 ) -> vim.Vim:
@@ -31,7 +32,8 @@ def create_model(
     Args:
       name: one of `list_models()`; None takes the one that `weights` names.
       seed: of the initialisation.
-      prune: where and how to prune; None is the dense model. It adds no parameters.
+      prune: where and how to prune; None is the dense model; "stored" is what the weight file
+        says, dense without one. It adds no parameters.
       weights: a file from `ssmjax.weights.save_weights`; its config is where the overrides start.
       **overrides: any field of the model's config, such as `img_size`, `depth` or `num_classes`.
 
@@ -46,6 +48,11 @@ def create_model(
                 f"{weights} holds a {metadata.model}, not a {name}; leave the name out."
             )
         name, overrides = metadata.model, {**metadata.config, **overrides}
+        stored = overrides.pop("prune", None)
+        if prune == "stored" and stored is not None:
+            prune = PruneConfig(**stored)
+    if prune == "stored":
+        prune = None
     if name not in _PRESETS:
         close = difflib.get_close_matches(str(name), _PRESETS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
@@ -66,9 +73,7 @@ def create_model(
 
 
 def config_overrides(name: str, config: vim.VimConfig) -> dict:
-    """The fields of `config`, pruning aside, that differ from those registered under `name`."""
+    """The fields of `config` that differ from those registered under `name`."""
     _, preset = _PRESETS[name]
     mine, theirs = dataclasses.asdict(config), dataclasses.asdict(preset)
-    return {
-        field: mine[field] for field in mine if mine[field] != theirs[field] and field != "prune"
-    }
+    return {field: mine[field] for field in mine if mine[field] != theirs[field]}

@@ -21,7 +21,8 @@ class Metadata:
 
     Attributes:
       model: registered name of the model it was made from.
-      config: the fields of its config that differ from the registered one.
+      config: the fields of its config that differ from the registered one, `prune` among them as
+        a dict of its fields.
       class_names: one name per output of the head.
       mean: per channel, of images on a scale of 0 to 1.
       std: per channel, as `mean`.
@@ -50,14 +51,10 @@ def save_weights(path: str | Path, model: nnx.Module, metadata: Metadata) -> Non
     arrays = {name: np.asarray(leaf[...]) for name, leaf in flat_params(model).items()}
     text = {_KEY: json.dumps(dataclasses.asdict(metadata))}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write(safetensors.numpy.save(arrays, metadata=text))
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        unfinished = Path(folder) / path.name
+        safetensors.numpy.save_file(arrays, unfinished, metadata=text)
+        os.replace(unfinished, path)
 
 
 def read_metadata(path: str | Path) -> Metadata:
@@ -73,10 +70,16 @@ def read_metadata(path: str | Path) -> Metadata:
             f"{path} is a safetensors file without a model's name and config; make one with "
             "`ssmjax.weights.save_weights`."
         )
-    fields = json.loads(text)
-    for name in ("class_names", "mean", "std"):
-        fields[name] = tuple(fields[name])
-    return Metadata(**fields)
+    try:
+        fields = json.loads(text)
+        for name in ("class_names", "mean", "std"):
+            fields[name] = tuple(fields[name])
+        return Metadata(**fields)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} describes its model in a way that this version does not know ({error}); "
+            "make it again with the version at hand."
+        ) from error
 
 
 def load_weights(path: str | Path, model: nnx.Module) -> None:

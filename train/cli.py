@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import io
-import re
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Annotated, TypeVar
@@ -32,14 +32,16 @@ def parse(options: type[Options], description: str) -> tuple[Config, Options]:
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
-    found, _ = finder.parse_known_args()
+    found, others = finder.parse_known_args()
+    if found.config is None and not {"-h", "--help"} & set(others):
+        raise ValueError("--config is missing; give a file, as --config configs/NAME.py.")
     loaded = Config() if found.config is None else load_config(found.config)
     flat = tyro.conf.arg(name="")
 
     def command(
         options: Annotated[options, flat],  # pyright: ignore[reportInvalidTypeForm]
         config: Annotated[tyro.conf.AvoidSubcommands[Config], flat] = loaded,
-    ) -> tuple[Config, Options]:
+    ):  # A return type would only make tyro warn of its type variable.
         return config, options
 
     complaint = io.StringIO()
@@ -66,7 +68,8 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _sentence(box: str) -> str:
-    """What tyro says in a framed box, as one line without the frame and the closing hint."""
-    lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in box.splitlines()]
-    text = " ".join(line for line in lines[1:] if line)
-    return re.sub(r"For full helptext, see .*", "see --help for all options.", text)
+    """What tyro says in the first part of a framed box, as one line without the frame."""
+    lines = box[box.index("╭") :].splitlines()[1:] if "╭" in box else box.splitlines()
+    words = [line.strip("│╭╮╰╯ ") for line in lines]
+    said = itertools.takewhile(lambda line: not line.startswith("─"), words)
+    return f"{' '.join(said).removesuffix('.')}. See --help for all options."

@@ -84,7 +84,8 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
         model = model.with_prune(config.prune)
         train(config, model, metadata, train_split, workdir, measure, progress)
         name = "dense" if config.prune is None else "pruned"
-        regime = "fine-tuned" if config.model.weights else "dense"
+        scratch = "dense" if config.prune is None else "from scratch"
+        regime = "fine-tuned" if config.model.weights else scratch
         results.append((name, regime, model, measure(model, f"{name}, trained")))
     save_weights(workdir / "weights.safetensors", model, metadata)
     summarise(
@@ -98,7 +99,7 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
     )
 
 
-def start_model(config: Config, class_names: tuple[str, ...]):
+def start_model(config: Config, class_names: tuple[str, ...]) -> tuple[ssmjax.Vim, Metadata]:
     """The dense model a run starts from, and what its weight file will say.
 
     Raises:
@@ -119,11 +120,13 @@ def start_model(config: Config, class_names: tuple[str, ...]):
                 f"{chosen.weights} knows the classes {', '.join(stored.class_names)}; the data set "
                 f"{config.data.name} has {', '.join(class_names)}."
             )
-        model = ssmjax.create_model(chosen.name, weights=chosen.weights, **chosen.overrides())
+        model = ssmjax.create_model(
+            chosen.name, weights=chosen.weights, prune=None, **chosen.overrides()
+        )
         mean, std, name = stored.mean, stored.std, stored.model
-    if config.prune is not None:
-        model.with_prune(config.prune)  # Refuses blocks that the model does not have, early.
-    return model, Metadata(name, config_overrides(name, model.config), class_names, mean, std)
+    trained = model.with_prune(config.prune)  # Refuses blocks that the model does not have, early.
+    overrides = config_overrides(name, trained.config)
+    return model, Metadata(name, overrides, class_names, mean, std)
 
 
 def untrained(model: ssmjax.Vim, config: Config) -> list[tuple[str, str, ssmjax.Vim]]:

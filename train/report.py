@@ -45,7 +45,7 @@ class Row:
 
     Attributes:
         name: such as "vim_tiny_patch16_224" or "previous, compact".
-        regime: how the weights came about: "dense", "zero-shot" or "fine-tuned".
+        regime: how the weights came about: "dense", "zero-shot", "fine-tuned" or "from scratch".
         tokens: image tokens at first and after each stage, such as (64, 45, 32).
         accuracy: top-1, 0 to 1.
         flops: multiply-adds of one image, both directions: `ssmjax.flops(model).total`.

@@ -86,10 +86,8 @@ class BackboneConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """(H, W) patches."""
-        height, width, _ = self.image_shape
-        return (height - self.patch_size) // self.step + 1, (
-            width - self.patch_size
-        ) // self.step + 1
+        H, W = ((side - self.patch_size) // self.step + 1 for side in self.image_shape[:2])
+        return H, W
 
     @property
     def image_tokens(self) -> tuple[int, ...]:

@@ -94,7 +94,7 @@ class Vim(nnx.Module):
         self.cls_token = nnx.Param(embedding(rngs.params(), (1, 1, config.embed_dim)))
         self.pos_embed = nnx.Param(embedding(rngs.params(), (1, config.length, config.embed_dim)))
         stack = nnx.vmap(partial(_make_block, config))
-        self.blocks = stack(rngs.fork(split=config.depth))
+        self.blocks = stack(rngs.split(config.depth))
         self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON)
         self.head = nnx.Linear(
             config.embed_dim, config.num_classes, dtype=dtype, kernel_init=embedding, rngs=rngs

@@ -50,14 +50,14 @@ def test_class_token_alone_keeps_no_patch():
     assert not kept_pixels(np.array([8]), config()).any()
 
 
-def test_overlapping_patches_stand_for_their_stride():
-    # 7 x 7 patches of 8 pixels, 4 apart; the class token is 24. Positions 6 and 48 to 49 are
+def test_overlapping_patches_stand_for_the_cells_in_their_middle():
+    # 7 x 7 patches of 8 pixels, 4 apart; the class token is 24. Positions 6, 48 and 49 are
     # patches 6 (end of the first row), 47 and 48 (end of the last).
     overlapping = config(stride=4)
     pixels = kept_pixels(np.array([6, 24, 48, 49]), overlapping)
     expected = np.zeros((32, 32), bool)
-    expected[0:4, 24:32] = True  # The border past the last cell goes with it.
-    expected[24:32, 20:32] = True
+    expected[0:6, 26:32] = True  # Cells begin 2 pixels in; the border goes with the nearest.
+    expected[26:32, 22:32] = True
     np.testing.assert_array_equal(pixels, expected)
 
 

@@ -24,7 +24,7 @@ config = Config(
     ),
     data=DataConfig(data_dir={data_dir!r}),
     optim=OptimConfig(epochs=4, batch_size=8, ema=0.9, warmup_epochs=1, lr=1e-2),
-    prune=PruneConfig(after_blocks=(1,), keep_ratio=0.5),
+    prune={prune},
     eval_batch_size=16,
     checkpoint_every=3,
     log_every=2,
@@ -33,7 +33,7 @@ config = Config(
 """
 
 
-class SmallPhotos(Cifar10Photos):
+class SmallPhotos(Cifar10Photos, skip_registration=True):
     """The demo's builder on photos that are coloured by class, so that a few steps learn."""
 
     name = "cifar10_photos"
@@ -60,7 +60,15 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def config_file(data_dir, tmp_path_factory):
     path = tmp_path_factory.mktemp("configs") / "small.py"
-    path.write_text(CONFIG.format(data_dir=str(data_dir)))
+    prune = "PruneConfig(after_blocks=(1,), keep_ratio=0.5)"
+    path.write_text(CONFIG.format(data_dir=str(data_dir), prune=prune))
+    return path
+
+
+@pytest.fixture(scope="session")
+def dense_config_file(data_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("configs") / "dense.py"
+    path.write_text(CONFIG.format(data_dir=str(data_dir), prune=None))
     return path
 
 

@@ -2,8 +2,9 @@
 
 import csv
 import json
-import os
 import random
+import shutil
+import sys
 import time
 
 import numpy as np
@@ -12,15 +13,15 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.train.conftest import losses
+from train import cli
+from train.finetune import main
 
 
 @pytest.fixture(scope="module")
-def dense(command, config_file, tmp_path_factory):
+def dense(command, dense_config_file, tmp_path_factory):
     """A finished run from scratch, dense."""
     workdir = tmp_path_factory.mktemp("dense")
-    code, _, err = command(
-        "train.finetune", "--config", config_file, "--workdir", workdir, "--prune", "None"
-    )
+    code, _, err = command("train.finetune", "--config", dense_config_file, "--workdir", workdir)
     assert code == 0, err
     return workdir
 
@@ -100,7 +101,9 @@ def test_evaluate_agrees(command, config_file, pruned):
     assert out.startswith(f"top-1 {100 * accuracy:.2f}%")
 
 
-def test_bad_input_is_one_line(command, config_file, dense, tmp_path):
+def test_bad_input_is_one_line(
+    command, config_file, dense_config_file, dense, tmp_path, monkeypatch, capsys
+):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes((dense / "weights.safetensors").read_bytes()[:-100])
     not_config = tmp_path / "no_config.py"
@@ -110,7 +113,11 @@ def test_bad_input_is_one_line(command, config_file, dense, tmp_path):
     run = ("--workdir", tmp_path / "run")
     good = ("--config", config_file, *run)
     cases = {
-        "no config file nowhere.py": ("--config", "nowhere.py", *run),
+        "no config file nowhere.py; those in configs/: configs/cifar10_vim": (
+            "--config",
+            "nowhere.py",
+            *run,
+        ),
         "must define `config = Config(...)`": (
             "--config",
             not_config,
@@ -127,7 +134,7 @@ def test_bad_input_is_one_line(command, config_file, dense, tmp_path):
         "optim.lr is -1": (*good, "--optim.lr", "-1"),
         "choose a folder of yours": ("--config", config_file, "--workdir", plain_file / "run"),
         "there is no data set": (*good, "--data.name", "cifar_eleven"),
-        "already holds a run": ("--config", config_file, "--workdir", dense),
+        "already holds a run": ("--config", dense_config_file, "--workdir", dense),
         "holds a run of another config": (
             "--config",
             config_file,
@@ -139,22 +146,27 @@ def test_bad_input_is_one_line(command, config_file, dense, tmp_path):
             "7",
         ),
     }
-    processes = {
-        sentence: command.start("train.finetune", *case) for sentence, case in cases.items()
-    }
-    for sentence, process in processes.items():
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 2, (sentence, err)
+    for sentence, case in cases.items():
+        monkeypatch.setattr(sys, "argv", ["train.finetune", *map(str, case)])
+        with pytest.raises(SystemExit) as stop:
+            cli.run(main)
+        err = capsys.readouterr().err
+        assert stop.value.code == 2, (sentence, err)
         assert err.startswith("error: ") and err.count("\n") == 1, (sentence, err)
-        assert sentence.lower() in err.lower(), err
-        assert "Traceback" not in err
+        assert sentence.lower() in err.lower()
+
+
+def test_no_traceback_from_the_shell(command):
+    code, _, err = command("train.finetune", "--config", "nowhere.py", "--workdir", "nowhere")
+    assert code == 2
+    assert err.startswith("error: There is no config file nowhere.py")
+    assert "Traceback" not in err
 
 
 def test_corrupt_checkpoint_is_one_line(command, arguments, pruned, tmp_path):
     workdir = tmp_path / "run"
-    os.system(f"cp -r {pruned} {workdir}")
-    (newest,) = [workdir / "checkpoints" / "20"]
-    for path in newest.rglob("*"):
+    shutil.copytree(pruned, workdir)
+    for path in (workdir / "checkpoints" / "20").rglob("*"):
         if path.is_file() and path.stat().st_size > 0 and "manifest" not in path.name:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     code, _, err = command(*arguments, "--workdir", workdir, "--resume", "auto")
