@@ -53,6 +53,8 @@ def create_model(
             prune = PruneConfig(**stored)
     if prune == "stored":
         prune = None
+    if isinstance(prune, str):
+        raise ValueError(f'prune is {prune!r}; give a PruneConfig, None or "stored".')
     if name not in _PRESETS:
         close = difflib.get_close_matches(str(name), _PRESETS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""

@@ -1,0 +1,103 @@
+"""Which tokens are kept: counts, order, ties, NaN, protected tokens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssmjax import PruneConfig
+from ssmjax.pruning.importance import token_scores
+from ssmjax.pruning.select import gather_tokens, select_tokens
+
+NAN, INF = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("scores", "count", "kept"),
+    [
+        ([1, 3, 2, 4], 2, [1, 3]),
+        ([5, 5, 5, 5], 2, [0, 1]),
+        ([0.0, -0.0, 0.0, -0.0], 3, [0, 1, 2]),
+        ([NAN, -INF, NAN, -1], 2, [1, 3]),
+        ([NAN, NAN, NAN, 2], 2, [0, 3]),
+        ([INF, 1, INF, INF], 2, [0, 2]),
+    ],
+)
+def test_order_ties_and_nan(scores, count, kept):
+    assert select_tokens(jnp.array([scores], jnp.float32), count)[0].tolist() == kept
+
+
+def test_protected_tokens_beat_every_score():
+    scores = jnp.array([[INF, INF, NAN, INF], [1, 2, 3, 4]], jnp.float32)
+    protected = jnp.array([[False, False, True, False], [True, False, False, False]])
+    assert select_tokens(scores, 2, protected).tolist() == [[0, 2], [0, 3]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 2**31), st.data())
+def test_against_a_stable_sort(length, seed, data):
+    count = data.draw(st.integers(1, length))
+    scores = np.random.default_rng(seed).integers(-2, 3, (3, length)).astype(np.float32)
+    want = np.sort(np.argsort(-scores, axis=1, kind="stable")[:, :count], axis=1)
+    np.testing.assert_array_equal(select_tokens(jnp.asarray(scores), count), want)
+
+
+def test_no_gradient_flows_through_the_choice():
+    def kept_sum(scores, tokens):
+        return jnp.sum(gather_tokens(tokens, select_tokens(scores, 2)) ** 2)
+
+    scores, tokens = jnp.array([[3.0, 1.0, 2.0]]), jnp.arange(6.0).reshape(1, 3, 2)
+    to_scores, to_tokens = jax.grad(kept_sum, argnums=(0, 1))(scores, tokens)
+    np.testing.assert_array_equal(to_scores, 0)
+    np.testing.assert_array_equal(to_tokens, [[[0, 2], [0, 0], [8, 10]]])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "tokens", "count"),
+    [(0.8, 196, 157), (0.8, 245, 196), (0.55, 100, 55), (0.7, 10, 7), (1.0, 7, 7), (0.01, 5, 1)],
+)
+def test_counts(ratio, tokens, count):
+    assert PruneConfig((1,), ratio).count(tokens) == count
+
+
+@pytest.mark.parametrize(
+    ("importance", "scores"),
+    [("clip", [3.0, 2.0]), ("sum", [1.0, 2.0]), ("l1", [5.0, 2.0]), ("l2", [13**0.5, 2.0])],
+)
+def test_scores(importance, scores):
+    y = jnp.array([[[3.0, -2.0], [2.0, 0.0]]])
+    config = PruneConfig((1,), 0.5, importance=importance)
+    got = token_scores(config, y, jnp.array([[0, 1]]), 2, None)
+    np.testing.assert_allclose(got, [scores], rtol=1e-6)
+
+
+def test_uniform_keeps_tokens_spread_evenly():
+    length = 4000
+    config = PruneConfig((1,), 0.25, importance="uniform")
+    positions = jnp.arange(length)[None]
+    scores = token_scores(config, jnp.zeros((1, length, 1)), positions, length, None)
+    order = np.argsort(np.modf(np.arange(length) * 0.6180339887498949)[0])
+    np.testing.assert_array_equal(np.argsort(scores[0]), order)
+    kept = np.asarray(select_tokens(scores, 1000)[0])
+    assert np.diff(kept).max() <= 6  # Three-gap theorem: gaps of a golden-ratio sequence.
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"keep_ratio": 0.0}, "keep_ratio is 0.0"),
+        ({"keep_ratio": 1.1}, "keep_ratio is 1.1"),
+        ({"keep_ratio": NAN}, "keep_ratio is nan"),
+        ({"after_blocks": (0, 1)}, "after_blocks is"),
+        ({"after_blocks": (2, 1)}, "after_blocks is"),
+        ({"after_blocks": ()}, "after_blocks is"),
+        ({"importance": "best"}, "choose one of clip, sum, l1, l2, random, uniform"),
+        ({"alignment": "next"}, "choose one of previous, zero_token, none"),
+        ({"conv": "none"}, "choose one of compact, aligned"),
+    ],
+)
+def test_bad_values(fields, said):
+    with pytest.raises(ValueError, match=said):
+        PruneConfig(**({"after_blocks": (1,), "keep_ratio": 0.5} | fields))
