@@ -6,9 +6,6 @@ python -m ssmjax.predict PHOTO ... --weights FILE [--top 5] [--picture OUT.png]
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ssmjax import command_line
 from ssmjax.analysis.pictures import kept_tokens_picture
+from ssmjax.atomic import replacing
 from ssmjax.models.vim import Vim
 from ssmjax.pruning import PruneConfig
 from ssmjax.registry import create_model
@@ -51,15 +50,9 @@ class Options:
     """Share of the patches kept at each of them."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status, 2 after an error that the user can mend."""
-    options = tyro.cli(Options, args=arguments, prog="python -m ssmjax.predict")
-    try:
-        _predict(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command: parse, predict. Raises ValueError or OSError, one sentence for people."""
+    _predict(command_line.parse(Options, arguments))
 
 
 def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -175,15 +168,12 @@ def _print_table(
 
 def _save(picture: Image.Image, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    beside = path.absolute().parent
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=beside) as folder:
-            temporary = Path(folder) / path.name
-            picture.save(temporary, format="PNG")
-            os.replace(temporary, path)
+        with replacing(path) as file:
+            picture.save(file, format="PNG")
     except OSError as error:
         raise OSError(f"The picture {path} cannot be written: {error.strerror}.") from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

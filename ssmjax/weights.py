@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,6 +9,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from flax import nnx
+
+from ssmjax.atomic import replacing
 
 _KEY = "ssmjax"  # Of the JSON in the file's own metadata.
 
@@ -51,10 +51,8 @@ def save_weights(path: str | Path, model: nnx.Module, metadata: Metadata) -> Non
     arrays = {name: np.asarray(leaf[...]) for name, leaf in flat_params(model).items()}
     text = {_KEY: json.dumps(dataclasses.asdict(metadata))}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        unfinished = Path(folder) / path.name
-        safetensors.numpy.save_file(arrays, unfinished, metadata=text)
-        os.replace(unfinished, path)
+    with replacing(path) as file:
+        file.write_bytes(safetensors.numpy.save(arrays, metadata=text))
 
 
 def read_metadata(path: str | Path) -> Metadata:

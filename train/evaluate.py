@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 import ssmjax
 from kernels.host_memory import keep_freed_memory
+from ssmjax import command_line
 from ssmjax.weights import read_metadata
 from train import cli
 from train.data.pipeline import open_split
@@ -60,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

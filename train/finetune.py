@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import ssmjax
 from kernels.host_memory import keep_freed_memory
+from ssmjax import command_line
+from ssmjax.atomic import replacing
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, read_metadata, save_weights
 from train import cli, optim
@@ -213,7 +215,9 @@ def _open_workdir(workdir: Path, config: Config, resume: str) -> Path:
                     f"{workdir} holds a run of another config (see {record}); choose another "
                     "--workdir, or the same config."
                 )
-        record.write_text(mine)
+        if not record.exists():
+            with replacing(record) as file:
+                file.write_text(mine)
     except OSError as error:
         raise ValueError(
             f"--workdir {workdir} cannot be written ({error.strerror}); choose a folder of yours."
@@ -222,4 +226,4 @@ def _open_workdir(workdir: Path, config: Config, resume: str) -> Path:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -10,6 +10,7 @@ import grain
 import jax
 from rich.progress import Progress
 
+from ssmjax.atomic import replacing
 from train.checkpoint import Checkpoints
 from train.step import TrainState
 
@@ -19,7 +20,8 @@ class Log:
 
     def __init__(self, path: Path, resumed_step: int):
         kept = [entry for entry in read_log(path) if entry["step"] <= resumed_step]
-        path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        with replacing(path) as file:
+            file.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         self._path = path
 
     def write(self, **entry: float) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssmjax.analysis.flops import format_flops
+from ssmjax.atomic import replacing
 
 _HEADINGS = (
     "model",
@@ -144,7 +142,7 @@ def write_curve(history: Sequence[dict[str, Any]], path: Path) -> None:
         right.plot(steps, [100 * v for v in values], "o-", color="tab:orange", markersize=4)
         right.set_ylabel("evaluation top-1 %", color="tab:orange")
         right.spines["top"].set_visible(False)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
@@ -173,14 +171,5 @@ def _arrows(row: Row) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        yield temporary
-        os.replace(temporary, path)

@@ -5,6 +5,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from kernels.selective_scan import associative, reference
 
@@ -99,8 +100,6 @@ def selective_scan(
       ValueError: naming the argument that has a wrong shape, dtype or value.
       NotImplementedError: the named implementation cannot run here.
     """
-    named = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
-    named |= {"delta_bias": delta_bias, "gap_delta": gap_delta}
     if alignment not in ALIGNMENTS:
         raise ValueError(f"alignment is {alignment!r}; choose one of {', '.join(ALIGNMENTS)}.")
     if (gap_delta is not None) != (alignment == "constant"):
@@ -108,22 +107,20 @@ def selective_scan(
             f'gap_delta belongs to alignment="constant" and only to it; alignment is {alignment!r} '
             f"and gap_delta is {'missing' if gap_delta is None else 'given'}."
         )
-    _check_arrays(named)
+    required = {"u": u, "delta": delta, "A": A, "B": B, "C": C}
+    optional = {"D": D, "z": z, "delta_bias": delta_bias, "gap_delta": gap_delta}
+    given = required | {name: array for name, array in optional.items() if array is not None}
+    given = {name: jnp.asarray(array) for name, array in given.items()}
+    _check_arrays(given)
     if positions is not None:
-        _check_positions(positions, u.shape[:2])
+        positions = jnp.asarray(positions)
+        _check_positions(positions, given["u"].shape[:2])
     name = implementation or DEFAULT
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"implementation is {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}.")
     y, last_state = IMPLEMENTATIONS[name](
-        u,
-        delta,
-        A,
-        B,
-        C,
-        D,
-        z,
-        delta_bias,
-        gap_delta,
+        *(given[name] for name in required),
+        *(given.get(name) for name in optional),
         positions,
         delta_softplus=delta_softplus,
         alignment=alignment,
@@ -132,37 +129,32 @@ def selective_scan(
     return (y, last_state) if return_last_state else y
 
 
-def _check_arrays(named: dict[str, jax.Array | None]) -> None:
-    for name in ("u", "A"):
-        ndim = {"u": 3, "A": 2}[name]
-        if jnp.ndim(named[name]) != ndim:
-            raise ValueError(
-                f"{name} has shape {jnp.shape(named[name])}; it must have {ndim} axes."
-            )
-    (b, k, e), n = jnp.shape(named["u"]), jnp.shape(named["A"])[1]
+def _check_arrays(given: dict[str, jax.Array]) -> None:
+    for name, axes in (("u", "[B,K,E]"), ("A", "[E,N]")):
+        if given[name].ndim != axes.count(",") + 1:
+            raise ValueError(f"{name} has shape {given[name].shape}; it must be {axes}.")
+    (b, k, e), n = given["u"].shape, given["A"].shape[1]
     tokens, channels, states = (b, k, e), (e,), (b, k, n)
     shapes = {"u": tokens, "delta": tokens, "A": (e, n), "B": states, "C": states, "D": channels}
     shapes |= {"z": tokens, "delta_bias": channels, "gap_delta": channels}
-    for name, array in named.items():
-        if array is None:
-            continue
-        if jnp.shape(array) != shapes[name]:
+    for name, array in given.items():
+        if array.shape != shapes[name]:
             raise ValueError(
-                f"{name} has shape {jnp.shape(array)}; u {(b, k, e)} and A {named['A'].shape} "  # pyright: ignore[reportOptionalMemberAccess]
-                f"ask for {shapes[name]}."
+                f"{name} has shape {array.shape}; u {(b, k, e)} and A {given['A'].shape} ask for "
+                f"{shapes[name]}."
             )
-        if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
-            raise ValueError(f"{name} has dtype {jnp.result_type(array)}; it must be floating.")
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"{name} has dtype {array.dtype}; it must be floating.")
     if 0 in (b, k, e, n):
         raise ValueError(f"u {(b, k, e)} and A {(e, n)} must not have an axis of length 0.")
 
 
 def _check_positions(positions: jax.Array, shape: tuple[int, ...]) -> None:
-    if jnp.shape(positions) != shape:
-        raise ValueError(f"positions has shape {jnp.shape(positions)}; u asks for {shape}.")
-    if not jnp.issubdtype(jnp.result_type(positions), jnp.integer):
-        raise ValueError(f"positions has dtype {jnp.result_type(positions)}; it must be integer.")
-    if isinstance(positions, jax.core.Tracer):
+    if positions.shape != shape:
+        raise ValueError(f"positions has shape {positions.shape}; u asks for {shape}.")
+    if not jnp.issubdtype(positions.dtype, jnp.integer):
+        raise ValueError(f"positions has dtype {positions.dtype}; it must be integer.")
+    if isinstance(positions, Tracer):
         return
     concrete = np.asarray(positions)
     if concrete.min() < 0:

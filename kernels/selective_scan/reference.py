@@ -45,7 +45,8 @@ def scan(
         dtype=dtype,
     )
     x = step * u.astype(dtype)
-    y, last = _recur(x, decay, A.T.astype(dtype), B.astype(dtype), C.astype(dtype), reverse)
+    A, B, C = A.T.astype(dtype), B.astype(dtype), C.astype(dtype)
+    y, last = _recur(x, decay, A, B, C, reverse)  # pyright: ignore[reportGeneralTypeIssues]
     return recurrence.finish(y, u, D, z), last.swapaxes(1, 2)
 
 
@@ -62,11 +63,11 @@ def _recur_forward(x, decay, A, B, C, reverse):
 
     def run(h, group):
         x, decay, B, C = group
-        start, y = h, [None] * GROUP
+        start, y = h, {}
         for t in order:
             h = _advance(h, x[t], decay[t], A, B[t])
             y[t] = jnp.sum(h * C[t][:, :, None], axis=1)
-        return h, (jnp.stack(y), start)
+        return h, (_stack(y), start)
 
     first = jnp.zeros((x.shape[0], *A.shape), x.dtype)
     last, (y, starts) = lax.scan(run, first, groups, reverse=reverse)
@@ -81,11 +82,11 @@ def _recur_backward(reverse, residuals, cotangents):
     def run(carry, group):
         adjoint, dA = carry  # adjoint: gradient with respect to the state after this group.
         x, decay, B, C, dy, h = group
-        before, factor, after = [None] * GROUP, [None] * GROUP, [None] * GROUP
+        before, factor, after = {}, {}, {}  # By place in the group, as all dicts here.
         for t in order:
             before[t], factor[t] = h, jnp.exp(decay[t][:, None, :] * A)
             h = after[t] = factor[t] * h + x[t][:, None, :] * B[t][:, :, None]
-        dx, ddecay, dB, dC = ([None] * GROUP for _ in range(4))
+        dx, ddecay, dB, dC = {}, {}, {}, {}
         for t in reversed(order):
             dC[t] = jnp.sum(after[t] * dy[t][:, None, :], axis=2)
             adjoint = adjoint + C[t][:, :, None] * dy[t][:, None, :]
@@ -95,7 +96,7 @@ def _recur_backward(reverse, residuals, cotangents):
             dexponent = adjoint * before[t]
             ddecay[t] = jnp.sum(dexponent * A, axis=1)
             dA = dA + dexponent * decay[t][:, None, :]
-        return (adjoint, dA), tuple(jnp.stack(d) for d in (dx, ddecay, dB, dC))
+        return (adjoint, dA), tuple(_stack(d) for d in (dx, ddecay, dB, dC))
 
     carry = (dlast, jnp.zeros_like(dlast))
     (_, dA), grads = lax.scan(run, carry, (*groups, _group(dy), starts), reverse=not reverse)
@@ -108,6 +109,10 @@ _recur.defvjp(_recur_forward, _recur_backward)
 
 def _advance(h, x, decay, A, B):
     return jnp.exp(decay[:, None, :] * A) * h + x[:, None, :] * B[:, :, None]
+
+
+def _stack(by_place):
+    return jnp.stack([by_place[t] for t in range(GROUP)])
 
 
 def _group(a):

@@ -46,7 +46,7 @@ class Direction(nnx.Module):
             alignment = "none"
         elif alignment == "zero_token":
             alignment, gap_delta = "constant", self._zero_token_delta()
-        return selective_scan(
+        return selective_scan(  # pyright: ignore[reportReturnType]
             u,
             self._delta(low_rank),
             -jnp.exp(self.A_log[...]),

@@ -181,7 +181,7 @@ class Vim(nnx.Module):
             hidden, residual, y = nnx.merge(graphdef, params)(
                 hidden, residual, positions, **options
             )
-            output = (hidden, residual) if trace else None
+            output = (hidden, residual) if trace else ()
             if key is not None:
                 hidden = drop_path(hidden, keep, key)
             return (hidden, residual, y), output

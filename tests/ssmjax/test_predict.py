@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import ssmjax
+from ssmjax import command_line
 from ssmjax.predict import main, read_image
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, save_weights
@@ -44,7 +45,11 @@ def photo(tmp_path):
 
 def run(capsys, *arguments):
     """(exit status, stdout, stderr) of the command."""
-    status = main([str(argument) for argument in arguments])
+    status = 0
+    try:
+        command_line.run(lambda: main([str(argument) for argument in arguments]))
+    except SystemExit as stop:
+        status = stop.code
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 

@@ -93,7 +93,7 @@ def command(tmp_path_factory):
 
     def run(*arguments):
         process = start(*arguments)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         return process.returncode, out, err
 
     run.start = start

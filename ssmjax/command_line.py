@@ -1,0 +1,47 @@
+"""What all commands share: options by tyro, and everything that goes wrong as one line."""
+
+import contextlib
+import io
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+
+def parse(target: Any, arguments: Sequence[str] | None = None, *, description: str = "") -> Any:
+    """What `tyro.cli` makes of the command line, or of `arguments`.
+
+    Raises:
+      ValueError: an option or value that is refused, in tyro's words, on one line.
+      SystemExit: after `--help`.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(target, args=arguments, description=description or None)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_sentence(complaint.getvalue())) from None
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command; what went wrong becomes one line on stderr and exit status 2."""
+    try:
+        main()
+    except (ValueError, NotImplementedError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _sentence(box: str) -> str:
+    """What tyro says in the first part of a framed box, as one line without the frame."""
+    lines = box[box.index("╭") :].splitlines()[1:] if "╭" in box else box.splitlines()
+    words = [line.strip("│╭╮╰╯ ") for line in lines]
+    said = itertools.takewhile(lambda line: not line.startswith("─"), words)
+    return f"{' '.join(said).removesuffix('.')}. See --help for all options."
