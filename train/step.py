@@ -65,7 +65,7 @@ def make_train_step(
             # The first steps count fully, so that the average does not remember the start.
             decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
             averaged = optax.incremental_update(params, state.averaged, 1 - decay)
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, averaged, opt_state), metrics  # pyright: ignore[reportArgumentType]
 
     return jax.jit(step, donate_argnums=0)
