@@ -10,6 +10,6 @@ from train.config import Config, ModelConfig, OptimConfig
 
 config = Config(
     model=ModelConfig(weights="checkpoints/cifar10_vim_dense.safetensors"),
-    optim=OptimConfig(lr=5e-4, epochs=1.5, warmup_epochs=0.1, ema=0.998),
-    prune=PruneConfig(after_blocks=(2, 4), keep_ratio=0.7),
+    optim=OptimConfig(lr=5e-4, epochs=3, warmup_epochs=0.1, ema=0.998),
+    prune=PruneConfig(after_blocks=(2, 4), keep_ratio=0.68),
 )
