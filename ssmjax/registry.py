@@ -11,6 +11,7 @@ from ssmjax.models import vim
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.weights import load_weights, read_metadata
 
+_PAPER = vim.PAPER
 _PRESETS = {name: (vim.Vim, config) for name, config in vim.PRESETS.items()}
 
 
@@ -23,7 +24,7 @@ def create_model(
     name: str | None = None,
     *,
     seed: int = 0,
-    prune: PruneConfig | Literal["stored"] | None = "stored",
+    prune: PruneConfig | Literal["paper", "stored"] | None = "stored",
     weights: str | Path | None = None,
     **overrides,
 ) -> vim.Vim:
@@ -32,8 +33,8 @@ def create_model(
     Args:
       name: one of `list_models()`; None takes the one that `weights` names.
       seed: of the initialisation.
-      prune: where and how to prune; None is the dense model; "stored" is what the weight file
-        says, dense without one. It adds no parameters.
+      prune: where and how to prune; None is the dense model; "paper" is the published schedule of
+        that model; "stored" is what the weight file says, dense without one. It adds no parameters.
       weights: a file from `ssmjax.weights.save_weights`; its config is where the overrides start.
       **overrides: any field of the model's config, such as `img_size`, `depth` or `num_classes`.
 
@@ -53,8 +54,6 @@ def create_model(
             prune = PruneConfig(**stored)
     if prune == "stored":
         prune = None
-    if isinstance(prune, str):
-        raise ValueError(f'prune is {prune!r}; give a PruneConfig, None or "stored".')
     if name not in _PRESETS:
         close = difflib.get_close_matches(str(name), _PRESETS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
@@ -68,6 +67,14 @@ def create_model(
         raise ValueError(
             f"{name} has no option {', '.join(unknown)}; choose among {', '.join(sorted(fields))}."
         )
+    if isinstance(prune, str):
+        if prune != "paper":
+            raise ValueError(f'prune is {prune!r}; give a PruneConfig, "paper", "stored" or None.')
+        if name not in _PAPER:
+            raise ValueError(
+                f"The paper has no schedule for {name}; it has for {', '.join(_PAPER)}."
+            )
+        prune = _PAPER[name]
     model = model_class(dataclasses.replace(config, prune=prune, **overrides), rngs=nnx.Rngs(seed))
     if weights is not None:
         load_weights(weights, model)

@@ -82,13 +82,14 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
 
         results: list[Result] = []
         for name, regime, variant in untrained(model, config):
-            results.append((name, regime, variant, measure(variant, f"{name}, {regime}")))
+            title = name if name == regime else f"{name}, {regime}"
+            results.append((name, regime, variant, measure(variant, title)))
         model = model.with_prune(config.prune)
         train(config, model, metadata, train_split, workdir, measure, progress)
         name = "dense" if config.prune is None else "pruned"
         scratch = "dense" if config.prune is None else "from scratch"
         regime = "fine-tuned" if config.model.weights else scratch
-        results.append((name, regime, model, measure(model, f"{name}, trained")))
+        results.append((name, regime, model, measure(model, f"{name}, after training")))
     save_weights(workdir / "weights.safetensors", model, metadata)
     summarise(
         results,

@@ -46,6 +46,12 @@ PRESETS: Mapping[str, VimConfig] = {
     "vim_small_patch16_stride8_224": VimConfig(embed_dim=384, stride=8),
 }
 
+# The schedules of the paper's table 1, with the keep ratio that reproduces its FLOPs.
+PAPER: Mapping[str, PruneConfig] = {
+    "vim_tiny_patch16_224": PruneConfig(after_blocks=(10, 20), keep_ratio=0.8),
+    "vim_small_patch16_224": PruneConfig(after_blocks=(5, 10, 15), keep_ratio=0.8),
+}
+
 
 class Block(nnx.Module):
     """Add, normalise, mix. The residual stream is float32; the mixer's output is added later."""
