@@ -74,6 +74,8 @@ class OptimConfig:
       weight_decay: on matrices and kernels only.
       clip: largest gradient norm.
       label_smoothing: share of the target spread over all classes.
+      distill: share of the loss that is the divergence from the outputs of the dense model that the
+        run starts from (Hinton et al., arXiv 1503.02531); 0 follows the labels alone.
       ema: decay of the averaged parameters that are evaluated and saved; None evaluates the last.
     """
 
@@ -85,6 +87,7 @@ class OptimConfig:
     weight_decay: float = 0.05
     clip: float = 1.0
     label_smoothing: float = 0.0
+    distill: float = 0.0
     ema: float | None = None
 
 
@@ -137,6 +140,12 @@ class Config:
         if not 0 <= optim.label_smoothing < 1:
             raise ValueError(
                 f"optim.label_smoothing is {optim.label_smoothing}; choose 0 to below 1."
+            )
+        if not 0 <= optim.distill <= 1:
+            raise ValueError(f"optim.distill is {optim.distill}; choose 0 to 1.")
+        if optim.distill and self.model.weights is None:
+            raise ValueError(
+                f"optim.distill is {optim.distill} without a model to follow; give model.weights."
             )
         if optim.ema is not None and not 0 < optim.ema < 1:
             raise ValueError(f"optim.ema is {optim.ema}; it must be between 0 and 1, as 0.999.")

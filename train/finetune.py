@@ -172,6 +172,7 @@ def train(
     steps_per_epoch = len(split.source) // options.batch_size
     rate = optim.schedule(options, steps_per_epoch)
     optimizer = optim.optimizer(options, rate)
+    teacher = model.with_prune(None) if options.distill else None
     graphdef, params = nnx.split(model)
     state = init_state(params, optimizer)
     checkpoints = Checkpoints(workdir)
@@ -181,7 +182,7 @@ def train(
         progress.console.print(f"going on from step {int(state.step)}")
     state = fit(
         state,
-        make_train_step(graphdef, optimizer, options, jax.random.key(config.seed)),
+        make_train_step(graphdef, optimizer, options, jax.random.key(config.seed), teacher),
         batches,
         total_steps=max(1, round(options.epochs * steps_per_epoch)),
         steps_per_epoch=steps_per_epoch,

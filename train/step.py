@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from ssmjax import Vim
 from train.config import OptimConfig
+
+TEMPERATURE = 2.0  # Of both outputs in distillation.
 
 
 class TrainState(NamedTuple):
@@ -29,8 +32,9 @@ class TrainState(NamedTuple):
 
 def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
-    copy = jax.tree.map(jnp.copy, params)  # The step donates its input: no buffer may serve twice.
-    return TrainState(jnp.int32(0), params, copy, optimizer.init(params))
+    # The step donates its input: no buffer may serve twice, nor belong to a model still in use.
+    first, second = (jax.tree.map(jnp.copy, params) for _ in range(2))
+    return TrainState(jnp.int32(0), first, second, optimizer.init(params))
 
 
 def make_train_step(
@@ -38,26 +42,36 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     config: OptimConfig,
     key: jax.Array,
+    teacher: Vim | None = None,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step: (state, batch) to (state, {"loss", "grad_norm"}); the state is donated.
 
     Args:
       graphdef: of the model whose parameters the state holds.
       optimizer: from `train.optim`.
-      config: label smoothing and averaging.
+      config: label smoothing, distillation and averaging.
       key: folded with the step's number for drop path and random selection.
+      teacher: the model whose outputs to follow, with weight `config.distill`.
     """
 
-    def loss_of(params, batch, key):
+    teacher_graphdef, teacher_params = (None, None) if teacher is None else nnx.split(teacher)
+
+    def loss_of(params, batch, key, teacher_params):
         logits = nnx.merge(graphdef, params)(batch["image"], train=True, key=key)
         target = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], logits.shape[-1]), config.label_smoothing
         )
-        return optax.softmax_cross_entropy(logits, target).mean()
+        loss = optax.softmax_cross_entropy(logits, target).mean()
+        if teacher_graphdef is None:
+            return loss
+        said = nnx.merge(teacher_graphdef, teacher_params)(batch["image"])
+        soft, follow = (jax.nn.log_softmax(x / TEMPERATURE) for x in (said, logits))
+        divergence = jnp.sum(jnp.exp(soft) * (soft - follow), axis=-1).mean()
+        return (1 - config.distill) * loss + config.distill * TEMPERATURE**2 * divergence
 
-    def step(state: TrainState, batch):
+    def step(state: TrainState, batch, teacher_params):
         step_key = jax.random.fold_in(key, state.step)
-        loss, grads = jax.value_and_grad(loss_of)(state.params, batch, step_key)
+        loss, grads = jax.value_and_grad(loss_of)(state.params, batch, step_key, teacher_params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         averaged = params
@@ -68,4 +82,5 @@ def make_train_step(
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, averaged, opt_state), metrics  # pyright: ignore[reportArgumentType]
 
-    return jax.jit(step, donate_argnums=0)
+    jitted = jax.jit(step, donate_argnums=0)
+    return lambda state, batch: jitted(state, batch, teacher_params)

@@ -83,6 +83,26 @@ def test_pruned_model_trains_and_keys_matter_only_where_they_act():
     assert losses[0][2] < losses[0][0]
 
 
+def test_distillation_pulls_towards_the_teacher():
+    config = OptimConfig(lr=1e-2, weight_decay=0.0, distill=1.0)
+    teacher = model(seed=1)
+    graphdef, params = nnx.split(model(seed=2))
+    optimizer = optim.optimizer(config, optax.constant_schedule(config.lr))
+    step = make_train_step(graphdef, optimizer, config, jax.random.key(0), teacher)
+    state = init_state(params, optimizer)
+    said = np.asarray(teacher(BATCH["image"]), np.float64)
+    p, q = (
+        np.exp(x / 2) / np.exp(x / 2).sum(-1, keepdims=True)
+        for x in (said, np.asarray(model(seed=2)(BATCH["image"]), np.float64))
+    )
+    state, metrics = step(state, BATCH)
+    divergence = 4 * np.mean(np.sum(p * (np.log(p) - np.log(q)), axis=-1))
+    np.testing.assert_allclose(metrics["loss"], divergence, rtol=1e-3)
+    for _ in range(60):
+        state, metrics = step(state, BATCH)
+    assert metrics["loss"] < 0.1 * divergence
+
+
 def test_learns_a_batch_by_heart():
     config = OptimConfig(lr=1e-2, weight_decay=0.0)
     graphdef, params = nnx.split(model(prune=ssmjax.PruneConfig((1,), 0.5)))
@@ -102,6 +122,7 @@ def test_learns_a_batch_by_heart():
         ({"optim": OptimConfig(warmup_epochs=2.0)}, "below optim.epochs"),
         ({"optim": OptimConfig(ema=1.0)}, "optim.ema is 1.0"),
         ({"optim": OptimConfig(label_smoothing=1.0)}, "label_smoothing is 1.0"),
+        ({"optim": OptimConfig(distill=0.5)}, "without a model to follow"),
         ({"log_every": 0}, "log_every is 0"),
     ],
 )
