@@ -118,9 +118,9 @@ def selective_scan(
     name = implementation or DEFAULT
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"implementation is {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}.")
+    arrays = [given.get(name) for name in (*required, *optional)]
     y, last_state = IMPLEMENTATIONS[name](
-        *(given[name] for name in required),
-        *(given.get(name) for name in optional),
+        *arrays,  # pyright: ignore[reportArgumentType, reportCallIssue]
         positions,
         delta_softplus=delta_softplus,
         alignment=alignment,

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +116,7 @@ class Vim(nnx.Module):
         return_positions: bool = False,
         return_intermediates: bool = False,
         implementation: str | None = None,
-    ):
+    ) -> Any:
         """Classify images; compiled at the first call with each shape.
 
         Args:
