@@ -1,6 +1,6 @@
 """`selective_scan`: argument checks and the choice of an implementation."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -118,10 +118,9 @@ def selective_scan(
     name = implementation or DEFAULT
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"implementation is {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}.")
-    arrays = [given.get(name) for name in (*required, *optional)]
+    arrays: Any = *(given.get(name) for name in (*required, *optional)), positions
     y, last_state = IMPLEMENTATIONS[name](
-        *arrays,  # pyright: ignore[reportArgumentType, reportCallIssue]
-        positions,
+        *arrays,
         delta_softplus=delta_softplus,
         alignment=alignment,
         reverse=reverse,
