@@ -23,7 +23,7 @@ test-slow: $(VENV)/test
 lint: $(VENV)/test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright
+	$(VENV)/bin/pyright --pythonpath $(RUN)
 
 # A mark file stands for an environment that has what its target needs.
 $(VENV)/demo: pyproject.toml
