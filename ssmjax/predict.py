@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ssmjax import command_line
+from ssmjax import command_line, imagenet
 from ssmjax.analysis.pictures import kept_tokens_picture
 from ssmjax.atomic import replacing
-from ssmjax.models.vim import Vim
+from ssmjax.models.backbone import Backbone
 from ssmjax.pruning import PruneConfig
 from ssmjax.registry import create_model
 from ssmjax.weights import Metadata, read_metadata
@@ -55,13 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _predict(command_line.parse(Options, arguments))
 
 
-def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read a photo as people see it: upright, in RGB, transparent parts white.
+def read_image(path: Path, size: tuple[int, int], crop_pct: float = 1.0) -> np.ndarray:
+    """Read the middle of a photo as people see it: upright, in RGB, transparent parts white.
 
     Args:
       path: of any format Pillow reads; 16-bit grey is brought to 8 bits, and of an animation the
         first frame is taken.
-      size: (height, width) in pixels to stretch or shrink it to (bicubic).
+      size: (height, width) in pixels of the result; what has another shape is cut off (bicubic).
+      crop_pct: share of the photo used along the side that is not cut.
 
     Returns:
       [height,width,3] uint8.
@@ -89,7 +90,8 @@ def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
             "or GIF of 8 or 16 bits."
         ) from error
     height, width = size
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    border = (1 - crop_pct) / 2
+    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC, bleed=border))
 
 
 def _predict(options: Options) -> None:
@@ -114,9 +116,9 @@ def _predict(options: Options) -> None:
         )
 
     size = config.image_shape[:2]
-    images = np.stack([read_image(path, size) for path in options.images])
+    images = np.stack([read_image(path, size, metadata.crop_pct) for path in options.images])
     probabilities, stages = _classify(model, images, metadata)
-    names = metadata.class_names
+    names = imagenet.readable(metadata.class_names)
     if len(names) != config.num_classes:
         names = tuple(f"class {number}" for number in range(config.num_classes))
     _print_table(options.images, probabilities, names, options.top)
@@ -137,7 +139,7 @@ def _pruning(options: Options) -> PruneConfig | Literal["stored"]:
 
 
 def _classify(
-    model: Vim, images: np.ndarray, metadata: Metadata
+    model: Backbone, images: np.ndarray, metadata: Metadata
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """[n,height,width,3] uint8 to [n,num_classes] probabilities and per stage [n,K_i] positions."""
     probabilities, stages = [], []

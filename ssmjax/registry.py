@@ -2,17 +2,22 @@
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from flax import nnx
 
-from ssmjax.models import vim
+from ssmjax.models import plain_mamba, vim
+from ssmjax.models.backbone import Backbone
+from ssmjax.models.config import BackboneConfig
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.weights import load_weights, read_metadata
 
-_PAPER = vim.PAPER
-_PRESETS = {name: (vim.Vim, config) for name, config in vim.PRESETS.items()}
+_PRESETS: Mapping[str, tuple[Any, BackboneConfig]] = {
+    name: (vim.Vim, config) for name, config in vim.PRESETS.items()
+} | {name: (plain_mamba.PlainMamba, config) for name, config in plain_mamba.PRESETS.items()}
+_PAPER = {**vim.PAPER, **plain_mamba.PAPER}
 
 
 def list_models() -> list[str]:
@@ -27,7 +32,7 @@ def create_model(
     prune: PruneConfig | Literal["paper", "stored"] | None = "stored",
     weights: str | Path | None = None,
     **overrides,
-) -> vim.Vim:
+) -> Backbone:
     """A model, with fresh parameters or with those of a weight file.
 
     Args:
@@ -36,6 +41,7 @@ def create_model(
       prune: where and how to prune; None is the dense model; "paper" is the published schedule of
         that model; "stored" is what the weight file says, dense without one. It adds no parameters.
       weights: a file from `ssmjax.weights.save_weights`; its config is where the overrides start.
+        Position embeddings are resized to another `img_size`.
       **overrides: any field of the model's config, such as `img_size`, `depth` or `num_classes`.
 
     Raises:
@@ -48,13 +54,14 @@ def create_model(
             raise ValueError(
                 f"{weights} holds a {metadata.model}, not a {name}; leave the name out."
             )
-        name, overrides = metadata.model, {**metadata.config, **overrides}
-        stored = overrides.pop("prune", None)
-        if prune == "stored" and stored is not None:
-            prune = PruneConfig(**stored)
+        stored = dict(metadata.config)
+        stored_prune = stored.pop("prune", None)
+        if prune == "stored" and stored_prune is not None:
+            prune = PruneConfig(**stored_prune)
+        name, overrides = metadata.model, {**stored, **overrides}
     if prune == "stored":
         prune = None
-    if name not in _PRESETS:
+    if name is None or name not in _PRESETS:
         close = difflib.get_close_matches(str(name), _PRESETS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise ValueError(
@@ -75,13 +82,15 @@ def create_model(
                 f"The paper has no schedule for {name}; it has for {', '.join(_PAPER)}."
             )
         prune = _PAPER[name]
-    model = model_class(dataclasses.replace(config, prune=prune, **overrides), rngs=nnx.Rngs(seed))
-    if weights is not None:
-        load_weights(weights, model)
+    wanted = dataclasses.replace(config, prune=prune, **overrides)
+    if weights is None:
+        return model_class(wanted, rngs=nnx.Rngs(seed))
+    model = nnx.eval_shape(lambda: model_class(wanted, rngs=nnx.Rngs(seed)))
+    load_weights(weights, model, made_for=dataclasses.replace(config, **stored))
     return model
 
 
-def config_overrides(name: str, config: vim.VimConfig) -> dict:
+def config_overrides(name: str, config: BackboneConfig) -> dict:
     """The fields of `config` that differ from those registered under `name`."""
     _, preset = _PRESETS[name]
     mine, theirs = dataclasses.asdict(config), dataclasses.asdict(preset)

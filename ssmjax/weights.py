@@ -11,6 +11,9 @@ import safetensors.numpy
 from flax import nnx
 
 from ssmjax.atomic import replacing
+from ssmjax.layers.pos_embed import resize_pos_embed
+from ssmjax.models.backbone import Backbone
+from ssmjax.models.config import BackboneConfig
 
 _KEY = "ssmjax"  # Of the JSON in the file's own metadata.
 
@@ -26,6 +29,7 @@ class Metadata:
       class_names: one name per output of the head.
       mean: per channel, of images on a scale of 0 to 1.
       std: per channel, as `mean`.
+      crop_pct: share of a photo's shorter side that the middle square of evaluation takes.
     """
 
     model: str
@@ -33,16 +37,17 @@ class Metadata:
     class_names: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    crop_pct: float = 1.0
 
 
 def flat_params(model: nnx.Module) -> dict[str, nnx.Variable]:
-    """{dotted path: parameter} of a model."""
-    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    """{dotted path: variable} of a model: parameters and the statistics of batch norms."""
+    flat = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
     return {".".join(map(str, path)): leaf for path, leaf in flat}
 
 
 def save_weights(path: str | Path, model: nnx.Module, metadata: Metadata) -> None:
-    """Write a model's parameters, float32, as one safetensors file, whole or not at all.
+    """Write a model's parameters and statistics as one safetensors file, whole or not at all.
 
     Raises:
       OSError: the folder cannot be written.
@@ -80,8 +85,14 @@ def read_metadata(path: str | Path) -> Metadata:
         ) from error
 
 
-def load_weights(path: str | Path, model: nnx.Module) -> None:
+def load_weights(path: str | Path, model: Backbone, made_for: BackboneConfig) -> None:
     """Fill `model` in place from a weight file, all of it or nothing.
+
+    Args:
+      path: from `save_weights`.
+      model: a model, or what `nnx.eval_shape` makes of one.
+      made_for: the config that the file was made for; position embeddings of another grid are
+        resized.
 
     Raises:
       ValueError: the file cannot be read, or one error that lists every parameter that is
@@ -90,6 +101,11 @@ def load_weights(path: str | Path, model: nnx.Module) -> None:
     with _open(path) as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     params = flat_params(model)
+    embedding, class_token = arrays.get("pos_embed"), made_for.class_index is not None
+    if embedding is not None and embedding.shape == (1, made_for.length, made_for.embed_dim):
+        arrays["pos_embed"] = resize_pos_embed(
+            embedding, made_for.grid, model.config.grid, class_token=class_token
+        )
     problems = [f"missing {name}" for name in sorted(set(params) - set(arrays))]
     problems += [f"unknown {name}" for name in sorted(set(arrays) - set(params))]
     for name in sorted(set(params) & set(arrays)):
@@ -100,7 +116,7 @@ def load_weights(path: str | Path, model: nnx.Module) -> None:
     if problems:
         raise ValueError(f"{path} does not fit this model: {'; '.join(problems)}.")
     for name, leaf in params.items():
-        leaf[...] = jnp.asarray(arrays[name])
+        leaf.set_value(jnp.asarray(arrays[name]))
 
 
 def _open(path: str | Path):

@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import jax
 from rich.console import Console
 from rich.progress import Progress
 
@@ -38,23 +37,9 @@ def main() -> None:
     metadata = read_metadata(weights)
     model = ssmjax.create_model(weights=weights, prune=config.prune)
     data = config.data
-    split = open_split(data.name, data.eval_split, data.data_dir)
-    if split.class_names != metadata.class_names:
-        raise ValueError(
-            f"{weights} knows the classes {', '.join(metadata.class_names)}; the data set "
-            f"{data.name} has {', '.join(split.class_names)}."
-        )
+    split = open_split(data.name, data.eval_split, data.data_dir, metadata.class_names or None)
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        value = accuracy(
-            model,
-            split.source,
-            batch_size=config.eval_batch_size,
-            mean=metadata.mean,
-            std=metadata.std,
-            key=jax.random.key(config.seed),
-            progress=progress,
-            title="evaluating",
-        )
+        value = accuracy(model, split.source, metadata, config, progress, "evaluating")
     (speed,) = images_per_second([model], batch_size=config.eval_batch_size)
     flops = ssmjax.flops(model).total
     print(f"top-1 {100 * value:.2f}%  {speed:.0f} images/s  {flops / 1e6:.1f} M multiply-adds")

@@ -53,8 +53,12 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
     console = Console(stderr=True)
     workdir = _open_workdir(workdir, config, resume)
     data = config.data
-    train_split = open_split(data.name, data.train_split, data.data_dir)
-    test_split = open_split(data.name, data.eval_split, data.data_dir)
+    weights = config.model.weights
+    classes = (read_metadata(weights).class_names or None) if weights else None
+    train_split, test_split = (
+        open_split(data.name, split, data.data_dir, classes)
+        for split in (data.train_split, data.eval_split)
+    )
     model, metadata = start_model(config, test_split.class_names)
     columns = (
         TextColumn("{task.description}"),
@@ -66,17 +70,8 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
     )
     with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
 
-        def measure(model: ssmjax.Vim, title: str) -> float:
-            value = accuracy(
-                model,
-                test_split.source,
-                batch_size=config.eval_batch_size,
-                mean=metadata.mean,
-                std=metadata.std,
-                key=jax.random.key(config.seed),
-                progress=progress,
-                title=title,
-            )
+        def measure(model: ssmjax.Backbone, title: str) -> float:
+            value = accuracy(model, test_split.source, metadata, config, progress, title)
             progress.console.print(f"{title}: {100 * value:.2f}%")
             return value
 
@@ -102,7 +97,7 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
     )
 
 
-def start_model(config: Config, class_names: tuple[str, ...]) -> tuple[ssmjax.Vim, Metadata]:
+def start_model(config: Config, class_names: tuple[str, ...]) -> tuple[ssmjax.Backbone, Metadata]:
     """The dense model a run starts from, and what its weight file will say.
 
     Raises:
@@ -118,21 +113,22 @@ def start_model(config: Config, class_names: tuple[str, ...]) -> tuple[ssmjax.Vi
         mean, std, name = config.data.mean, config.data.std, chosen.name
     else:
         stored = read_metadata(chosen.weights)
-        if stored.class_names != class_names:
-            raise ValueError(
-                f"{chosen.weights} knows the classes {', '.join(stored.class_names)}; the data set "
-                f"{config.data.name} has {', '.join(class_names)}."
-            )
         model = ssmjax.create_model(
             chosen.name, weights=chosen.weights, prune=None, **chosen.overrides()
         )
+        outputs = model.config.num_classes
+        if outputs != len(class_names):
+            raise ValueError(
+                f"{chosen.weights} tells {outputs} classes apart; the data set "
+                f"{config.data.name} has {len(class_names)}."
+            )
         mean, std, name = stored.mean, stored.std, stored.model
     trained = model.with_prune(config.prune)  # Refuses blocks that the model does not have, early.
     overrides = config_overrides(name, trained.config)
     return model, Metadata(name, overrides, class_names, mean, std)
 
 
-def untrained(model: ssmjax.Vim, config: Config) -> list[tuple[str, str, ssmjax.Vim]]:
+def untrained(model: ssmjax.Backbone, config: Config) -> list[tuple[str, str, ssmjax.Backbone]]:
     """What to measure before training, as (name, regime, model): nothing when from scratch."""
     if config.model.weights is None:
         return []
@@ -151,11 +147,11 @@ def untrained(model: ssmjax.Vim, config: Config) -> list[tuple[str, str, ssmjax.
 
 def train(
     config: Config,
-    model: ssmjax.Vim,
+    model: ssmjax.Backbone,
     metadata: Metadata,
     split: Split,
     workdir: Path,
-    measure: Callable[[ssmjax.Vim, str], float],
+    measure: Callable[[ssmjax.Backbone, str], float],
     progress: Progress,
 ) -> None:
     """Train `model` in place, from the workdir's newest checkpoint if there is one."""
@@ -173,7 +169,7 @@ def train(
     rate = optim.schedule(options, steps_per_epoch)
     optimizer = optim.optimizer(options, rate)
     teacher = model.with_prune(None) if options.distill else None
-    graphdef, params = nnx.split(model)
+    graphdef, params, buffers = nnx.split(model, nnx.Param, ...)
     state = init_state(params, optimizer)
     checkpoints = Checkpoints(workdir)
     if checkpoints.newest is not None:
@@ -182,7 +178,7 @@ def train(
         progress.console.print(f"going on from step {int(state.step)}")
     state = fit(
         state,
-        make_train_step(graphdef, optimizer, options, jax.random.key(config.seed), teacher),
+        make_train_step(model, optimizer, options, jax.random.key(config.seed), teacher),
         batches,
         total_steps=max(1, round(options.epochs * steps_per_epoch)),
         steps_per_epoch=steps_per_epoch,
@@ -192,7 +188,7 @@ def train(
         log=Log(workdir / "log.jsonl", int(state.step)),
         rate=rate,  # pyright: ignore[reportArgumentType]
         evaluate=lambda state: measure(
-            nnx.merge(graphdef, state.averaged), f"step {int(state.step)}"
+            nnx.merge(graphdef, state.averaged, buffers), f"step {int(state.step)}"
         ),
         progress=progress,
     )

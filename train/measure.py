@@ -11,34 +11,39 @@ import numpy as np
 from flax import nnx
 from rich.progress import Progress
 
-from ssmjax import Vim
-from train.data.pipeline import Channels, Source, eval_batches
+from ssmjax import Backbone
+from ssmjax.weights import Metadata
+from train.config import Config
+from train.data.pipeline import Source, eval_batches
 
 
 def accuracy(
-    model: Vim,
+    model: Backbone,
     source: Source,
-    *,
-    batch_size: int,
-    mean: Channels,
-    std: Channels,
+    metadata: Metadata,
+    config: Config,
     progress: Progress,
     title: str,
-    key: jax.Array,
 ) -> float:
     """Share of a split's photos that the model gets right, each photo once.
 
-    `key` serves models that choose tokens at random; the same key gives the same accuracy.
+    Args:
+      model: in inference mode.
+      source: encoded examples, as in `train.data.pipeline.Split.source`.
+      metadata: of the model's weights, for the normalisation.
+      config: gives the batch size, and the seed for models that choose tokens at random.
+      progress: shows the photos done, under `title`.
     """
     graphdef, params = nnx.split(model)
     batches = eval_batches(
         source,
-        batch_size=batch_size,
+        batch_size=config.eval_batch_size,
         image_size=model.config.image_shape[0],
-        mean=mean,
-        std=std,
+        mean=metadata.mean,
+        std=metadata.std,
     )
-    task = progress.add_task(title, total=-(-len(source) // batch_size))
+    key = jax.random.key(config.seed)
+    task = progress.add_task(title, total=-(-len(source) // config.eval_batch_size))
     total = jnp.int32(0)
     for index, batch in enumerate(batches):
         total = total + _count(graphdef, params, batch, jax.random.fold_in(key, index))
@@ -53,7 +58,9 @@ def _count(graphdef, params, batch, key):
     return jnp.sum((jnp.argmax(logits, axis=-1) == batch["label"]) & batch["mask"])
 
 
-def images_per_second(models: Sequence[Vim], *, batch_size: int, rounds: int = 11) -> list[float]:
+def images_per_second(
+    models: Sequence[Backbone], *, batch_size: int, rounds: int = 11
+) -> list[float]:
     """Inference speed of each model, measured in turn in this process: medians, synchronised."""
     runs = []
     for model in models:

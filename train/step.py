@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from ssmjax import Vim
+from ssmjax import Backbone
 from train.config import OptimConfig
 
 TEMPERATURE = 2.0  # Of both outputs in distillation.
@@ -38,40 +38,41 @@ def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> Tr
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef,
+    model: Backbone,
     optimizer: optax.GradientTransformation,
     config: OptimConfig,
     key: jax.Array,
-    teacher: Vim | None = None,
+    teacher: Backbone | None = None,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step: (state, batch) to (state, {"loss", "grad_norm"}); the state is donated.
 
     Args:
-      graphdef: of the model whose parameters the state holds.
+      model: the one whose parameters the state holds; its other variables stay as they are.
       optimizer: from `train.optim`.
       config: label smoothing, distillation and averaging.
       key: folded with the step's number for drop path and random selection.
       teacher: the model whose outputs to follow, with weight `config.distill`.
     """
 
-    teacher_graphdef, teacher_params = (None, None) if teacher is None else nnx.split(teacher)
+    graphdef, _, buffers = nnx.split(model, nnx.Param, ...)
+    teacher_graphdef, teacher_state = (None, None) if teacher is None else nnx.split(teacher)
 
-    def loss_of(params, batch, key, teacher_params):
-        logits = nnx.merge(graphdef, params)(batch["image"], train=True, key=key)
+    def loss_of(params, batch, key, buffers, teacher_state):
+        logits = nnx.merge(graphdef, params, buffers)(batch["image"], train=True, key=key)
         target = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], logits.shape[-1]), config.label_smoothing
         )
         loss = optax.softmax_cross_entropy(logits, target).mean()
         if teacher_graphdef is None:
             return loss
-        said = nnx.merge(teacher_graphdef, teacher_params)(batch["image"])
+        said = nnx.merge(teacher_graphdef, teacher_state)(batch["image"])
         soft, follow = (jax.nn.log_softmax(x / TEMPERATURE) for x in (said, logits))
         divergence = jnp.sum(jnp.exp(soft) * (soft - follow), axis=-1).mean()
         return (1 - config.distill) * loss + config.distill * TEMPERATURE**2 * divergence
 
-    def step(state: TrainState, batch, teacher_params):
+    def step(state: TrainState, batch, *constant):
         step_key = jax.random.fold_in(key, state.step)
-        loss, grads = jax.value_and_grad(loss_of)(state.params, batch, step_key, teacher_params)
+        loss, grads = jax.value_and_grad(loss_of)(state.params, batch, step_key, *constant)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         averaged = params
@@ -83,4 +84,4 @@ def make_train_step(
         return TrainState(state.step + 1, params, averaged, opt_state), metrics  # pyright: ignore[reportArgumentType]
 
     jitted = jax.jit(step, donate_argnums=0)
-    return lambda state, batch: jitted(state, batch, teacher_params)
+    return lambda state, batch: jitted(state, batch, buffers, teacher_state)

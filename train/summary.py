@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from ssmjax import Vim
+from ssmjax import Backbone
 from ssmjax.analysis.flops import count_parameters, flops
 from ssmjax.analysis.pictures import kept_tokens_picture
 from ssmjax.weights import Metadata
@@ -16,7 +16,7 @@ from train.loop import read_log
 from train.measure import images_per_second
 from train.report import ReportError, Row, print_table, write_curve, write_table
 
-Result = tuple[str, str, Vim, float]  # Name, regime (see `train.report.Row`), model, accuracy.
+Result = tuple[str, str, Backbone, float]  # Name, regime (see `train.report.Row`), model, accuracy.
 
 
 def summarise(
@@ -74,7 +74,7 @@ def table_rows(results: Sequence[Result], speeds: Mapping) -> list[Row]:
     ]
 
 
-def picture_of(model: Vim, metadata: Metadata, split: Split, photos: int):
+def picture_of(model: Backbone, metadata: Metadata, split: Split, photos: int):
     """The first photos of a split, stage by stage, with true and predicted class."""
     plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     size = model.config.image_shape[0]

@@ -11,7 +11,11 @@ from collections.abc import Mapping
 import jax
 from flax import nnx
 
-from ssmjax.models.vim import CONV_TAPS, Vim, VimConfig
+from ssmjax.layers.patch_embed import STEM_FEATURES, STEM_SIZES
+from ssmjax.models.backbone import Backbone
+from ssmjax.models.config import BackboneConfig
+from ssmjax.models.plain_mamba import DWCONV_SIZE, PlainMambaConfig
+from ssmjax.models.vim import CONV_TAPS, VimConfig
 
 # The field's convention for a selective scan, per token, channel and state.
 SCAN_FLOPS = 9
@@ -23,7 +27,8 @@ class Flops:
 
     Attributes:
       parts: of each part, as the model computes it: every scan direction counted.
-      published_parts: the same by the papers' count, where Vim has one direction, not two.
+      published_parts: the same by the papers' count, where Vim has one direction, not two;
+        PlainMamba's four paths are counted either way.
     """
 
     parts: Mapping[str, int]
@@ -40,14 +45,14 @@ class Flops:
         return sum(self.published_parts.values())
 
     def __str__(self) -> str:
-        rows = [("part", "both directions", "as published")]
+        rows = [("part", "as computed", "as published")]
         for part, count in (*self.parts.items(), ("total", self.total)):
             published = self.published if part == "total" else self.published_parts[part]
             rows.append((part, format_flops(count), format_flops(published)))
         return "\n".join(f"{part:<16}{both:>16}{one:>14}" for part, both, one in rows)
 
 
-def flops(model: Vim, image_shape: tuple[int, int, int] | None = None) -> Flops:
+def flops(model: Backbone, image_shape: tuple[int, int, int] | None = None) -> Flops:
     """Count the multiply-adds that one image costs.
 
     Args:
@@ -80,6 +85,13 @@ def format_flops(count: float) -> str:
     return f"{count / 1e9:.3f} G" if count >= 1e9 else f"{count / 1e6:.3f} M"
 
 
+def _tokens_by_block(config: BackboneConfig) -> list[int]:
+    """Tokens in each block, the class token included: it is always there."""
+    pruned_after = config.prune.after_blocks if config.prune else ()
+    stages = [sum(after <= block for after in pruned_after) for block in range(config.depth)]
+    return [config.image_tokens[stage] + (config.class_index is not None) for stage in stages]
+
+
 @functools.singledispatch
 def _count(config) -> Flops:
     """The count of one kind of model, told by its config; each kind registers its own."""
@@ -94,11 +106,7 @@ def _count_vim(config: VimConfig) -> Flops:
 
 def _vim_parts(config: VimConfig, directions: int) -> dict[str, int]:
     D, E, N, R = config.embed_dim, config.channels, config.d_state, config.rank
-    pruned_after = config.prune.after_blocks if config.prune else ()
-    tokens = 0
-    for block in range(1, config.depth + 1):
-        stage = sum(after < block for after in pruned_after)
-        tokens += config.image_tokens[stage] + 1  # The class token is always there.
+    tokens = sum(_tokens_by_block(config))
     patches = config.image_tokens[0]
     return {
         "patch embedding": patches * config.patch_size**2 * config.in_channels * D,
@@ -111,3 +119,27 @@ def _vim_parts(config: VimConfig, directions: int) -> dict[str, int]:
         "out_proj": tokens * E * D,
         "head": D * config.num_classes,
     }
+
+
+@_count.register
+def _count_plain_mamba(config: PlainMambaConfig) -> Flops:
+    D, E, N, R = config.embed_dim, config.channels, config.d_state, config.rank
+    by_block = _tokens_by_block(config)
+    tokens, paths, S = sum(by_block), 4, STEM_FEATURES
+    height, width = (-(-side // 2) for side in config.image_shape[:2])
+    first, second = STEM_SIZES
+    stem = first**2 * config.in_channels * S + config.stem_convs * second**2 * S * S
+    parts = {
+        "stem": height * width * stem,
+        "patch embedding": config.image_tokens[0] * (config.patch_size // 2) ** 2 * S * D,
+        "in_proj": tokens * D * 2 * E,
+        "conv": tokens * config.conv_size**2 * E,
+        "x_proj": tokens * E * (R + 2 * N),
+        "dt_proj": tokens * R * E,
+        "scan": tokens * paths * SCAN_FLOPS * E * N,
+        "skip": tokens * paths * E,
+        "out_proj": tokens * E * D,
+        "depthwise blocks": sum(by_block[i] * DWCONV_SIZE**2 * D for i in config.dwconv_blocks),
+        "head": D * config.num_classes,
+    }
+    return Flops(parts, parts)

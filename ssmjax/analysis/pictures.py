@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ssmjax.models.vim import VimConfig
+from ssmjax.models.config import BackboneConfig
 
 TILE = 160  # Pixels of the longer side of a photo, as near as whole enlargement comes.
 GAP = 8  # Pixels between tiles.
@@ -21,7 +21,7 @@ _PRUNED_GREY, _GREY_SHARE = 200, 0.8  # What a pruned patch is mixed with, and h
 def kept_tokens_picture(
     images: np.ndarray,
     stages: Sequence[np.ndarray],
-    config: VimConfig,
+    config: BackboneConfig,
     captions: Sequence[str] | None = None,
 ) -> Image.Image:
     """Draw each photo as it is and, stage by stage, with the patches pruned so far greyed out.
@@ -31,7 +31,7 @@ def kept_tokens_picture(
 
     Args:
       images: [n,height,width,3] uint8, of the model's `img_size`.
-      stages: per pruning stage [n,K_i] integers, the original positions kept, the class token's
+      stages: per pruning stage [n,K_i] integers, the original positions kept, a class token's
         among them: what `model(images, return_positions=True)` returns second.
       config: of the model.
       captions: one line under each photo's row, or None.
@@ -73,11 +73,11 @@ def kept_tokens_picture(
     return _lay_out(rows, titles, captions)
 
 
-def kept_pixels(positions: np.ndarray, config: VimConfig) -> np.ndarray:
+def kept_pixels(positions: np.ndarray, config: BackboneConfig) -> np.ndarray:
     """Which pixels belong to kept patches.
 
     Args:
-      positions: [K] original positions kept in one image; the class token's is passed over.
+      positions: [K] original positions kept in one image; a class token's is passed over.
       config: of the model.
 
     Returns:
@@ -85,9 +85,11 @@ def kept_pixels(positions: np.ndarray, config: VimConfig) -> np.ndarray:
     """
     (H, W), margin = config.grid, (config.patch_size - config.step) // 2
     height, width, _ = config.image_shape
-    patches = positions[positions != config.class_index]
+    if config.class_index is not None:
+        positions = positions[positions != config.class_index]
+        positions = positions - (positions > config.class_index)
     kept = np.zeros(H * W, bool)
-    kept[patches - (patches > config.class_index)] = True
+    kept[positions] = True
     rows = np.clip((np.arange(height) - margin) // config.step, 0, H - 1)
     columns = np.clip((np.arange(width) - margin) // config.step, 0, W - 1)
     return kept.reshape(H, W)[rows[:, None], columns]

@@ -1,1 +1,1 @@
-"""Conversion from the official PyTorch checkpoints: one table per family, and its application."""
+"""Official PyTorch checkpoints, read and written: one total table per family, and its use."""

@@ -1,9 +1,33 @@
 """What a conversion table is made of: entries, and the layouts of PyTorch and of JAX."""
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from ssmjax.layers.pos_embed import resize_pos_embed
+from ssmjax.models.config import BackboneConfig
+
+
+class Layout(NamedTuple):
+    """How the axes of an array lie here and in PyTorch: two views, each undoing the other."""
+
+    ours: Callable[[np.ndarray], np.ndarray]  # From theirs to ours.
+    theirs: Callable[[np.ndarray], np.ndarray]  # From ours to theirs.
+
+
+# The layouts agree.
+SAME = Layout(lambda w: w, lambda w: w)
+# (out, in) and (in, out).
+LINEAR = Layout(np.transpose, np.transpose)
+# (out, in, height, width) and (height, width, in, out).
+CONV2D = Layout(lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
+# (channels, 1, taps) and (taps, channels).
+DEPTHWISE_1D = Layout(lambda w: w[:, 0].T, lambda w: w.T[:, None])
+# (channels, 1, height, width) and (height, width, channels).
+DEPTHWISE_2D = Layout(lambda w: w[:, 0].transpose(1, 2, 0), lambda w: w.transpose(2, 0, 1)[:, None])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,32 +36,40 @@ class Entry:
 
     Attributes:
       theirs: name in the official state_dict.
-      ours: dotted path of the parameter in the model.
-      layout: from PyTorch's layout to ours.
-      block: index along the leading axis of a parameter stacked over blocks, or None.
+      ours: dotted path of the variable in the model.
+      layout: between PyTorch's axes and ours.
+      block: index along the leading axis of a variable stacked over blocks, or None.
+      resize: brings position embeddings of another square grid to the model's grid, and leaves
+        alone what is none; None for all other arrays.
     """
 
     theirs: str
     ours: str
-    layout: Callable[[np.ndarray], np.ndarray]
+    layout: Layout
     block: int | None = None
+    resize: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-def same(w: np.ndarray) -> np.ndarray:
-    """The layouts agree."""
-    return w
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How the official code of one family of models stores its weights.
+
+    Attributes:
+      table: from a config to every entry of the state_dict, in official order.
+      wrap: what a checkpoint file holds around a state_dict.
+    """
+
+    table: Callable[[Any], list[Entry]]
+    wrap: Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def linear(w: np.ndarray) -> np.ndarray:
-    """(out, in) to (in, out)."""
-    return w.T
-
-
-def conv1d_depthwise(w: np.ndarray) -> np.ndarray:
-    """(channels, 1, taps) to (taps, channels)."""
-    return w[:, 0].T
-
-
-def conv2d(w: np.ndarray) -> np.ndarray:
-    """(out, in, height, width) to (height, width, in, out)."""
-    return w.transpose(2, 3, 1, 0)
+def from_square(embedding: np.ndarray, config: BackboneConfig) -> np.ndarray:
+    """Position embeddings [1,L,D] of a square grid resized to the config's; all else as it is."""
+    class_token = config.class_index is not None
+    if embedding.ndim != 3 or embedding.shape[0] != 1 or embedding.shape[1] <= class_token:
+        return embedding
+    patches = embedding.shape[1] - class_token
+    side = math.isqrt(patches)
+    if side * side != patches:
+        return embedding
+    return resize_pos_embed(embedding, (side, side), config.grid, class_token=class_token)

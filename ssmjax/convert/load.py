@@ -1,48 +1,116 @@
-"""Fill a model from an official state_dict, all of it or nothing."""
+"""Between a model and an official state_dict: all of it or nothing."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from ssmjax.convert import vim
-from ssmjax.models.vim import Vim
+from ssmjax.convert import plain_mamba, vim
+from ssmjax.convert.keymap import Entry, Family
+from ssmjax.models.backbone import Backbone
+from ssmjax.models.config import BackboneConfig
+from ssmjax.models.plain_mamba import PlainMambaConfig
+from ssmjax.models.vim import VimConfig
 from ssmjax.weights import flat_params
 
+_FAMILIES: Mapping[type, Family] = {
+    VimConfig: vim.FAMILY,
+    PlainMambaConfig: plain_mamba.FAMILY,
+}
 
-def load_torch_state_dict(model: Vim, state_dict: Mapping[str, np.ndarray]) -> None:
+
+def load_torch_state_dict(model: Backbone, state_dict: Mapping[str, Any]) -> None:
     """Fill `model` in place from an official state_dict.
+
+    Position embeddings of a square grid with another number of patches are resized to the model's.
 
     Args:
       model: from `ssmjax.create_model`, with the sizes of the checkpoint.
-      state_dict: {official name: array in PyTorch's layout}; kept as float32.
+      state_dict: {official name: array in PyTorch's layout}; floating-point arrays of any width
+        become float32.
 
     Raises:
-      ValueError: one error that lists every missing and unused name, wrong shape and parameter
-        that would be left unfilled. The model is then unchanged.
+      ValueError: there is no conversion for such a model, or one error that lists every missing
+        and unused name, wrong shape, kind of numbers and value that is not finite, and every
+        variable that would be left unfilled. The model is then unchanged.
     """
-    entries = vim.table(model.config.depth)
+    entries = family(model.config).table(model.config)
+    shapes = official_shapes(model)
     leaves = flat_params(model)
-    filled = {name: np.full(leaf.shape, np.nan, np.float32) for name, leaf in leaves.items()}
-    problems, used = [], set()
+    filled = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
+    problems = []
     for entry in entries:
-        used.add(entry.theirs)
-        target = filled[entry.ours] if entry.block is None else filled[entry.ours][entry.block]
         if entry.theirs not in state_dict:
             problems.append(f"missing {entry.theirs}")
             continue
+        target = filled[entry.ours]
+        target = target if entry.block is None else target[entry.block, ...]
         given = np.asarray(state_dict[entry.theirs])
-        wanted = entry.layout(np.empty(given.shape)).shape if given.ndim else ()
-        if wanted != target.shape:
-            problems.append(f"{entry.theirs} has shape {given.shape}, unfit for {entry.ours}")
-            continue
-        target[...] = entry.layout(given)
-    problems += [f"unused {name}" for name in state_dict if name not in used]
-    problems += [f"unfilled {name}" for name in set(leaves) - {entry.ours for entry in entries}]
+        problem = _fill(target, given, entry, shapes[entry.theirs])
+        problems += [f"{entry.theirs} {problem}"] if problem else []
+    problems += [f"unused {name}" for name in state_dict if name not in shapes]
+    problems += [f"unfilled {name}" for name in sorted(set(leaves) - {e.ours for e in entries})]
     if problems:
         raise ValueError(
-            f"The state_dict does not fit this model, {len(problems)} problems: "
+            f"{len(problems)} problem{'s' * (len(problems) > 1)} with the state_dict: "
             f"{'; '.join(problems)}."
         )
     for name, leaf in leaves.items():
-        leaf[...] = jnp.asarray(filled[name])
+        leaf.set_value(jnp.asarray(filled[name]))
+
+
+def to_torch_state_dict(model: Backbone) -> dict[str, np.ndarray]:
+    """The official state_dict of a model: names, order, layout and dtypes as the official code's.
+
+    Raises:
+      ValueError: there is no conversion for such a model.
+    """
+    arrays = {name: np.asarray(leaf[...]) for name, leaf in flat_params(model).items()}
+    state_dict = {}
+    for entry in family(model.config).table(model.config):
+        array = arrays[entry.ours] if entry.block is None else arrays[entry.ours][entry.block]
+        dtype = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
+        state_dict[entry.theirs] = np.array(entry.layout.theirs(array), dtype, order="C")
+    return state_dict
+
+
+def family(config: BackboneConfig) -> Family:
+    """How the official code stores models of that config. Raises ValueError if there is none."""
+    if type(config) not in _FAMILIES:
+        raise ValueError(
+            f"There is no conversion for a {type(config).__name__}; there is for "
+            f"{', '.join(known.__name__ for known in _FAMILIES)}."
+        )
+    return _FAMILIES[type(config)]
+
+
+def official_shapes(model: Backbone) -> dict[str, tuple[int, ...]]:
+    """{official name: shape in PyTorch's layout}, in official order; of shapes alone, too.
+
+    Args:
+      model: a model, or what `nnx.eval_shape` makes of one.
+    """
+    leaves = flat_params(model)
+    shapes = {}
+    for entry in family(model.config).table(model.config):
+        ours = leaves[entry.ours].shape[entry.block is not None :]
+        shapes[entry.theirs] = entry.layout.theirs(np.broadcast_to(0, ours)).shape
+    return shapes
+
+
+def _fill(target: np.ndarray, given: np.ndarray, entry: Entry, shape: tuple[int, ...]) -> str:
+    """Write `given` into its place; returns what is wrong with it, or nothing."""
+    whole = np.issubdtype(target.dtype, np.integer)
+    if not jnp.issubdtype(given.dtype, jnp.integer if whole else jnp.floating):
+        return f"holds {given.dtype}, not {'whole' if whole else 'floating-point'} numbers"
+    array = given
+    if entry.resize is not None and given.shape != shape:
+        array = entry.resize(given.astype(target.dtype))
+    if array.shape != shape:
+        return f"has shape {given.shape}, not {shape}"
+    with np.errstate(over="ignore"):  # What overflows is found below.
+        target[...] = entry.layout.ours(array)
+    if whole and (target != entry.layout.ours(array)).any():
+        return f"holds {array.max()}, more than {target.dtype} can"
+    return "" if np.isfinite(target).all() else "holds values that are not finite"

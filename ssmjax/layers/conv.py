@@ -1,4 +1,8 @@
-"""Causal depthwise convolution over tokens, dense or pruned."""
+"""Depthwise convolutions over tokens, dense or pruned: causal, and on the grid."""
+
+import functools
+import operator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,3 +58,55 @@ def _shift(a: jax.Array, steps: int, reverse: bool) -> jax.Array:
     pad = [(0, 0)] * a.ndim
     pad[1] = (0, steps) if reverse else (steps, 0)
     return jnp.pad(a[:, steps:] if reverse else a[:, :-steps], pad)
+
+
+class Cells(NamedTuple):
+    """The cells of a grid and the kept tokens in them.
+
+    Attributes:
+      grid: (H, W).
+      positions: [B,K] int32 raster positions of the kept tokens; None: every cell has its token.
+      source: [B,H*W] int32, the kept token that each cell shows.
+      shown: [B,H*W] bool, false where the cell is zero instead; None: no cell is.
+    """
+
+    grid: tuple[int, int]
+    positions: jax.Array | None = None
+    source: jax.Array | None = None
+    shown: jax.Array | None = None
+
+
+class GridConv(nnx.Module):
+    """Depthwise convolution of `size` x `size` on the grid, zeros beyond its edge."""
+
+    def __init__(self, channels: int, size: int, *, use_bias: bool, rngs: nnx.Rngs):
+        bound = 1 / size  # PyTorch's default for a depthwise Conv2d.
+        shape = (size, size, channels)
+        self.kernel = nnx.Param(
+            jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+        )
+        self.bias = nnx.Param(jnp.zeros(channels)) if use_bias else None
+
+    def __call__(self, x: jax.Array, cells: Cells) -> jax.Array:
+        """Convolve kept tokens where they stand: [B,K,E] to [B,K,E] of x's dtype."""
+        if cells.source is not None:
+            x = jnp.take_along_axis(x, cells.source[..., None], axis=1)
+        if cells.shown is not None:
+            x = jnp.where(cells.shown[..., None], x, 0)
+        (H, W), kernel = cells.grid, self.kernel[...].astype(x.dtype)
+        size = kernel.shape[0]
+        padded = jnp.pad(
+            x.reshape(x.shape[0], H, W, -1), ((0, 0), *((size // 2,) * 2,) * 2, (0, 0))
+        )
+        taps = (
+            padded[:, dy : dy + H, dx : dx + W] * kernel[dy, dx]
+            for dy in range(size)
+            for dx in range(size)
+        )
+        y = functools.reduce(operator.add, taps)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(x.dtype)
+        y = y.reshape(x.shape)
+        if cells.positions is None:
+            return y
+        return jnp.take_along_axis(y, cells.positions[..., None], axis=1)

@@ -1,77 +1,62 @@
-"""The bidirectional Mamba mixer of Vim, on all tokens or on the kept ones."""
+"""The mixers of both families, on all tokens or on the kept ones."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from kernels import selective_scan
-from ssmjax.layers.conv import CausalConv
+from ssmjax.layers.conv import CausalConv, Cells, GridConv
+from ssmjax.layers.ssm import SelectiveSSM, out_projection
 
 
-class Direction(nnx.Module):
-    """One scan direction: causal convolution, input-dependent delta, B, C, and the scan."""
+class Neighbours(NamedTuple):
+    """How the kept tokens of a sequence lie.
+
+    Attributes:
+      scan: [B,K] int32 original positions, whose gaps the scan sees; None while nothing is pruned.
+      conv: the same, where convolutions see the gaps too; None: kept tokens are neighbours.
+    """
+
+    scan: jax.Array | None
+    conv: jax.Array | None
+
+
+class Direction(SelectiveSSM):
+    """One scan direction: a causal convolution, then the scan, with parameters of its own."""
 
     def __init__(self, channels: int, states: int, rank: int, taps: int, *, dtype, rngs: nnx.Rngs):
-        linear = nnx.initializers.truncated_normal(0.02)
         self.conv = CausalConv(channels, taps, rngs=rngs)
-        self.x_proj = nnx.Linear(
-            channels, rank + 2 * states, use_bias=False, dtype=dtype, kernel_init=linear, rngs=rngs
-        )
-        bound = rank**-0.5
-        self.dt_kernel = nnx.Param(
-            jax.random.uniform(rngs.params(), (rank, channels), minval=-bound, maxval=bound)
-        )
-        self.dt_bias = nnx.Param(_inverse_softplus_of_log_uniform(rngs.params(), channels))
-        self.A_log = nnx.Param(jnp.tile(jnp.log(jnp.arange(1.0, states + 1)), (channels, 1)))
-        self.D = nnx.Param(jnp.ones(channels))
-        self.rank, self.states = rank, states
+        super().__init__(channels, states, rank, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
         x: jax.Array,
         z: jax.Array,
-        positions: jax.Array | None,
+        layout: Neighbours,
         *,
         reverse: bool,
         alignment: str,
-        conv: str,
         implementation: str | None,
     ) -> jax.Array:
         """[B,K,E] inputs and gates to [B,K,E] gated scan output. See `BidirectionalMixer`."""
-        u = jax.nn.silu(self.conv(x, positions if conv == "aligned" else None, reverse))
-        low_rank, B, C = jnp.split(self.x_proj(u), [self.rank, self.rank + self.states], axis=-1)
-        gap_delta = None
-        if positions is None:
-            alignment = "none"
-        elif alignment == "zero_token":
-            alignment, gap_delta = "constant", self._zero_token_delta()
+        u = jax.nn.silu(self.conv(x, layout.conv, reverse))
+        delta, B, C = self.project(u)
         return selective_scan(  # pyright: ignore[reportReturnType]
             u,
-            self._delta(low_rank),
+            delta,
             -jnp.exp(self.A_log[...]),
             B,
             C,
             self.D[...],
             z,
-            delta_bias=self.dt_bias[...],
+            delta_bias=self.delta_bias,
             delta_softplus=True,
-            positions=positions,
-            alignment=alignment,
-            gap_delta=gap_delta,
             reverse=reverse,
             implementation=implementation,
+            **self.gap(layout.scan, alignment, self.conv.bias[...]),
         )
-
-    def _delta(self, low_rank: jax.Array) -> jax.Array:
-        """[..., R] to raw steps [..., E], in float32 (or wider) whatever the compute dtype."""
-        return low_rank.astype(jnp.promote_types(low_rank.dtype, jnp.float32)) @ self.dt_kernel[...]
-
-    def _zero_token_delta(self) -> jax.Array:
-        """[E] the step that an all-zero token gets: `alignment="zero_token"`."""
-        dtype = self.x_proj.dtype
-        u = jax.nn.silu(self.conv.bias[...].astype(dtype))
-        return jax.nn.softplus(self._delta(self.x_proj(u)[: self.rank]) + self.dt_bias[...])
 
 
 class BidirectionalMixer(nnx.Module):
@@ -91,48 +76,137 @@ class BidirectionalMixer(nnx.Module):
     ):
         channels = expand * features
         linear = nnx.initializers.truncated_normal(0.02)
-        # One residual a block: the official initialisation divides by sqrt(depth) after
-        # Kaiming uniform with a = sqrt(5), whose variance is 1 / (3 fan_in).
-        out = nnx.initializers.variance_scaling(1 / (3 * depth), "fan_in", "uniform")
         self.in_proj = nnx.Linear(
             features, 2 * channels, use_bias=False, dtype=dtype, kernel_init=linear, rngs=rngs
         )
         self.forward = Direction(channels, states, rank, taps, dtype=dtype, rngs=rngs)
         self.backward = Direction(channels, states, rank, taps, dtype=dtype, rngs=rngs)
         self.out_proj = nnx.Linear(
-            channels, features, use_bias=False, dtype=dtype, kernel_init=out, rngs=rngs
+            channels,
+            features,
+            use_bias=False,
+            dtype=dtype,
+            kernel_init=out_projection(depth),
+            rngs=rngs,
         )
 
     def __call__(
-        self,
-        x: jax.Array,
-        positions: jax.Array | None,
-        *,
-        alignment: str,
-        conv: str,
-        implementation: str | None,
+        self, x: jax.Array, layout: Neighbours, *, alignment: str, implementation: str | None
     ) -> tuple[jax.Array, jax.Array]:
         """Mix tokens.
 
         Args:
           x: [B,K,D] normalised tokens.
-          positions: [B,K] original positions, or None while nothing has been pruned.
+          layout: how they lie.
           alignment: `previous`, `zero_token` or `none`; see `PruneConfig`.
-          conv: `compact` or `aligned`; see `PruneConfig`.
           implementation: of the scan; see `kernels.selective_scan`.
 
         Returns:
           [B,K,D] mixed tokens, and [B,K,E] the sum of both gated directions, for token scores.
         """
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
-        options = {"alignment": alignment, "conv": conv, "implementation": implementation}
-        y = self.forward(x, z, positions, reverse=False, **options)
-        y = y + self.backward(x, z, positions, reverse=True, **options)
+        options = {"alignment": alignment, "implementation": implementation}
+        y = self.forward(x, z, layout, reverse=False, **options)
+        y = y + self.backward(x, z, layout, reverse=True, **options)
         return self.out_proj(y / 2), y
 
 
-def _inverse_softplus_of_log_uniform(key: jax.Array, channels: int) -> jax.Array:
-    """Biases whose softplus is log-uniform in [1e-3, 1e-1], the official Mamba initialisation."""
-    log = jax.random.uniform(key, (channels,), minval=np.log(1e-3), maxval=np.log(1e-1))
-    delta = jnp.maximum(jnp.exp(log), 1e-4)
-    return delta + jnp.log(-jnp.expm1(-delta))
+class Paths(NamedTuple):
+    """How the kept tokens lie on PlainMamba's grid and along its four paths.
+
+    Attributes:
+      order: [4,B or 1,K] int32, the kept token read at each step of a path.
+      back: [4,B or 1,K] int32, the step of a path that reads each kept token.
+      direction: [4,B or 1,K] int32, the move that led to each step; see `scan_paths`.
+      steps: [4,B,K] int32, the original step of each kept step; None while nothing is pruned.
+      cells: what the convolutions see.
+    """
+
+    order: jax.Array
+    back: jax.Array
+    direction: jax.Array
+    steps: jax.Array | None
+    cells: Cells
+
+
+class PathMixer(SelectiveSSM):
+    """PlainMamba's mixer: one set of parameters, scanned along four paths and summed.
+
+    As in the official layer, only `u` follows a path; delta, B and C stay in raster order unless
+    `paired`. The bias of delta counts twice: once in `dt_proj`, once in the scan.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        expand: int,
+        states: int,
+        rank: int,
+        conv_size: int,
+        depth: int,
+        *,
+        paired: bool,
+        dtype,
+        rngs,
+    ):
+        channels = expand * features
+        linear = nnx.initializers.truncated_normal(0.02)
+        self.in_proj = nnx.Linear(
+            features, 2 * channels, dtype=dtype, kernel_init=linear, rngs=rngs
+        )
+        self.conv = GridConv(channels, conv_size, use_bias=True, rngs=rngs)
+        super().__init__(channels, states, rank, dtype=dtype, rngs=rngs)
+        self.direction_B = nnx.Param(linear(rngs.params(), (5, states)))
+        self.out_proj = nnx.Linear(
+            channels, features, dtype=dtype, kernel_init=out_projection(depth), rngs=rngs
+        )
+        self.paired = paired
+
+    @property
+    def delta_bias(self) -> jax.Array:
+        """[E], the bias of `dt_proj` twice."""
+        return 2 * self.dt_bias[...]
+
+    def __call__(
+        self, x: jax.Array, paths: Paths, *, alignment: str, implementation: str | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mix tokens.
+
+        Args:
+          x: [B,K,D] normalised tokens.
+          paths: where they lie.
+          alignment: `previous`, `zero_token` or `none`; see `PruneConfig`.
+          implementation: of the scan; see `kernels.selective_scan`.
+
+        Returns:
+          [B,K,D] mixed tokens, and [B,K,E] the gated sum of the paths, for token scores.
+        """
+        x, z = jnp.split(self.in_proj(x), 2, axis=-1)
+        u = jax.nn.silu(self.conv(x, paths.cells))
+        parameters = self.project(u)
+
+        def along(order, back, direction, steps):
+            delta, B, C = (_take(p, order) for p in parameters) if self.paired else parameters
+            y = selective_scan(
+                _take(u, order),
+                delta,
+                -jnp.exp(self.A_log[...]),
+                B + self.direction_B[...][direction].astype(B.dtype),
+                C,
+                self.D[...],
+                delta_bias=self.delta_bias,
+                delta_softplus=True,
+                implementation=implementation,
+                **self.gap(steps, alignment, self.conv.bias[...]),  # pyright: ignore[reportOptionalSubscript]
+            )
+            return _take(y, back)  # pyright: ignore[reportArgumentType]
+
+        # Under vmap, what the paths share, such as exp(delta A) of a dense model, is computed once.
+        y = jax.vmap(along)(paths.order, paths.back, paths.direction, paths.steps)
+        y = y.sum(axis=0) * jax.nn.silu(z)
+        return self.out_proj(y), y
+
+
+def _take(tokens: jax.Array, order: jax.Array) -> jax.Array:
+    """[B,K,...] tokens in the order [B or 1,K]."""
+    return jnp.take_along_axis(tokens, order[:, :, None], axis=1)

@@ -1,7 +1,13 @@
 """Images to tokens."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+
+from ssmjax.layers.norm import BatchNorm
+
+STEM_FEATURES = 64
+STEM_SIZES = (7, 3)  # Of the first convolution and of those after it.
 
 
 class PatchEmbed(nnx.Module):
@@ -23,4 +29,71 @@ class PatchEmbed(nnx.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B,height,width,channels] to [B,H*W,D]."""
         x = self.proj(images)
+        return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, batch normalisation, ReLU."""
+
+    def __init__(
+        self, in_features: int, features: int, size: int, stride: int, *, dtype, rngs: nnx.Rngs
+    ):
+        self.conv = nnx.Conv(
+            in_features,
+            features,
+            kernel_size=(size, size),
+            strides=stride,
+            padding=size // 2,
+            use_bias=False,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = BatchNorm(features)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(self.norm(self.conv(x)))
+
+
+class StemPatchEmbed(nnx.Module):
+    """PlainMamba's patches: a stem at half resolution, then a convolution of patch_size / 2.
+
+    Zeros are added at the bottom and the right, so that every pixel is used ("corner" padding).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        features: int,
+        patch_size: int,
+        stride: int,
+        stem_convs: int,
+        *,
+        dtype,
+        rngs,
+    ):
+        first = ConvNorm(in_channels, STEM_FEATURES, STEM_SIZES[0], 2, dtype=dtype, rngs=rngs)
+        more = [
+            ConvNorm(STEM_FEATURES, STEM_FEATURES, STEM_SIZES[1], 1, dtype=dtype, rngs=rngs)
+            for _ in range(stem_convs)
+        ]
+        self.stem = nnx.List([first, *more])
+        self.proj = nnx.Conv(
+            STEM_FEATURES,
+            features,
+            kernel_size=(patch_size // 2, patch_size // 2),
+            strides=stride // 2,
+            padding="VALID",
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.patch_size, self.stride = patch_size, stride
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """[B,height,width,channels] to [B,H*W,D]."""
+        x = images
+        for layer in self.stem:
+            x = layer(x)
+        size, step = self.patch_size // 2, self.stride // 2
+        missing = [max((-(-side // step) - 1) * step + size - side, 0) for side in x.shape[1:3]]
+        x = self.proj(jnp.pad(x, ((0, 0), *((0, m) for m in missing), (0, 0))))
         return x.reshape(x.shape[0], -1, x.shape[-1])

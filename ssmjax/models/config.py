@@ -90,6 +90,16 @@ class BackboneConfig:
         return H, W
 
     @property
+    def class_index(self) -> int | None:
+        """Original position of the class token, which is never pruned; None without one."""
+        return None
+
+    @property
+    def length(self) -> int:
+        """L, image tokens and class token."""
+        return self.grid[0] * self.grid[1] + (self.class_index is not None)
+
+    @property
     def image_tokens(self) -> tuple[int, ...]:
         """Image tokens present at first and after each pruning stage."""
         counts = [self.grid[0] * self.grid[1]]

@@ -1,10 +1,20 @@
-"""The rules of the Vim oracle, by hand. The dense numbers are checked in test_vim_golden.py."""
+"""The Vim oracle: its dense numbers against the official code's, its rules by hand."""
 
 import numpy as np
 import pytest
 
-from tests.oracles import vim_oracle
+from tests.oracles import golden, vim_oracle
+from tests.oracles.compare import assert_close
 from tests.oracles.vim_oracle import Prune, causal_conv, count_to_keep, importance, select
+
+
+@pytest.mark.parametrize("name", ["vim_micro", "vim_tiny"])
+def test_dense(name):
+    case = golden.load(name)
+    got = vim_oracle.vim(case.state, case.images, case.config["stride"])
+    assert_close(got.embedded[:, case.tokens, :8], case.want["embed_sample"], 1e-6, "embedding")
+    tolerance = {"logits": 1e-12, "feat": 1e-12, "layers": 1e-6}
+    golden.check(case, got.logits, got.features, got.hidden, got.residual, "float64", tolerance)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Result(NamedTuple):
     features: np.ndarray  # [B, D], input of the head
     embedded: np.ndarray  # [B, L, D], input of the first block
     hidden: np.ndarray  # [depth, B, L, D], output of each block's mixer
-    residual: np.ndarray  # [depth, B, L, D], the sum each block normalised
+    residual: np.ndarray  # [depth, B, L, D], the sum each block normalised (PlainMamba: its output)
     positions: list  # one [B, K] per stage
     margins: list  # per stage: least (last kept - first pruned score) / largest |score|
 
@@ -76,6 +76,22 @@ def select(scores, candidates, count: int):
         return (1, 0.0, position) if np.isnan(score) else (0, -score, position)
 
     return sorted(sorted(candidates, key=rank)[:count])
+
+
+def prune_stage(y, keep, prune, given=None, always=()):
+    """(the tokens still kept [B, L], margin); `given` positions replace a selection by score."""
+    after, margins = np.zeros_like(keep), []
+    if given is not None:
+        np.put_along_axis(after, np.asarray(given), True, axis=1)
+        return after, math.nan
+    for i, row in enumerate(importance(y, prune.importance)):
+        candidates = np.setdiff1d(np.flatnonzero(keep[i]), always)
+        chosen = select(row, candidates, count_to_keep(prune.keep_ratio, len(candidates)))
+        after[i, [*chosen, *always]] = True
+        pruned = np.setdiff1d(candidates, chosen)
+        if len(pruned):
+            margins.append((row[chosen].min() - row[pruned].max()) / np.abs(row[candidates]).max())
+    return after, min(margins, default=math.inf)
 
 
 def causal_conv(x, keep, weight, bias, how):
@@ -163,11 +179,8 @@ def vim(state, images, stride: int, prune: Prune = Prune(), given=None) -> Resul
         all_hidden.append(hidden)
         all_residual.append(residual)
         if i + 1 in prune.after_blocks:
-            if given is None:
-                keep, margin = _prune_stage(importance(y, prune.importance), keep, middle, prune)
-            else:
-                keep, margin = np.zeros_like(keep), math.nan
-                np.put_along_axis(keep, np.asarray(given[len(positions)]), True, axis=1)
+            stage = None if given is None else given[len(positions)]
+            keep, margin = prune_stage(y, keep, prune, stage, always=(middle,))
             positions.append(np.stack([np.flatnonzero(row) for row in keep]))
             margins.append(margin)
     features = rms_norm((hidden + residual)[:, middle], state["norm_f.weight"])
@@ -175,15 +188,3 @@ def vim(state, images, stride: int, prune: Prune = Prune(), given=None) -> Resul
     return Result(
         logits, features, embedded, np.stack(all_hidden), np.stack(all_residual), positions, margins
     )
-
-
-def _prune_stage(scores, keep, middle, prune):
-    after, margins = np.zeros_like(keep), []
-    for i, row in enumerate(scores):
-        candidates = [p for p in np.flatnonzero(keep[i]) if p != middle]
-        chosen = select(row, candidates, count_to_keep(prune.keep_ratio, len(candidates)))
-        after[i, [*chosen, middle]] = True
-        pruned = np.setdiff1d(candidates, chosen)
-        if len(pruned):
-            margins.append((row[chosen].min() - row[pruned].max()) / np.abs(row[candidates]).max())
-    return after, min(margins, default=math.inf)

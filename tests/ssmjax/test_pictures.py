@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from ssmjax.analysis.pictures import TILE, kept_pixels, kept_tokens_picture
+from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.vim import VimConfig
 from ssmjax.pruning import PruneConfig
 
@@ -48,6 +49,14 @@ def test_positions_around_the_class_token():
 
 def test_class_token_alone_keeps_no_patch():
     assert not kept_pixels(np.array([8]), config()).any()
+
+
+def test_without_a_class_token_every_position_is_a_patch():
+    # 28 pixels: the last row and column of patches reach beyond the image.
+    sizes = {"depth": 4, "patch_size": 8, "img_size": 28, "prune": PruneConfig((2,), 0.5)}
+    pixels = kept_pixels(np.array([0, 8, 15]), PlainMambaConfig(**sizes))
+    assert {int(4 * y + x) for y, x in np.argwhere(pixels[2::8, 2::8])} == {0, 8, 15}
+    assert pixels.sum() == 64 + 64 + 16
 
 
 def test_overlapping_patches_stand_for_the_cells_in_their_middle():

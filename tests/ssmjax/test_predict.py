@@ -96,7 +96,16 @@ def test_many_photos_and_a_picture(capsys, monkeypatch, weights, photo, tmp_path
     assert sorted(os.listdir(tmp_path)) == ["kept.png", "other.jpg", "photo.png"]
 
 
-def test_upright_and_stretched_to_the_size(tmp_path):
+def test_the_middle_is_taken(tmp_path):
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[4:36, 24:56] = 255  # The middle 0.8 of the middle square.
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    inner, whole = (read_image(tmp_path / "wide.png", (8, 8), share) for share in (0.8, 1.0))
+    assert inner.min() > 200 and whole[0].max() < 128 and whole[:, 0].max() < 128
+    assert whole[2:6, 2:6].min() > 200
+
+
+def test_upright_and_of_the_size(tmp_path):
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[:, 20:] = 255  # The right half, which the camera says is the bottom.
     exif = Image.Exif()

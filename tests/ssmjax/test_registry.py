@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import ssmjax
+from ssmjax.layers.pos_embed import resize_pos_embed
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, load_weights, read_metadata, save_weights
 
@@ -136,8 +137,18 @@ def test_weights_that_are_not_finite(tmp_path, weights):
     save_weights(path, broken, metadata)
     untouched = jax.tree.map(np.array, nnx.state(model))
     with pytest.raises(ValueError, match="head.bias holds values that are not finite"):
-        load_weights(path, model)
+        load_weights(path, model, model.config)
     chex.assert_trees_all_equal(untouched, nnx.state(model))
+
+
+def test_weights_for_another_image_size(weights):
+    path, model = weights
+    wide = ssmjax.create_model(weights=path, img_size=(16, 24))
+    assert wide(np.zeros((1, 16, 24, 3), np.float32)).shape == (1, 3)
+    got, old = (np.asarray(m.pos_embed[...]) for m in (wide, model))
+    patches = resize_pos_embed(np.delete(old, 8, axis=1), (4, 4), (4, 6))
+    np.testing.assert_array_equal(np.delete(got, 12, axis=1), patches)
+    np.testing.assert_array_equal(got[:, 12], old[:, 8])
 
 
 def test_broken_weight_files(tmp_path, weights):

@@ -18,13 +18,17 @@ BATCH = {
 }
 
 
-def model(**options):
+def model(name="vim_tiny_patch16_224", **options):
     sizes = {"depth": 2, "embed_dim": 16, "d_state": 2, "patch_size": 4, "img_size": 8}
-    return ssmjax.create_model("vim_tiny_patch16_224", num_classes=3, **sizes, **options)
+    return ssmjax.create_model(name, num_classes=3, **sizes, **options)
+
+
+def params_of(model):
+    return nnx.state(model, nnx.Param)
 
 
 def test_decay_acts_on_matrices_and_kernels_only():
-    mask = nnx.to_flat_state(optim.decay_mask(nnx.state(model(), nnx.Param)))
+    mask = nnx.to_flat_state(optim.decay_mask(params_of(model())))
     decayed = {".".join(map(str, path)) for path, leaf in mask if jax.tree.leaves(leaf)[0]}
     branches = [f"blocks.mixer.{direction}" for direction in ("forward", "backward")]
     names = [f"{b}.{p}" for b in branches for p in ("conv.kernel", "x_proj.kernel", "dt_kernel")]
@@ -53,7 +57,7 @@ def test_step_is_adamw_on_the_smoothed_loss_and_averages():
     # AdamW's first step is the sign of the gradient, where the gradient is not tiny.
     moved = jax.tree.map(lambda p, g: p - 1e-2 * g / (jnp.abs(g) + 1e-8), params, grads)
     start = jax.tree.map(np.array, params)
-    state, metrics = make_train_step(graphdef, optimizer, config, jax.random.key(0))(
+    state, metrics = make_train_step(model(), optimizer, config, jax.random.key(0))(
         init_state(params, optimizer), BATCH
     )
     np.testing.assert_allclose(metrics["loss"], want_loss, rtol=1e-5)
@@ -70,10 +74,10 @@ def test_pruned_model_trains_and_keys_matter_only_where_they_act():
     prune = ssmjax.PruneConfig((1,), 0.5, importance="random")
     losses = {}
     for key in (0, 0, 1):
-        graphdef, params = nnx.split(model(prune=prune))
+        pruned = model(prune=prune)
         optimizer = optim.optimizer(config, optim.schedule(config, 10))
-        step = make_train_step(graphdef, optimizer, config, jax.random.key(key))
-        state = init_state(params, optimizer)
+        step = make_train_step(pruned, optimizer, config, jax.random.key(key))
+        state = init_state(params_of(pruned), optimizer)
         run = []
         for _ in range(3):
             state, metrics = step(state, BATCH)
@@ -86,10 +90,10 @@ def test_pruned_model_trains_and_keys_matter_only_where_they_act():
 def test_distillation_pulls_towards_the_teacher():
     config = OptimConfig(lr=1e-2, weight_decay=0.0, distill=1.0)
     teacher = model(seed=1)
-    graphdef, params = nnx.split(model(seed=2))
+    student = model(seed=2)
     optimizer = optim.optimizer(config, optax.constant_schedule(config.lr))
-    step = make_train_step(graphdef, optimizer, config, jax.random.key(0), teacher)
-    state = init_state(params, optimizer)
+    step = make_train_step(student, optimizer, config, jax.random.key(0), teacher)
+    state = init_state(params_of(student), optimizer)
     said = np.asarray(teacher(BATCH["image"]), np.float64)
     p, q = (
         np.exp(x / 2) / np.exp(x / 2).sum(-1, keepdims=True)
@@ -103,12 +107,13 @@ def test_distillation_pulls_towards_the_teacher():
     assert metrics["loss"] < 0.1 * divergence
 
 
-def test_learns_a_batch_by_heart():
+@pytest.mark.parametrize("name", ["vim_tiny_patch16_224", "plainmamba_l1"])
+def test_learns_a_batch_by_heart(name):
     config = OptimConfig(lr=1e-2, weight_decay=0.0)
-    graphdef, params = nnx.split(model(prune=ssmjax.PruneConfig((1,), 0.5)))
+    pupil = model(name, prune=ssmjax.PruneConfig((1,), 0.5))
     optimizer = optim.optimizer(config, optax.constant_schedule(config.lr))
-    step = make_train_step(graphdef, optimizer, config, jax.random.key(0))
-    state = init_state(params, optimizer)
+    step = make_train_step(pupil, optimizer, config, jax.random.key(0))
+    state = init_state(params_of(pupil), optimizer)
     for _ in range(60):
         state, metrics = step(state, BATCH)
     assert metrics["loss"] < 0.05

@@ -54,7 +54,9 @@ class Split:
         return len(self.class_names)
 
 
-def open_split(name: str, split: str, data_dir: str) -> Split:
+def open_split(
+    name: str, split: str, data_dir: str, classes: tuple[str, ...] | None = None
+) -> Split:
     """Open a split of a TFDS data set for reading.
 
     Args:
@@ -63,10 +65,12 @@ def open_split(name: str, split: str, data_dir: str) -> Split:
             there, such as "cifar10" or "imagenette/160px-v2:1.0.0".
         split: a split as TFDS writes it, such as "train", "test" or "train[:90%]".
         data_dir: the folder that holds TFDS data sets.
+        classes: the class names that the weights at hand know, in order; None asks for none.
 
     Raises:
         DataError: the data set is not there or cannot be prepared, is stored in a format
-            that has no random access, lacks this split, or is not images with class labels.
+            that has no random access, lacks this split, is not images with class labels, or
+            has other classes.
     """
     folder = Path(data_dir).expanduser()
     if name == cifar10.Cifar10Photos.name:
@@ -103,7 +107,17 @@ def open_split(name: str, split: str, data_dir: str) -> Split:
             f'The data set "{name}" has no split "{split}"; it has '
             f"{', '.join(builder.info.splits)}."
         ) from error
-    return Split(source, tuple(label.names))
+    names = tuple(label.names)
+    if classes is not None and classes != names:
+        raise DataError(
+            f'The data set "{name}" has the classes {_listed(names)}; the weights know '
+            f"{_listed(classes)}: give weights for this data set."
+        )
+    return Split(source, names)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def train_batches(

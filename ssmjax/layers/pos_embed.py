@@ -1,0 +1,56 @@
+"""Position embeddings for a grid of another size."""
+
+import numpy as np
+
+CUBIC = -0.75  # The `a` of PyTorch's bicubic kernel.
+
+
+def resize_pos_embed(
+    embedding: np.ndarray,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    *,
+    class_token: bool = False,
+) -> np.ndarray:
+    """Resize as the official code does: bicubic with a = -0.75, half-pixel centres, no antialias.
+
+    Args:
+      embedding: [1,L,D], the h*w patches in raster order and perhaps a class token.
+      old: (h, w), the grid it was made for.
+      new: (H, W), the grid wanted.
+      class_token: whether a class token stands after half of the patches. It is left as it is and
+        put after half of the new ones. (The official fine-tuning script takes the first token
+        for it.)
+
+    Returns:
+      [1,L',D] of the embedding's dtype, for H*W patches; computed in float64.
+    """
+    if old == new:
+        return embedding
+    (h, w), (H, W) = old, new
+    if class_token:
+        middle = h * w // 2
+        patches = resize_pos_embed(np.delete(embedding, middle, axis=1), old, new)
+        return np.insert(patches, H * W // 2, embedding[:, middle], axis=1)
+    grid = embedding.reshape(h, w, -1).astype(np.float64)
+    resized = np.einsum("Hh,Ww,hwd->HWd", _weights(h, H), _weights(w, W), grid, optimize=True)
+    return resized.reshape(1, H * W, -1).astype(embedding.dtype)
+
+
+def _weights(old: int, new: int) -> np.ndarray:
+    """[new,old] weights of a resize along one axis; beyond the edge the edge is repeated."""
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    first = np.floor(centres).astype(int)
+    weights = np.zeros((new, old))
+    for tap in range(-1, 3):
+        place = np.clip(first + tap, 0, old - 1)
+        np.add.at(weights, (np.arange(new), place), _cubic(np.abs(centres - first - tap)))
+    return weights
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """The cubic convolution kernel at distances up to 2 (Keys, 1981)."""
+    x, a = distance, CUBIC
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.where(x <= 1, near, far)

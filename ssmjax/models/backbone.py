@@ -1,0 +1,190 @@
+"""What all families share: the way of an image from patches to logits, with pruning on it."""
+
+import dataclasses
+import itertools
+from functools import partial
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from ssmjax.layers.drop_path import drop_path
+from ssmjax.models.config import BackboneConfig
+from ssmjax.pruning.config import PruneConfig
+from ssmjax.pruning.importance import token_scores
+from ssmjax.pruning.select import gather_tokens, select_tokens
+
+# Token arrays that travel from block to block, each [B,K,D], and are pruned together.
+Stream = tuple[jax.Array, ...]
+
+
+class Backbone(nnx.Module):
+    """A classifier made of equal blocks over tokens, pruned between blocks on request.
+
+    The parameters of all blocks are stacked along a leading axis, so that the blocks between two
+    pruning stages are one `lax.scan` and compile once. A family gives its config, `blocks`, whose
+    call is `(stream, layout, drop, alignment=..., implementation=...)` to `(stream, y, (hidden,
+    residual))`, its `head`, and the methods below.
+    """
+
+    config: BackboneConfig
+    blocks: nnx.Module
+    head: nnx.Linear
+
+    def embed(self, images: jax.Array) -> Stream:
+        """[B,height,width,channels] to the stream before the first block; K is L."""
+        raise NotImplementedError
+
+    def finish(self, stream: Stream, positions: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """The head's input [B,D], and the [B,K,D] sum that the final norm took."""
+        raise NotImplementedError
+
+    def layout(self, positions: jax.Array | None) -> Any:
+        """What mixers need to know of [B,K] positions (None: all are there), once per stage."""
+        raise NotImplementedError
+
+    def after_block(self, number: int, stream: Stream, layout: Any) -> Stream:
+        """What follows block `number` (1-based) alone, for those in `breaks`."""
+        raise NotImplementedError
+
+    @property
+    def breaks(self) -> tuple[int, ...]:
+        """1-based blocks after which `after_block` has something to do."""
+        return ()
+
+    def __call__(
+        self,
+        images: jax.typing.ArrayLike,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        return_positions: bool = False,
+        return_intermediates: bool = False,
+        implementation: str | None = None,
+    ) -> Any:
+        """Classify images; compiled at the first call with each shape.
+
+        Args:
+          images: [B,height,width,channels], normalised as the weights expect.
+          key: random key for drop path (with `train`) and `importance="random"`.
+          train: whether drop path acts.
+          return_positions: also return, per pruning stage, the [B,K] int32 original positions kept.
+          return_intermediates: also return {"hidden": per block [B,K,D], its mixer's output,
+            "residual": per block [B,K,D], the sum it normalised, and last the sum that the final
+            norm took, "features": [B,D], the head's input}.
+          implementation: of the scan; see `kernels.selective_scan`.
+
+        Returns:
+          [B,num_classes] logits in float32 (or wider), followed by what was asked for.
+
+        Raises:
+          ValueError: images of another shape than the model's, or a key is needed and missing.
+        """
+        images = jnp.asarray(images)
+        if images.ndim != 4 or images.shape[1:] != self.config.image_shape:
+            height, width, channels = self.config.image_shape
+            raise ValueError(
+                f"images has shape {images.shape}; this model takes [batch, {height}, {width}, "
+                f"{channels}]. Resize them, or create the model with img_size."
+            )
+        if train and self.config.drop_path_rate > 0 and key is None:
+            raise ValueError("drop path needs a key: model(images, train=True, key=...).")
+        graphdef, state = nnx.split(self)
+        logits, stages, intermediates = _forward(
+            graphdef, state, images, key, train, return_intermediates, implementation
+        )
+        results = (logits,) + (stages,) * return_positions + (intermediates,) * return_intermediates
+        return results if len(results) > 1 else logits
+
+    def with_prune(self, prune: PruneConfig | None) -> Self:
+        """The same parameters, pruned otherwise. Raises ValueError as the config does."""
+        model = nnx.merge(*nnx.split(self))
+        model.config = dataclasses.replace(self.config, prune=prune)
+        return model
+
+    def _run_blocks(self, stream, positions, first, last, key, trace, implementation):
+        """Blocks first to last (0-based, last excluded), scanned over their parameters.
+
+        Returns the stream, the last block's [B,K,E] input of the token scores, and with `trace`
+        a list of (hidden, residual) per run of blocks, stacked.
+        """
+        config, layout = self.config, self.layout(positions)
+        alignment = config.prune.alignment if config.prune else "none"
+        graphdef, stacked = nnx.split(self.blocks)
+        keep = 1 - np.linspace(0, config.drop_path_rate, config.depth, dtype=np.float32)
+        keys = None if key is None else jax.random.split(key, config.depth)
+
+        def run(carry, inputs):
+            params, keep, key = inputs
+            drop = (lambda x: x) if key is None else partial(drop_path, keep=keep, key=key)
+            stream, y, traced = nnx.merge(graphdef, params)(
+                carry[0], layout, drop, alignment=alignment, implementation=implementation
+            )
+            return (stream, y), traced if trace else ()
+
+        y = jnp.zeros((*stream[0].shape[:2], config.channels), config.dtype)
+        outputs = []
+        inside = (number for number in self.breaks if first < number <= last)
+        for start, stop in itertools.pairwise(sorted({first, last, *inside})):
+            inputs = jax.tree.map(lambda a: a[start:stop], (stacked, keep, keys))  # noqa: B023
+            (stream, y), output = lax.scan(run, (stream, y), inputs)
+            outputs.append(output)
+            if stop in self.breaks:
+                stream = self.after_block(stop, stream, layout)
+        return stream, y, outputs
+
+    def _prune(self, stream, y, positions, image_tokens, key):
+        """Keep so many image tokens of every image, and its class token if there is one."""
+        config, protected, count = self.config, None, image_tokens
+        if config.class_index is not None:
+            protected, count = positions == config.class_index, image_tokens + 1
+        scores = token_scores(config.prune, y, positions, config.length, key)  # pyright: ignore[reportArgumentType]
+        kept = select_tokens(scores, count, protected)
+        return jax.tree.map(lambda a: gather_tokens(a, kept), (stream, positions))
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def _forward(graphdef, state, images, key, train, trace, implementation):
+    """Logits, positions per stage, and intermediates (None without `trace`)."""
+    model: Backbone = nnx.merge(graphdef, state)
+    config, prune = model.config, model.config.prune
+    path_key, prune_key = (None, None) if key is None else jax.random.split(key)
+    if not train or config.drop_path_rate == 0:
+        path_key = None
+    stream = model.embed(images.astype(config.dtype))
+    everything = jnp.broadcast_to(
+        jnp.arange(config.length, dtype=jnp.int32), (images.shape[0], config.length)
+    )
+    positions, stages, traced, first = None, [], [], 0
+    counts = config.image_tokens
+    for stage, block in enumerate(prune.after_blocks if prune else ()):
+        if counts[stage + 1] < counts[stage]:
+            stream, y, outputs = model._run_blocks(
+                stream, positions, first, block, path_key, trace, implementation
+            )
+            traced += outputs
+            present = everything if positions is None else positions
+            stage_key = None if prune_key is None else jax.random.fold_in(prune_key, stage)
+            stream, positions = model._prune(stream, y, present, counts[stage + 1], stage_key)
+            first = block
+        stages.append(everything if positions is None else positions)
+    stream, _, outputs = model._run_blocks(
+        stream, positions, first, config.depth, path_key, trace, implementation
+    )
+    features, summed = model.finish(stream, positions)
+    logits = model.head(features.astype(config.dtype)).astype(summed.dtype)
+    if not trace:
+        return logits, stages, None
+    hidden, residual = ([a for part in (*traced, *outputs) for a in part[i]] for i in (0, 1))
+    return (
+        logits,
+        stages,
+        {
+            "hidden": tuple(hidden),
+            "residual": (*residual, summed),
+            "features": features,
+        },
+    )

@@ -1,0 +1,200 @@
+"""PlainMamba: Mamba blocks over a grid of tokens, read along four serpentine paths."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ssmjax.layers.conv import Cells, GridConv
+from ssmjax.layers.mixer import PathMixer, Paths
+from ssmjax.layers.norm import BatchNorm
+from ssmjax.layers.patch_embed import StemPatchEmbed
+from ssmjax.layers.scan_paths import scan_paths
+from ssmjax.models.backbone import Backbone
+from ssmjax.models.config import BackboneConfig
+from ssmjax.pruning.config import PruneConfig
+from ssmjax.pruning.positions import kept_at, nearest_kept
+
+BLOCK_EPSILON = 1e-5
+FINAL_EPSILON = 1e-6
+DWCONV_SIZE = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainMambaConfig(BackboneConfig):
+    """Everything that defines a PlainMamba.
+
+    Attributes:
+      stem_convs: 3x3 convolutions in the stem, after its 7x7 one.
+      conv_size: side of the mixers' depthwise convolution, odd.
+      dwconv_blocks: 0-based blocks that end in a depthwise 3x3 convolution.
+      paired_paths: whether delta, B and C follow their token along each path; the official layer,
+        and its weights, leave them in raster order.
+    """
+
+    stem_convs: int = 2
+    conv_size: int = 7
+    dwconv_blocks: tuple[int, ...] = ()
+    paired_paths: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dwconv_blocks", tuple(self.dwconv_blocks))
+        super().__post_init__()
+        for field in ("patch_size", "step"):
+            if getattr(self, field) % 2:
+                raise ValueError(
+                    f"{'stride' if field == 'step' else field} is {getattr(self, field)}; it must "
+                    "be even, since the stem halves the image."
+                )
+        if not isinstance(self.stem_convs, int) or self.stem_convs < 0:
+            raise ValueError(f"stem_convs is {self.stem_convs!r}; it must be 0 or more.")
+        if not isinstance(self.conv_size, int) or self.conv_size < 1 or self.conv_size % 2 == 0:
+            raise ValueError(f"conv_size is {self.conv_size!r}; it must be odd, as 7.")
+        blocks = self.dwconv_blocks
+        if list(blocks) != sorted(set(blocks) & set(range(self.depth))):
+            raise ValueError(
+                f"dwconv_blocks is {blocks}; give increasing 0-based blocks below {self.depth}."
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W) tokens: the last row and column may reach beyond the image."""
+        halves = (-(-side // 2) for side in self.image_shape[:2])
+        H, W = (-(-half // (self.step // 2)) for half in halves)
+        return H, W
+
+
+PRESETS: Mapping[str, PlainMambaConfig] = {
+    "plainmamba_l1": PlainMambaConfig(embed_dim=192, stem_convs=1, dwconv_blocks=(0,)),
+    "plainmamba_l2": PlainMambaConfig(embed_dim=384),
+    "plainmamba_l3": PlainMambaConfig(embed_dim=448, depth=36),
+}
+
+# The schedules of the paper's table 1, with the keep ratios that reproduce its FLOPs.
+PAPER: Mapping[str, PruneConfig] = {
+    "plainmamba_l1": PruneConfig(after_blocks=(5, 10), keep_ratio=0.8),
+    "plainmamba_l2": PruneConfig(after_blocks=(5, 10, 15), keep_ratio=0.82),
+    "plainmamba_l3": PruneConfig(after_blocks=(5, 11, 17, 23), keep_ratio=0.75),
+}
+
+
+class Block(nnx.Module):
+    """Normalise, mix, add. The stream is float32."""
+
+    def __init__(self, config: PlainMambaConfig, *, rngs: nnx.Rngs):
+        self.dtype = jnp.dtype(config.dtype)
+        self.norm = nnx.LayerNorm(
+            config.embed_dim, epsilon=BLOCK_EPSILON, use_fast_variance=False, rngs=rngs
+        )
+        self.mixer = PathMixer(
+            config.embed_dim,
+            config.expand,
+            config.d_state,
+            config.rank,
+            config.conv_size,
+            config.depth,
+            paired=config.paired_paths,
+            dtype=self.dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, stream, layout, drop, *, alignment, implementation):
+        """See `Backbone`; the stream is one array."""
+        (x,) = stream
+        normed = self.norm(x).astype(self.dtype)
+        hidden, y = self.mixer(normed, layout, alignment=alignment, implementation=implementation)
+        return (x + drop(hidden).astype(x.dtype),), y, (hidden, x)
+
+
+class DepthwiseBlock(nnx.Module):
+    """Depthwise 3x3 convolution, batch normalisation, GELU: replaces its input, adds nothing."""
+
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        self.conv = GridConv(features, DWCONV_SIZE, use_bias=False, rngs=rngs)
+        self.norm = BatchNorm(features)
+
+    def __call__(self, x: jax.Array, cells: Cells) -> jax.Array:
+        return jax.nn.gelu(self.norm(self.conv(x, cells)), approximate=False)
+
+
+class PlainMamba(Backbone):
+    """PlainMamba (arXiv 2403.17695) with token pruning (arXiv 2409.18962)."""
+
+    config: PlainMambaConfig
+
+    def __init__(self, config: PlainMambaConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        dtype = jnp.dtype(config.dtype)
+        normal = nnx.initializers.truncated_normal(0.02)
+        self.patch_embed = StemPatchEmbed(
+            config.in_channels,
+            config.embed_dim,
+            config.patch_size,
+            config.step,
+            config.stem_convs,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.pos_embed = nnx.Param(normal(rngs.params(), (1, config.length, config.embed_dim)))
+        self.blocks = nnx.vmap(partial(_make_block, config))(rngs.split(config.depth))
+        self.dwconvs = nnx.List(
+            [DepthwiseBlock(config.embed_dim, rngs=rngs) for _ in config.dwconv_blocks]
+        )
+        self.norm = nnx.LayerNorm(
+            config.embed_dim, epsilon=FINAL_EPSILON, use_fast_variance=False, rngs=rngs
+        )
+        self.head = nnx.Linear(
+            config.embed_dim, config.num_classes, dtype=dtype, kernel_init=normal, rngs=rngs
+        )
+
+    def embed(self, images: jax.Array) -> tuple[jax.Array]:
+        """Patches plus position embeddings."""
+        patches = self.patch_embed(images)
+        wide = patches.astype(jnp.promote_types(patches.dtype, jnp.float32))
+        return (wide + self.pos_embed[...],)
+
+    def layout(self, positions: jax.Array | None) -> Paths:
+        grid = self.config.grid
+        order, direction = (jnp.asarray(a) for a in scan_paths(*grid))
+        back = jnp.argsort(order, axis=1).astype(jnp.int32)  # Per path, the step of each cell.
+        if positions is None:
+            paths = (a[:, None] for a in (order, back, direction))
+            return Paths(*paths, steps=None, cells=Cells(grid))
+        step_of = back[:, positions]
+        kept_order = jnp.argsort(step_of, axis=2).astype(jnp.int32)
+        steps = jnp.take_along_axis(step_of, kept_order, axis=2)
+        return Paths(
+            order=kept_order,
+            back=jnp.argsort(kept_order, axis=2).astype(jnp.int32),
+            direction=jax.vmap(lambda codes, steps: codes[steps])(direction, steps),
+            steps=steps,
+            cells=self._cells(positions),
+        )
+
+    def _cells(self, positions: jax.Array) -> Cells:
+        """What convolutions see, under `PruneConfig.conv`."""
+        grid = self.config.grid
+        if self.config.prune is not None and self.config.prune.conv == "aligned":
+            return Cells(grid, positions, *kept_at(positions, grid[0] * grid[1]))
+        return Cells(grid, positions, nearest_kept(positions, grid))
+
+    @property
+    def breaks(self) -> tuple[int, ...]:
+        return tuple(block + 1 for block in self.config.dwconv_blocks)
+
+    def after_block(self, number: int, stream, layout: Paths):
+        dwconv = self.dwconvs[self.breaks.index(number)]
+        x = stream[0].astype(self.config.dtype)
+        return (dwconv(x, layout.cells).astype(stream[0].dtype),)
+
+    def finish(self, stream, positions):
+        """The mean over the tokens left."""
+        (x,) = stream
+        return self.norm(x).mean(axis=1), x
+
+
+def _make_block(config: PlainMambaConfig, rngs: nnx.Rngs) -> Block:
+    return Block(config, rngs=rngs)

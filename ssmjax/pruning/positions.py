@@ -1,0 +1,48 @@
+"""Where kept tokens stand on the grid, and which of them a hole of the grid shows."""
+
+import jax
+import jax.numpy as jnp
+
+
+def kept_at(positions: jax.Array, cells: int) -> tuple[jax.Array, jax.Array]:
+    """Which kept token stands at each cell.
+
+    Args:
+      positions: [B,K] raster positions of the kept tokens.
+      cells: H * W.
+
+    Returns:
+      [B,H*W] int32 indices into K, 0 where none stands, and [B,H*W] bool, whether one does.
+    """
+    rows = jnp.arange(positions.shape[0])[:, None]
+    empty = jnp.zeros((positions.shape[0], cells), jnp.int32)
+    index = empty.at[rows, positions].set(jnp.arange(positions.shape[1], dtype=jnp.int32))
+    return index, empty.astype(bool).at[rows, positions].set(True)
+
+
+def nearest_kept(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """The nearest kept token of each cell: smallest |dy| + |dx|, ties to the lower position.
+
+    Distance and position make one integer key, and the distance is a sum over the two axes, so the
+    smallest key is found along columns first and along rows of the result after.
+
+    Args:
+      positions: [B,K] raster positions of the kept tokens.
+      grid: (H, W).
+
+    Returns:
+      [B,H*W] int32 indices into K.
+    """
+    H, W = grid
+    cells = H * W
+    index, kept = kept_at(positions, cells)
+    far = (H + W) * cells
+    key = jnp.where(kept, jnp.arange(cells, dtype=jnp.int32), far).reshape(-1, H, W)
+
+    def distances(side):
+        place = jnp.arange(side, dtype=jnp.int32)
+        return jnp.abs(place[:, None] - place) * cells
+
+    key = jnp.min(key[:, None, :, :] + distances(H)[:, :, None], axis=2)
+    key = jnp.min(key[:, :, None, :] + distances(W), axis=3)
+    return jnp.take_along_axis(index, key.reshape(-1, cells) % cells, axis=1)

@@ -1,0 +1,73 @@
+"""Small models with official checkpoints, and the convert command, for tests of conversion."""
+
+from collections import OrderedDict
+
+import pytest
+from flax import nnx
+
+import ssmjax
+from ssmjax import command_line, registry
+from ssmjax.convert.__main__ import main
+from ssmjax.convert.load import official_shapes
+from ssmjax.models.plain_mamba import PlainMamba, PlainMambaConfig
+from ssmjax.models.vim import Vim, VimConfig
+from tests.golden import recipe
+
+SIZES = {"depth": 2, "embed_dim": 16, "d_state": 2, "patch_size": 4, "img_size": 16}
+PLAIN = PlainMambaConfig(**SIZES, conv_size=3, stem_convs=1, dwconv_blocks=(1,))
+
+
+@pytest.fixture(scope="module")
+def small_models():
+    """The only models there are: `vim_wide` and `vim_fine` differ from `vim` as said."""
+    presets = {
+        "vim": (Vim, VimConfig(**SIZES)),
+        "vim_wide": (Vim, VimConfig(**SIZES | {"embed_dim": 32})),
+        "vim_fine": (Vim, VimConfig(**SIZES, stride=2)),
+        "plain": (PlainMamba, PLAIN),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_PRESETS", presets)
+        yield presets
+
+
+@pytest.fixture(scope="module")
+def states(small_models):
+    """{model: official state_dict of tensors, for 3 classes}, by the recipe."""
+    torch = pytest.importorskip("torch")
+    result = {}
+    for name in small_models:
+        outline = nnx.eval_shape(lambda name=name: ssmjax.create_model(name, num_classes=3))
+        arrays = recipe.state_dict(1, list(official_shapes(outline).items()))
+        result[name] = OrderedDict((key, torch.from_numpy(a)) for key, a in arrays.items())
+    result["plain"]["backbone.layers.1.dw.1.num_batches_tracked"] = torch.tensor(375_300)
+    return result
+
+
+@pytest.fixture
+def convert(capsys):
+    """Run the command: (exit status, stdout, stderr) of the arguments."""
+
+    def run(*arguments):
+        status = 0
+        try:
+            command_line.run(lambda: main([str(argument) for argument in arguments]))
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(convert):
+    """Run the command, which must fail: what it says on its one line."""
+
+    def run(*arguments):
+        status, out, err = convert(*arguments)
+        assert (status, out) == (2, "")
+        assert err.startswith("error: ") and err.count("\n") == 1
+        return err
+
+    return run

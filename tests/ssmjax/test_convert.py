@@ -1,0 +1,157 @@
+"""Official state_dicts into models and back: every name, bit for bit, or one list of problems."""
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import nnx
+
+import ssmjax
+from ssmjax.convert.load import official_shapes, to_torch_state_dict
+from ssmjax.layers.pos_embed import resize_pos_embed
+from ssmjax.weights import flat_params
+from tests.golden import recipe
+from tests.oracles import golden
+
+SIZES = {"depth": 3, "embed_dim": 16, "d_state": 2, "patch_size": 4, "img_size": 16}
+VIM = ("vim_tiny_patch16_224", SIZES | {"num_classes": 3})
+PLAIN = ("plainmamba_l1", VIM[1] | {"conv_size": 5, "stem_convs": 2, "dwconv_blocks": (0, 2)})
+COUNT = "backbone.patch_embed.stem.1.num_batches_tracked"
+
+
+def blank(name, **overrides):
+    """A model of zeros, without the seconds that drawing it takes."""
+    outline = nnx.eval_shape(lambda: ssmjax.create_model(name, **overrides))
+    graphdef, shapes = nnx.split(outline)
+    return nnx.merge(graphdef, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes))
+
+
+def random_state(model, seed=0):
+    """Weights by the recipe, and batch counts that differ."""
+    state = recipe.state_dict(seed, list(official_shapes(model).items()))
+    for number, name in enumerate(state):
+        if name.endswith("num_batches_tracked"):
+            state[name] = np.array(2**31 - 1 - number)
+    return state
+
+
+def assert_same(got, want):
+    assert list(got) == list(want)
+    for name in want:
+        assert (got[name].dtype, got[name].shape) == (want[name].dtype, want[name].shape), name
+        assert got[name].tobytes() == want[name].tobytes(), name
+
+
+@pytest.fixture(params=[VIM, PLAIN], ids=["vim", "plain_mamba"])
+def model(request):
+    name, sizes = request.param
+    return blank(name, **sizes)
+
+
+@pytest.mark.parametrize("name", golden.manifest_names())
+def test_published_names(name):
+    """Every entry of every published checkpoint, in its order, and nothing else."""
+    manifest = golden.manifest(name)
+    model = blank(name)
+    state = {name: np.ones(shape, dtype) for name, shape, dtype in manifest["entries"]}
+    ssmjax.load_torch_state_dict(model, state)
+    for leaf in flat_params(model).values():
+        assert (np.asarray(leaf[...]) == 1).all()
+    assert_same(to_torch_state_dict(model), state)
+    assert (
+        sum(a.size for a in jax.tree.leaves(nnx.state(model, nnx.Param)))
+        == (manifest["num_parameters"])
+    )
+
+
+def test_round_trip(model):
+    state = random_state(model)
+    ssmjax.load_torch_state_dict(model, state)
+    assert_same(to_torch_state_dict(model), state)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_other_widths_become_float32(model, dtype):
+    state = random_state(model)
+    narrow = {n: a if a.dtype == np.int64 else a.astype(dtype) for n, a in state.items()}
+    ssmjax.load_torch_state_dict(model, narrow)
+    want = {n: a if a.dtype == np.int64 else a.astype(np.float32) for n, a in narrow.items()}
+    assert_same(to_torch_state_dict(model), want)
+
+
+def test_one_error_lists_all_problems():
+    model = blank(PLAIN[0], **PLAIN[1])
+    state = random_state(model)
+    del state["backbone.ln1.weight"], state["backbone.layers.2.dw.0.weight"]
+    state["backbone.stray"] = np.zeros(3)
+    state["head.fc.weight"] = state["head.fc.weight"].T
+    # As large as the right one, and of another number of channels.
+    state["backbone.layers.1.mamba.conv2d.weight"] = np.zeros((8, 4, 5, 5), np.float32)
+    state["backbone.layers.0.mamba.D"][3] = np.nan
+    state["backbone.layers.1.mamba.D"] = np.full(32, 1e300)
+    state["head.fc.bias"] = np.zeros(3, np.int64)
+    state[COUNT] = np.array(2**31)
+    state[COUNT.replace("stem", "convs")] = np.array(1.0)
+    before = to_torch_state_dict(model)
+    with pytest.raises(ValueError, match="^10 problems with the state_dict: ") as error:
+        ssmjax.load_torch_state_dict(model, state)
+    for problem in (
+        "missing backbone.ln1.weight",
+        "missing backbone.layers.2.dw.0.weight",
+        "unused backbone.stray",
+        "head.fc.weight has shape (16, 3), not (3, 16)",
+        "backbone.layers.1.mamba.conv2d.weight has shape (8, 4, 5, 5), not (32, 1, 5, 5)",
+        "backbone.layers.0.mamba.D holds values that are not finite",
+        "backbone.layers.1.mamba.D holds values that are not finite",
+        "head.fc.bias holds int64, not floating-point numbers",
+        f"{COUNT} holds 2147483648, more than int32 can",
+        f"{COUNT.replace('stem', 'convs')} holds float64, not whole numbers",
+    ):
+        assert problem in str(error.value)
+    assert_same(to_torch_state_dict(model), before)
+
+
+def test_a_leaf_outside_the_table():
+    model = blank(VIM[0], **VIM[1])
+    model.extra = nnx.Param(jnp.zeros(2))
+    with pytest.raises(ValueError, match="1 problem with the state_dict: unfilled extra"):
+        ssmjax.load_torch_state_dict(model, random_state(blank(VIM[0], **VIM[1])))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (12, 12), (24, 16), (20, 36)])
+@pytest.mark.parametrize("old", [16, 12])
+def test_position_embeddings_are_resized(old, size):
+    """The class token, at index M // 2 of M patches before and after, is no patch."""
+    grid, count = (old // 4, old // 4), (old // 4) ** 2
+    H, W = size[0] // 4, size[1] // 4
+    for name, sizes in (VIM, PLAIN):
+        state = random_state(blank(name, **sizes | {"img_size": old}))
+        model = blank(name, **sizes | {"img_size": size})
+        ssmjax.load_torch_state_dict(model, state)
+        got = np.asarray(model.pos_embed[...])
+        patches = state.get("backbone.pos_embed", state.get("pos_embed"))
+        if name == VIM[0]:
+            np.testing.assert_array_equal(got[:, H * W // 2], patches[:, count // 2])
+            got = np.delete(got, H * W // 2, axis=1)
+            patches = np.delete(patches, count // 2, axis=1)
+        np.testing.assert_array_equal(got, resize_pos_embed(patches, grid, (H, W)))
+
+
+def test_position_embeddings_of_as_many_patches_stay():
+    """An oblong model's own state_dict, though its 16 patches could be 4 x 4."""
+    for name, sizes in (VIM, PLAIN):
+        model = blank(name, **sizes | {"img_size": (8, 32)})
+        state = random_state(model)
+        ssmjax.load_torch_state_dict(model, state)
+        assert_same(to_torch_state_dict(model), state)
+
+
+@pytest.mark.parametrize("shape", [(1, 15, 16), (1, 16, 8), (2, 9, 16), (9, 16), (1, 0, 16), ()])
+def test_position_embeddings_of_no_square(model, shape):
+    state = random_state(model)
+    name = next(name for name in state if name.endswith("pos_embed"))
+    state[name] = np.zeros(shape, np.float32)
+    with pytest.raises(ValueError, match="1 problem with") as error:
+        ssmjax.load_torch_state_dict(model, state)
+    assert f"{name} has shape {shape}, not {official_shapes(model)[name]}" in str(error.value)

@@ -1,0 +1,169 @@
+"""The convert command: checkpoints as they are published, and the way back."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import ssmjax
+from ssmjax.convert.load import load_torch_state_dict, to_torch_state_dict
+from ssmjax.weights import read_metadata
+from tests.golden import recipe
+
+torch = pytest.importorskip("torch")
+
+
+def assert_same(got, want):
+    assert list(got) == list(want)
+    for name in want:
+        assert got[name].dtype == want[name].dtype and torch.equal(got[name], want[name]), name
+
+
+def is_parameter(name):
+    return not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def converted(convert, name, content, folder, *options, suffix=".pth", save=torch.save):
+    """Official tensors of the model that the command makes of a file with that content."""
+    path, out = folder / f"official{suffix}", folder / "ours.safetensors"
+    save(content, path)
+    status, _, err = convert(path, "--model", name, "--out", out, *options)
+    assert (status, err) == (0, "")
+    return {
+        key: torch.from_numpy(a)
+        for key, a in to_torch_state_dict(ssmjax.create_model(weights=out)).items()
+    }
+
+
+@pytest.mark.parametrize("name", ["vim", "plain"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_there_and_back(convert, states, tmp_path, name, suffix):
+    official, ours = tmp_path / f"official{suffix}", tmp_path / "new" / "ours.safetensors"
+    back = tmp_path / "newer" / f"back{suffix}"
+    wrapped = {"model": states[name]} if name == "vim" else {"meta": {}, "state_dict": states[name]}
+    if suffix == ".safetensors":
+        arrays = {key: tensor.numpy() for key, tensor in states[name].items()}
+        safetensors.numpy.save_file(arrays, official)
+    else:
+        torch.save(wrapped, official)
+    status, out, err = convert(official, "--model", name, "--out", ours)
+    assert (status, err) == (0, "")
+    parameters = sum(t.numel() for key, t in states[name].items() if is_parameter(key))
+    size = f"{ours.stat().st_size / 1e6:.1f} MB"
+    assert out == f"{ours}: {name}, {parameters:,} parameters, 3 classes, 16 x 16 pixels, {size}\n"
+    status, out, err = convert(ours, "--to-torch", "--out", back)
+    assert (status, err) == (0, "") and str(back) in out
+    if suffix == ".safetensors":
+        got = safetensors.numpy.load_file(back)
+        assert_same({key: torch.from_numpy(got[key]) for key in states[name]}, states[name])
+        assert len(got) == len(states[name])
+    else:
+        got = torch.load(back, weights_only=True)
+        assert list(got) == list(wrapped) and got.get("meta", {}) == {}
+        assert_same(got["model" if name == "vim" else "state_dict"], states[name])
+    assert os.listdir(ours.parent) == [ours.name] and os.listdir(back.parent) == [back.name]
+
+
+def test_the_file_needs_nothing_else(convert, states, tmp_path):
+    converted(convert, "plain", states["plain"], tmp_path)
+    metadata = read_metadata(tmp_path / "ours.safetensors")
+    assert metadata.model == "plain" and metadata.config == {"num_classes": 3}
+    assert metadata.mean == (0.485, 0.456, 0.406) and metadata.std == (0.229, 0.224, 0.225)
+    model = ssmjax.create_model(weights=tmp_path / "ours.safetensors")
+    expected = ssmjax.create_model("plain", num_classes=3)
+    load_torch_state_dict(expected, {key: a.numpy() for key, a in states["plain"].items()})
+    images = recipe.images(1, (2, 16, 16, 3))
+    np.testing.assert_array_equal(model(images), expected(images))
+
+
+def vim_file(state):
+    """All that the official training script of Vim keeps."""
+    return {
+        "model": state,
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-3}]},
+        "lr_scheduler": {"base_values": [1e-3]},
+        "epoch": 299,
+        "model_ema": OrderedDict((key, tensor + 1) for key, tensor in state.items()),
+        "scaler": {"scale": 65536.0},
+        "args": argparse.Namespace(lr=1e-3, model="vim", best=np.float64(76.1), device="cuda"),
+    }
+
+
+def plain_file(state):
+    """All that mmcv keeps, with the buffers of its averaging hook."""
+    notes = {"epoch": 300, "config": "text", "CLASSES": ("ant", "bee"), "time": np.float32(1.5)}
+    buffers = {f"ema_{key.replace('.', '_')}": tensor + 1 for key, tensor in state.items()}
+    return {"meta": notes, "state_dict": OrderedDict({**state, **buffers}), "optimizer": {}}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_published_files(convert, states, tmp_path, zipped):
+    def save(content, path):
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+
+    for name, content in (("vim", vim_file), ("plain", plain_file)):
+        got = converted(convert, name, content(states[name]), tmp_path, save=save)
+        assert_same(got, states[name])
+
+
+def test_averaged_weights(convert, states, tmp_path):
+    got = converted(convert, "vim", vim_file(states["vim"]), tmp_path, "--ema")
+    assert_same(got, {key: tensor + 1 for key, tensor in states["vim"].items()})
+
+
+def test_other_shapes_of_files(convert, states, tmp_path):
+    state = states["plain"]
+    parallel = {f"module.{key}": tensor for key, tensor in state.items()}
+    assert_same(converted(convert, "plain", {"state_dict": parallel}, tmp_path), state)
+    trained = {k: torch.nn.Parameter(t) if t.is_floating_point() else t for k, t in state.items()}
+    assert_same(converted(convert, "plain", trained, tmp_path), state)
+    half = {k: t.bfloat16() if t.is_floating_point() else t for k, t in state.items()}
+    rounded = {k: t.float() if t.is_floating_point() else t for k, t in half.items()}
+    assert_same(converted(convert, "plain", half, tmp_path), rounded)
+
+
+@pytest.mark.parametrize("size", [["12"], ["12", "20"], ["8", "32"]])
+def test_resized(convert, states, tmp_path, size):
+    """Also 8 x 32, whose 16 patches are as many as those of the official 16 x 16."""
+    got = converted(convert, "plain", states["plain"], tmp_path, "--img-size", *size)
+    height, width = int(size[0]), int(size[-1])
+    H, W = height // 4, width // 4
+    model = ssmjax.create_model(weights=tmp_path / "ours.safetensors")
+    assert model.config.image_shape == (height, width, 3)
+    grid = states["plain"]["backbone.pos_embed"].reshape(1, 4, 4, 16).permute(0, 3, 1, 2)
+    want = torch.nn.functional.interpolate(grid, (H, W), mode="bicubic", align_corners=False)
+    want = want.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(got["backbone.pos_embed"], want, rtol=0, atol=2e-6)
+
+
+def test_without_torch(convert, refused, monkeypatch, states, tmp_path):
+    """Only .pth needs it: safetensors go there and back without."""
+    pickled, safe = tmp_path / "official.pth", tmp_path / "official.safetensors"
+    ours, back = tmp_path / "ours.safetensors", tmp_path / "back"
+    torch.save(states["vim"], pickled)
+    safetensors.numpy.save_file({key: t.numpy() for key, t in states["vim"].items()}, safe)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    error = refused(pickled, "--model", "vim", "--out", ours)
+    assert "pip install 'ssmjax[convert]'" in error and not ours.exists()
+    assert convert(safe, "--model", "vim", "--out", ours)[::2] == (0, "")
+    error = refused(ours, "--to-torch", "--out", back.with_suffix(".pth"))
+    assert "pip install 'ssmjax[convert]'" in error
+    out = back.with_suffix(".safetensors")
+    assert convert(ours, "--to-torch", "--out", out)[::2] == (0, "")
+    assert sorted(p.name for p in tmp_path.glob("back*")) == ["back.safetensors"]
+
+
+def test_as_a_module_and_the_library_without_torch():
+    """`python -m ssmjax.convert` runs; importing ssmjax and failing early never load torch."""
+    code = "import sys, ssmjax; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    command = [sys.executable, "-m", "ssmjax.convert", "none.pth", "--out", "x.safetensors"]
+    command += ["--model", "vim_tiny_patch16_224"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: There is no checkpoint file none.pth; check the path.\n"

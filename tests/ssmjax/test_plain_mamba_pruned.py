@@ -1,0 +1,238 @@
+"""Pruned PlainMamba, on the kept tokens only, against a masked float64 run over all positions."""
+
+import functools
+from contextlib import nullcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ssmjax
+from tests.golden import recipe
+from tests.oracles import golden
+from tests.oracles.compare import assert_close
+from tests.oracles.plain_mamba_oracle import plain_mamba
+from tests.oracles.vim_oracle import Prune, count_to_keep
+from tests.ssmjax.blank import blank_model
+
+# 5 x 6 tokens. The residual convs stand before any pruning (in the block of the first stage) and
+# after it (in a block that works on a grid with holes).
+SIZES = {"embed_dim": 16, "d_state": 4, "depth": 3, "patch_size": 8, "conv_size": 3}
+DWCONV, GRID, TOKENS = (0, 2), (5, 6), 30
+PAPER = Prune((1, 2), 0.7)
+
+# Every alignment with every conv, and every importance.
+CASES = [
+    PAPER,
+    Prune((1, 2), 0.7, "sum", "previous", "aligned"),
+    Prune((1, 2), 0.7, "l1", "zero_token", "compact"),
+    Prune((1, 2), 0.7, "l2", "zero_token", "aligned"),
+    Prune((1, 2), 0.7, "uniform", "none", "compact"),
+    Prune((1, 2), 0.7, "clip", "none", "aligned"),
+    Prune((1, 2, 3), 0.8, "l1", "previous", "aligned"),
+    Prune((2,), 0.1, "clip", "previous", "compact"),
+    Prune((3,), 0.5),
+]
+IN_FLOAT32 = [CASES[0], CASES[3]]
+PAIRED = [PAPER, CASES[3]]
+
+
+def case_id(prune):
+    blocks = "-".join(map(str, prune.after_blocks))
+    return f"{blocks}_{prune.keep_ratio}_{prune.importance}_{prune.alignment}_{prune.conv}"
+
+
+def weights(seed, grid=GRID, **options):
+    options = {**SIZES, "dwconv_blocks": DWCONV, **options}
+    return golden.plain_mamba_state(seed, **options, tokens=grid[0] * grid[1], classes=6)
+
+
+def images(seed, batch=3, grid=GRID):
+    return recipe.images(seed, (batch, 8 * grid[0], 8 * grid[1], 3))
+
+
+def build(state, prune, dtype="float32", grid=GRID, **options):
+    if isinstance(prune, Prune):
+        prune = ssmjax.PruneConfig(
+            after_blocks=prune.after_blocks,
+            keep_ratio=prune.keep_ratio,
+            importance=prune.importance,
+            alignment=prune.alignment,
+            conv=prune.conv,
+        )
+    options = {**SIZES, "dwconv_blocks": DWCONV, **options}
+    model = blank_model(
+        "plainmamba_l1",
+        **options,
+        img_size=(8 * grid[0], 8 * grid[1]),
+        num_classes=6,
+        dtype=jnp.dtype(dtype),
+        prune=prune,
+    )
+    ssmjax.load_torch_state_dict(model, state)
+    return model
+
+
+def compiled(function):
+    """The time goes into compiling: less of it, which changes the rounding only."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def jitted(model, **options):
+    """images -> (logits, positions of each stage, ...)."""
+    return compiled(functools.partial(model, return_positions=True, **options))
+
+
+def check(model, x, want, dtype):
+    """Layer by layer on the kept tokens, so that a failure names the first that differs."""
+    assert min(want.margins) > 1e-5, "choose another seed: rounding could change the selection"
+    logits, stages, feats = jitted(model, return_intermediates=True)(x)
+    tolerance = {"float32": 1e-5, "float64": 1e-10}[dtype]
+    stage_after = dict(zip(model.config.prune.after_blocks, want.positions, strict=True))
+    kept = np.tile(np.arange(want.embedded.shape[1]), (len(x), 1))
+
+    def compare(name, got, all_positions):
+        want_kept = np.take_along_axis(all_positions, kept[:, :, None], 1)
+        assert_close(got, want_kept, tolerance, name)
+
+    compare("embedding", feats["residual"][0], want.embedded)
+    for i, output in enumerate(want.residual):
+        compare(f"mixer of block {i}", feats["hidden"][i], want.hidden[i])
+        kept = stage_after.get(i + 1, kept)
+        compare(f"block {i}, kept after it", feats["residual"][i + 1], output)
+    for got, chosen in zip(stages, want.positions, strict=True):
+        assert got.dtype == jnp.int32
+        np.testing.assert_array_equal(got, chosen)
+    assert logits.dtype == dtype
+    assert_close(feats["features"], want.features, tolerance, "features")
+    assert_close(logits, want.logits, tolerance, "logits")
+
+
+@pytest.mark.parametrize(
+    ("prune", "dtype"),
+    [(prune, "float64") for prune in CASES] + [(prune, "float32") for prune in IN_FLOAT32],
+    ids=lambda v: v if isinstance(v, str) else case_id(v),
+)
+def test_against_masked_run(prune, dtype):
+    state, x = weights(13), images(13)
+    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+        check(build(state, prune, dtype), x, plain_mamba(state, x, prune), dtype)
+
+
+@pytest.mark.parametrize("prune", PAIRED, ids=case_id)
+def test_each_token_with_its_own_parameters(prune):
+    state, x = weights(13), images(13)
+    want = plain_mamba(state, x, prune, paired=True)
+    with jax.enable_x64(True):
+        check(build(state, prune, "float64", paired_paths=True), x, want, "float64")
+    official = plain_mamba(state, x, prune)
+    assert np.abs(official.hidden[0] - want.hidden[0]).max() > 1e-2  # before any pruning
+
+
+@pytest.mark.parametrize(
+    ("grid", "conv"),
+    [((2, 9), "compact"), ((9, 2), "aligned"), ((1, 12), "compact"), ((12, 1), "aligned")],
+    ids=str,
+)
+def test_other_grids(grid, conv):
+    """Paths that turn at every step, convs larger than the grid, two blocks alike after pruning."""
+    prune = Prune((1,), 0.6, "clip", "previous", conv)
+    options = {"depth": 4, "dwconv_blocks": (1,), "conv_size": 5, "stem_convs": 2}
+    state, x = weights(21, grid, **options), images(21, 2, grid)
+    with jax.enable_x64(True):
+        model = build(state, prune, "float64", grid, **options)
+        check(model, x, plain_mamba(state, x, prune), "float64")
+
+
+@pytest.mark.parametrize(("ratio", "counts"), [(0.7, [21, 15]), (0.55, [17, 10]), (0.001, [1, 1])])
+def test_counts(ratio, counts):
+    """ceil(ratio * tokens), no class token."""
+    model = build(weights(12), Prune((1, 2), ratio))
+    _, stages = jax.eval_shape(jitted(model), images(12))
+    assert [stage.shape for stage in stages] == [(3, count) for count in counts]
+    assert counts == [count_to_keep(ratio, TOKENS), count_to_keep(ratio, counts[0])]
+
+
+@pytest.mark.parametrize(
+    ("alignment", "conv", "paired_paths"),
+    [("previous", "compact", False), ("zero_token", "aligned", True)],
+)
+def test_keep_all_is_dense_bit_for_bit(alignment, conv, paired_paths):
+    state, x = weights(13), images(13)
+    dense, none = jitted(build(state, None, paired_paths=paired_paths))(x)
+    prune = Prune((1, 2), 1.0, "clip", alignment, conv)
+    logits, stages = jitted(build(state, prune, paired_paths=paired_paths))(x)
+    np.testing.assert_array_equal(logits, dense)
+    assert len(none) == 0
+    for stage in stages:
+        np.testing.assert_array_equal(stage, np.tile(np.arange(TOKENS), (3, 1)))
+
+
+def test_batch_image_alone_and_vmap_agree():
+    model, x = build(weights(14), PAPER), images(14)
+    forward = jitted(model)
+    logits, stages = forward(x)
+    assert len({tuple(row) for row in np.asarray(stages[0])}) == 3  # each image has its own
+    for i in range(3):
+        alone, alone_stages = forward(x[i : i + 1])
+        assert_close(alone[0], logits[i], 2e-6)
+        for one, all_ in zip(alone_stages, stages, strict=True):
+            np.testing.assert_array_equal(one[0], all_[i])
+    mapped = compiled(jax.vmap(lambda image: model(image[None])[0]))(x)
+    assert_close(mapped, logits, 2e-6)
+
+
+@pytest.mark.parametrize(
+    ("prune", "paired"), [(PAPER, False), (PAIRED[1], True)], ids=["previous", "paired"]
+)
+def test_gradient_of_images(prune, paired):
+    """Along a random direction, against central differences of the masked run."""
+    options = {"depth": 2, "dwconv_blocks": (0, 1)}
+    state, x = weights(16, **options), images(16).astype(np.float64)
+    direction, cotangent = recipe.images(17, x.shape), recipe.tensor(17, "head.weight", (3, 6))
+    ends = [plain_mamba(state, x + sign * 1e-6 * direction, prune, paired) for sign in (1, -1)]
+    for up, down in zip(ends[0].positions, ends[1].positions, strict=True):
+        np.testing.assert_array_equal(up, down)
+    want = ((ends[0].logits - ends[1].logits) * cotangent).sum() / 2e-6
+    with jax.enable_x64(True):
+        model = build(state, prune, "float64", **options, paired_paths=paired)
+        grad = compiled(jax.grad(lambda images: (model(images) * cotangent).sum()))(x)
+    assert np.isfinite(grad).all()
+    assert_close((np.asarray(grad) * direction).sum(), want, 1e-6)
+
+
+def test_random_selection():
+    prune = Prune((1, 2), 0.7, "random")
+    state, x = weights(18), images(18)
+    model = build(state, prune)
+    forward = jitted(model)
+    logits, stages = forward(x, key=jax.random.key(0))
+    again, same = forward(x, key=jax.random.key(0))
+    _, others = forward(x, key=jax.random.key(1))
+    np.testing.assert_array_equal(logits, again)
+    assert [s.shape for s in stages] == [(3, 21), (3, 15)]
+    for stage, repeat, other in zip(stages, same, others, strict=True):
+        np.testing.assert_array_equal(stage, repeat)
+        assert (np.asarray(stage) != np.asarray(other)).any()
+    want = plain_mamba(state, x, prune, given=stages)
+    assert_close(logits, want.logits, 1e-5)
+    with pytest.raises(ValueError, match="key"):
+        model(x)
+
+
+def test_ties_keep_the_lower_positions():
+    """Every score is exactly zero: the gate is closed."""
+    state = weights(19)
+    for name in ("in_proj.weight", "in_proj.bias"):
+        state[f"backbone.layers.0.mamba.{name}"][2 * SIZES["embed_dim"] :] = 0
+    _, (stage,) = jitted(build(state, Prune((1,), 0.6)))(images(19))
+    np.testing.assert_array_equal(stage, [[*range(18)]] * 3)
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match="after_blocks|3 blocks"):
+        build(weights(11), Prune((1, 4), 0.7))
+    for wrong in ({"dwconv_blocks": (0, 3)}, {"conv_size": 4}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            ssmjax.create_model("plainmamba_l1", **{**SIZES, "img_size": (40, 48), **wrong})
