@@ -1,4 +1,4 @@
-"""Keeping freed memory on the CPU, where fresh pages can cost half of a training step."""
+"""Keeping freed memory on the CPU, where fresh pages cost time in every training step."""
 
 import ctypes
 import sys
@@ -11,8 +11,8 @@ def keep_freed_memory() -> bool:
     """Tell glibc to keep what is freed; call once, at the start of a program, before jax runs.
 
     XLA allocates its temporaries anew at every call. By default glibc hands buffers of that size
-    back to the kernel when they are freed, and each call then faults in every page again: on two
-    cores a Vim training step took twice as long. The process keeps its peak memory until it ends.
+    back to the kernel when they are freed, and each call then faults in every page again. The
+    process keeps its peak memory until it ends.
 
     Returns:
       Whether it took effect; False where the C library is not glibc.

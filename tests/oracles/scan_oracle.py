@@ -76,8 +76,22 @@ def _forward(u, delta, A, B, C, D, z, bias, delta_softplus, gaps, alignment, gap
 
 
 def _prepare(
-    u, delta, A, B, C, D, z, delta_bias, delta_softplus, positions, alignment, gap_delta, reverse
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    *,
+    delta_bias=None,
+    delta_softplus=False,
+    positions=None,
+    alignment="previous",
+    gap_delta=None,
+    reverse=False,
 ):
+    """The arguments of `_forward`, in float64 and scan order."""
     if alignment not in ("previous", "constant", "none"):
         raise ValueError(f"unknown alignment {alignment!r}")
     u, delta, A, B, C, D, z, bias, gap_delta = map(
@@ -89,81 +103,21 @@ def _prepare(
     return u, delta, A, B, C, D, z, bias, delta_softplus, gaps, alignment, gap_delta
 
 
-def selective_scan(
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D=None,
-    z=None,
-    *,
-    delta_bias=None,
-    delta_softplus=False,
-    positions=None,
-    alignment="previous",
-    gap_delta=None,
-    reverse=False,
-    return_last_state=False,
-):
-    """Output [B, K, E], and the state after the last scanned token [B, E, N] if asked for."""
-    tape = _forward(
-        *_prepare(
-            u,
-            delta,
-            A,
-            B,
-            C,
-            D,
-            z,
-            delta_bias,
-            delta_softplus,
-            positions,
-            alignment,
-            gap_delta,
-            reverse,
-        )
-    )
+def selective_scan(*inputs, reverse=False, return_last_state=False, **options):
+    """Output [B, K, E], and the state after the last scanned token [B, E, N] if asked for.
+
+    Inputs and options are those of `_prepare`, in the library's order and by its names.
+    """
+    tape = _forward(*_prepare(*inputs, reverse=reverse, **options))
     out = _flip(tape.out) if reverse else tape.out
     return (out, tape.states[:, -1]) if return_last_state else out
 
 
-def selective_scan_grads(
-    dout,
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D=None,
-    z=None,
-    *,
-    delta_bias=None,
-    delta_softplus=False,
-    positions=None,
-    alignment="previous",
-    gap_delta=None,
-    reverse=False,
-    dlast=None,
-):
+def selective_scan_grads(dout, *inputs, reverse=False, dlast=None, **options):
     """Gradients of sum(out * dout) (+ sum(last_state * dlast)) for every input that is given."""
-    args = _prepare(
-        u,
-        delta,
-        A,
-        B,
-        C,
-        D,
-        z,
-        delta_bias,
-        delta_softplus,
-        positions,
-        alignment,
-        gap_delta,
-        reverse,
-    )
+    args = _prepare(*inputs, reverse=reverse, **options)
     tape = _forward(*args)
-    u, delta, A, B, C, D, z, bias, *_, gap_delta = args
+    u, delta, A, B, C, D, z, bias, delta_softplus, _, alignment, gap_delta = args
     dout = _flip(_f64(dout)) if reverse else _f64(dout)
 
     grads = {}

@@ -32,7 +32,6 @@ CASES = [
     Prune((1, 2), 0.7, "clip", "none", "aligned"),
     Prune((1, 2, 3), 0.8, "l1", "previous", "aligned"),
     Prune((2,), 0.1, "clip", "previous", "compact"),
-    Prune((3,), 0.5),
 ]
 IN_FLOAT32 = [CASES[0], CASES[3]]
 PAIRED = [PAPER, CASES[3]]
@@ -204,8 +203,9 @@ def test_gradient_of_images(prune, paired):
 
 def test_random_selection():
     prune = Prune((1, 2), 0.7, "random")
-    state, x = weights(18), images(18)
-    model = build(state, prune)
+    options = {"depth": 2, "dwconv_blocks": (1,)}
+    state, x = weights(18, **options), images(18)
+    model = build(state, prune, **options)
     forward = jitted(model)
     logits, stages = forward(x, key=jax.random.key(0))
     again, same = forward(x, key=jax.random.key(0))
@@ -223,10 +223,11 @@ def test_random_selection():
 
 def test_ties_keep_the_lower_positions():
     """Every score is exactly zero: the gate is closed."""
-    state = weights(19)
+    options = {"depth": 1, "dwconv_blocks": ()}
+    state = weights(19, **options)
     for name in ("in_proj.weight", "in_proj.bias"):
         state[f"backbone.layers.0.mamba.{name}"][2 * SIZES["embed_dim"] :] = 0
-    _, (stage,) = jitted(build(state, Prune((1,), 0.6)))(images(19))
+    _, (stage,) = jitted(build(state, Prune((1,), 0.6), **options))(images(19))
     np.testing.assert_array_equal(stage, [[*range(18)]] * 3)
 
 
