@@ -1,0 +1,88 @@
+"""Times, roofs and errors."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels.bench.contenders import Arguments, Phase
+
+# Exponentials a second where the data sheet tells them: 16 a cycle and multiprocessor.
+_EXPONENTIAL_RATE = {"NVIDIA H200": 16 * 132 * 1.98e9}
+_REPEATS = 9
+
+
+def medians(phases: Mapping[str, Phase], rounds: int, sets: int) -> dict[str, float]:
+    """Milliseconds of each; all run once in every round, so that noise is shared."""
+    for run in phases.values():
+        run(0)
+    seconds: dict[str, list[float]] = {name: [] for name in phases}
+    for number in range(rounds):
+        for name, run in phases.items():
+            start = time.perf_counter()
+            run(number % sets)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
+
+
+def exponentials_per_second() -> float:
+    """Of the data sheet, or as measured on an array that fits a core's cache."""
+    kind = jax.devices()[0].device_kind
+    if kind in _EXPONENTIAL_RATE:
+        return _EXPONENTIAL_RATE[kind]
+    cores = jnp.full((jax.local_device_count() * 1 << 20,), -0.5)
+    passes = 16
+
+    def repeated(x):
+        return jax.lax.fori_loop(0, passes, lambda _, x: -jnp.exp(x), x)
+
+    return passes * cores.size / _fastest(jax.jit(repeated), cores)
+
+
+def bytes_per_second() -> float:
+    """Of device memory, by adding one to an array far larger than any cache."""
+    on_gpu = jax.devices()[0].platform == "gpu"
+    array = jnp.zeros((1 << 29) if on_gpu else (1 << 26), jnp.float32)
+    return 2 * array.nbytes / _fastest(jax.jit(lambda x: x + 1), array)
+
+
+def error(output: Any, arguments: Arguments) -> float:
+    """Largest error of the first image, relative to the largest value, against a float64 loop."""
+    first = {
+        name: None if a is None else np.asarray(a[:1] if np.ndim(a) > 1 and name != "A" else a)
+        for name, a in arguments.items()
+    }
+    want = _exact(**first)
+    got = np.asarray(output, np.float64) if isinstance(output, jax.Array) else output.double().cpu()
+    return float(np.abs(np.asarray(got)[0] - want).max() / np.abs(want).max())
+
+
+def _exact(u, delta, A, B, C, D, z, delta_bias, positions) -> np.ndarray:
+    """[K,E] of one image."""
+    u, delta, A, B, C, D, z, bias = (
+        np.asarray(a, np.float64) for a in (u[0], delta[0], A, B[0], C[0], D, z[0], delta_bias)
+    )
+    step = np.logaddexp(0, delta + bias)
+    gaps = np.zeros(len(u)) if positions is None else np.diff(positions[0], prepend=-1) - 1
+    gaps[0] = 0
+    h, y = np.zeros(A.shape), np.empty(u.shape)
+    for k in range(len(u)):
+        decay = step[k] + gaps[k] * step[k - 1]
+        h = np.exp(decay[:, None] * A) * h + (step[k] * u[k])[:, None] * B[k]
+        y[k] = h @ C[k]
+    return (y + D * u) * z / (1 + np.exp(-z))
+
+
+def _fastest(run, argument) -> float:
+    """Seconds of the fastest of some runs: a roof is what can be reached."""
+    jax.block_until_ready(run(argument))
+    seconds = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(run(argument))
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

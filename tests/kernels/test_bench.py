@@ -1,0 +1,53 @@
+"""The benchmark's contenders compute the same, and its records say what ran."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kernels.bench import __main__ as bench
+from kernels.bench.suites import SUITES, Case
+
+DENSE = Case("small", 2, 9, 9, 6, 3)
+PRUNED = Case("small", 2, 7, 11, 6, 3, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("case", [DENSE, PRUNED], ids=str)
+def test_every_contender_is_right_or_says_why_not(case):
+    records = {record["contender"]: record for record in bench.measure(case, rounds=1)}
+    assert {"reference", "associative", "lax.scan", "lax.scan, rematerialised"} <= set(records)
+    for record in records.values():
+        assert record["kept"] == case.kept and record["case"] == str(case)
+        if "refused" in record:
+            assert record["contender"].startswith("pallas") and "GPU" in record["refused"]
+            continue
+        assert record["error"] < (1e-5 if case is DENSE else 1e-2)
+        assert min(record[f"{phase}_ms"] for phase in ("forward", "saving", "backward", "both")) > 0
+        assert record["memory_bytes"] > 0
+    assert "refused" not in records["reference"]
+
+
+def test_suites_have_the_shapes_of_the_models():
+    shapes = {(c.name, c.batch, c.kept, c.channels) for c in SUITES["vim"]}
+    assert ("vim_small", 128, 197, 768) in shapes and ("vim_base", 256, 101, 1536) in shapes
+    assert {c.kept for c in SUITES["high_resolution"]} == {4096, 3276, 16384, 13107}
+    given = PRUNED.inputs(0)
+    positions = np.asarray(given["positions"])
+    assert positions.shape == (2, 7) and positions.max() < 11
+    assert (np.diff(positions, axis=1) > 0).all()
+    assert given["u"].dtype == "bfloat16" and given["A"].dtype == "float32"
+
+
+def test_the_command(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["bench", "--suite", "demo", "--rounds", "1", "--save"])
+    monkeypatch.setattr(bench, "SUITES", {"demo": (DENSE,)})
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results")
+    for roof in ("bytes_per_second", "exponentials_per_second"):
+        monkeypatch.setattr(bench, roof, lambda: 1e9)
+    bench.main()
+    printed = capsys.readouterr()
+    records = [json.loads(line) for line in printed.out.splitlines()]
+    (saved,) = (tmp_path / "results").iterdir()
+    assert [json.loads(line) for line in saved.read_text().splitlines()] == records
+    assert saved.name.startswith("demo-cpu-jax-")
+    assert "exp roof" in printed.err and "reference" in printed.err
