@@ -1,0 +1,76 @@
+"""What XLA makes of the scan: memory, and communication under a sharded batch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kernels import selective_scan
+
+B, K, E, N = 2, 128, 64, 16
+
+# Run with four devices: collectives of the output and of all gradients, when the batch is sharded.
+SHARDED = """
+import json, sys
+import jax, jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from kernels import selective_scan
+
+mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
+by_image = NamedSharding(mesh, PartitionSpec("batch"))
+everywhere = NamedSharding(mesh, PartitionSpec())
+
+def example(shape, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=by_image if len(shape) > 1 else everywhere)
+
+tokens, states = (8, 20, 12), (8, 20, 3)
+A = jax.ShapeDtypeStruct((12, 3), jnp.float32, sharding=everywhere)
+arrays = [example(tokens), example(tokens), A, example(states), example(states)]
+arrays += [example((12,)), example(tokens)]
+positions = example((8, 20), jnp.int32)
+
+def scan(positions, *arrays):
+    return selective_scan(
+        *arrays, delta_softplus=True, positions=positions, implementation=sys.argv[1]
+    )
+
+def gradients(positions, *arrays):
+    return jax.grad(lambda *a: (scan(positions, *a) ** 2).sum(), range(7))(*arrays)
+
+names = ("all-gather", "all-to-all", "collective-permute", "all-reduce")
+counts = []
+for function in (scan, gradients):
+    text = jax.jit(function).lower(positions, *arrays).compile().as_text()
+    counts.append({name: text.count(f" {name}(") for name in names})
+print(json.dumps(counts))
+"""
+
+
+@pytest.mark.parametrize("implementation", ["reference", "associative"])
+def test_a_sharded_batch_is_not_gathered(implementation):
+    """Only the gradients of shared parameters travel."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED, implementation],
+        cwd=Path(__file__).parents[2],
+        env={"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    forward, backward = json.loads(done.stdout)
+    assert set(forward.values()) == {0}
+    assert backward.pop("all-reduce") > 0 and set(backward.values()) == {0}
+
+
+def test_the_default_stores_nothing_of_the_size_of_all_states():
+    def loss(u, delta, A, b, c):
+        return jnp.sum(selective_scan(u, delta, A, b, c) ** 2)
+
+    shapes = [(B, K, E), (B, K, E), (E, N), (B, K, N), (B, K, N)]
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    needed = jax.jit(jax.grad(loss, range(5))).lower(*arrays).compile().memory_analysis()
+    assert needed.temp_size_in_bytes < 0.6 * (4 * B * K * E * N)
