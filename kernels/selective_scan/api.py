@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from kernels.selective_scan import associative, reference
+from kernels.selective_scan import associative, pallas_triton, reference
 
 ALIGNMENTS = ("previous", "constant", "none")
 
@@ -40,6 +40,7 @@ class Implementation(Protocol):
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "reference": reference.scan,
     "associative": associative.scan,
+    "pallas_triton": pallas_triton.scan,
 }
 DEFAULT = "reference"  # Fastest on the CPU as measured; see kernels/README.md.
 
