@@ -54,7 +54,7 @@ def _lower_on_cuda(context, x):
     if found < OLDEST_CUDA:
         raise NotImplementedError(
             f"The Triton kernel needs compute capability 8.0, and a GPU here has "
-            f"{found[0]}.{found[1]}; choose another implementation, such as \"reference\"."
+            f'{found[0]}.{found[1]}; choose another implementation, such as "reference".'
         )
     return [x]
 

@@ -1,7 +1,7 @@
 """Arithmetic of one warp: arrays [32] with an element in each lane.
 
-Triton has one sensible layout for 32 elements and 32 lanes, so element i lies in lane i, which the
-sums over lanes rely on. Nothing here moves data between lanes but `Lanes.sums`.
+Triton has one sensible layout for 32 elements and 32 lanes, so element i lies in lane i, which
+`Lanes.sums` relies on. Nothing else here moves data between lanes.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ from jax import lax
 from jax.experimental.pallas import triton as pltriton
 
 LANES = 32
+QUAD = 4  # float32 that a lane loads at once.
 LOG2_E, LN_2 = math.log2(math.e), math.log(2)
-WIDEST_LOAD = 16  # Bytes that one lane loads at once.
 
 # log(1 + e) / e for e in [0, 1/4], highest power first; off by less than 3e-7 of its value.
 LOG1P = (0.1239915, -0.23515545, 0.33208096, -0.49996215, 0.99999982)
@@ -32,6 +32,13 @@ class Lanes:
     def fma(self, a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
         """a b + c, rounded once when compiled."""
         return a * b + c if self.interpret else _assembly("fma.rn.f32 $0, $1, $2, $3;", a, b, c)
+
+    def dot(self, a: list[jax.Array], b: list[jax.Array]) -> jax.Array:
+        """The sum of products in each lane, as a chain of multiply-adds."""
+        total = a[0] * b[0]
+        for v, w in zip(a[1:], b[1:], strict=True):
+            total = self.fma(v, w, total)
+        return total
 
     def exp2(self, x: jax.Array) -> jax.Array:
         """2**x to 2 units in the last place; results below 2**-126 are 0."""
@@ -59,19 +66,25 @@ class Lanes:
         inverse = self.reciprocal(1 + e)
         return jnp.maximum(x, 0) + log1p, jnp.where(x < 0, e * inverse, inverse)
 
-    def sums(self, values: list[jax.Array]) -> jax.Array:
-        """[32] whose lane i holds the sum of values[i % len(values)] over the lanes.
+    def sums(self, pairs: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+        """[32] whose lane i holds the sum of v w over the lanes, for (v, w) = pairs[i % len(pairs)].
 
-        A butterfly: each exchange halves the number of values a lane holds, so 32 values take 31
-        shuffles instead of 160. Always in the same order, hence deterministic.
+        A butterfly: each exchange halves the values that a lane holds, so 32 sums take 31 shuffles
+        instead of 160. Always in the same order, hence deterministic.
 
         Args:
-          values: arrays [32], a power of two and at most 32 of them.
+          pairs: a power of two and at most 32 of them, neighbours with the same w.
         """
         if self.interpret:
-            return jnp.tile(jnp.stack([v.sum() for v in values]), LANES // len(values))
+            return jnp.tile(jnp.stack([(v * w).sum() for v, w in pairs]), LANES // len(pairs))
         lane = lax.iota(jnp.int32, LANES)
-        bit = 1
+        odd = (lane & 1) != 0
+        # The half to keep is chosen before it is multiplied, which then adds for free.
+        values = [
+            self.fma(jnp.where(odd, b, a), w, _exchange(jnp.where(odd, a, b) * w, 1))
+            for (a, w), (b, _) in zip(pairs[::2], pairs[1::2], strict=True)
+        ]
+        bit = 2
         while len(values) > 1:
             odd = (lane & bit) != 0
             values = [
@@ -86,33 +99,22 @@ class Lanes:
         return total
 
 
-def uniform(ref, row) -> list[jax.Array]:
-    """Row `row` of ref [K,N] as N float32 arrays [32], each one element in every lane.
+def load_row(ref, row) -> list[jax.Array]:
+    """Row `row` of ref [K,N], float32, as N arrays [32], each one number in every lane.
 
     Every lane loads the whole row in the widest pieces: fewer instructions than N scalar loads.
     """
     states = ref.shape[1]
-    width = min(states, WIDEST_LOAD // ref.dtype.itemsize)
+    width = min(states, QUAD)
     within = lax.broadcasted_iota(jnp.int32, (LANES, width), 1)
-    pieces = (ref[row, within + start] for start in range(0, states, width))
-    return [column for piece in pieces for column in _columns(piece.astype(jnp.float32))]
-
-
-def deal(block: jax.Array) -> list[jax.Array]:
-    """[S*32] dealt to S arrays [32]: neighbours in memory are neighbours in a lane."""
-    return _columns(block.reshape(LANES, -1))
-
-
-def gather(hand: list[jax.Array]) -> jax.Array:
-    """The inverse of `deal` for S of 1 or 2."""
-    if len(hand) == 1:
-        return hand[0]
-    return lax.concatenate([part[:, None] for part in hand], 1).reshape(-1)
-
-
-def _columns(block: jax.Array) -> list[jax.Array]:
-    columns = lax.split(block, [1] * block.shape[1], axis=1)
+    quads = (ref[row, within + first] for first in range(0, states, width))
+    columns = (c for quad in quads for c in lax.split(quad, [1] * width, axis=1))
     return [column.reshape(LANES) for column in columns]
+
+
+def _exchange(x: jax.Array, bit: int) -> jax.Array:
+    """x of the lane whose number differs in `bit`."""
+    return _assembly(f"shfl.sync.bfly.b32 $0, $1, {bit}, 0x1f, 0xffffffff;", x)
 
 
 def _assembly(instruction: str, *arguments: jax.Array) -> jax.Array:
@@ -124,8 +126,3 @@ def _assembly(instruction: str, *arguments: jax.Array) -> jax.Array:
         result_shape_dtypes=[jax.ShapeDtypeStruct((LANES,), jnp.float32)],
     )
     return result
-
-
-def _exchange(x: jax.Array, bit: int) -> jax.Array:
-    """x of the lane whose number differs in `bit`."""
-    return _assembly(f"shfl.sync.bfly.b32 $0, $1, {bit}, 0x1f, 0xffffffff;", x)

@@ -14,16 +14,19 @@ from jax.experimental.pallas import triton as pltriton
 
 from kernels.capability import only_on_cuda
 from kernels.selective_scan import pallas_triton_vjp, recurrence, tuning
-from kernels.selective_scan.lanes import LOG2_E, gather
+from kernels.selective_scan.lanes import LANES, LOG2_E
 from kernels.selective_scan.triton_block import (
     CHANNELS,
+    GAPS,
+    MATRIX,
     STATES,
     TOKENS,
     Block,
     Plan,
+    cut,
+    cuts,
     for_groups,
     groups,
-    specs,
 )
 
 
@@ -43,13 +46,13 @@ def scan(
     alignment: str,
     reverse: bool,
     interpret: bool = False,
-    tiling: tuning.Tiling | None = None,
+    tokens: int = tuning.TOKENS,
 ) -> tuple[jax.Array, jax.Array]:
     """See `kernels.selective_scan` and `api.Implementation`.
 
     Args beyond those:
       interpret: run the kernels as plain JAX, on any platform; for tests.
-      tiling: block sizes instead of those of `tuning`.
+      tokens: see `Plan`.
 
     Raises:
       NotImplementedError: for float64 inputs; when run on anything but a CUDA GPU.
@@ -69,10 +72,7 @@ def scan(
         delta_bias=delta_bias,
         gap_delta=None if gaps is None else gap_delta,
         gaps=gaps,
-        softplus=delta_softplus,
-        reverse=reverse,
-        interpret=interpret,
-        tiling=tiling,
+        plan=Plan(delta_softplus, reverse, tokens, interpret),
     )
     states = A.shape[1]
     if states <= tuning.MAX_STATES:
@@ -88,28 +88,17 @@ def scan(
     )
 
 
-def _scan_few_states(*, softplus, reverse, interpret, tiling, **arrays):
+def _scan_few_states(*, plan: Plan, **arrays) -> tuple[jax.Array, jax.Array]:
     """`scan` for at most `MAX_STATES` states: pads them and the channels to what kernels take."""
-    (batch, _, channels), states = arrays["u"].shape, arrays["A"].shape[1]
-    infer, train = (
-        Plan(softplus, reverse, tiling or chosen, interpret)
-        for chosen in (tuning.inference(batch, channels), tuning.training())
-    )
-    more_states = pl.next_power_of_2(states) - states
-    more_channels = -channels % max(infer.tiling.block, train.tiling.block)
-    operands = {"A": _pad(LOG2_E * arrays["A"].astype(jnp.float32), more_states).T}
-    operands |= {name: _pad(arrays[name], more_states) for name in STATES}
-    operands |= {name: arrays[name] for name in TOKENS if arrays[name] is not None}
-    for name in CHANNELS:
-        if arrays[name] is not None:
-            operands[name] = arrays[name].astype(jnp.float32)
-    operands = {
-        name: array if name in STATES else _pad(array, more_channels)
-        for name, array in operands.items()
-    }
-    if arrays["gaps"] is not None:
-        operands["gaps"] = arrays["gaps"]
-    y, last = _scan(infer, train, operands)
+    channels, states = arrays["u"].shape[-1], arrays["A"].shape[1]
+    more_channels, more_states = -channels % LANES, max(2, pl.next_power_of_2(states)) - states
+    arrays["A"] = _pad(LOG2_E * arrays["A"].astype(jnp.float32), more_states).T
+    operands = {GAPS: arrays[GAPS]} if arrays[GAPS] is not None else {}
+    for name in (*TOKENS, *STATES, *CHANNELS, MATRIX):
+        if (array := arrays[name]) is not None:
+            array = array if name in TOKENS else array.astype(jnp.float32)
+            operands[name] = _pad(array, more_states if name in STATES else more_channels)
+    y, last = _scan(plan, operands)
     return y[..., :channels], last[:, :states, :channels].swapaxes(1, 2)
 
 
@@ -124,50 +113,44 @@ def _pieces(array):
     return jnp.moveaxis(array.reshape(*array.shape[:-1], -1, tuning.MAX_STATES), -2, 0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scan(infer: Plan, train: Plan, operands: dict) -> tuple[jax.Array, jax.Array]:
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scan(plan: Plan, operands: dict) -> tuple[jax.Array, jax.Array]:
     """(y [B,K,E], last state [B,N,E]) of operands as `triton_block` lists them."""
-    outputs = _launch(infer, False, operands)
+    outputs = _launch(plan, False, operands)
     return outputs["y"], outputs["last"]
 
 
-def _scan_forward(infer, train, operands):
-    outputs = _launch(train, True, operands)
+def _scan_forward(plan, operands):
+    outputs = _launch(plan, True, operands)
     return (outputs["y"], outputs["last"]), (operands, outputs["saved"])
 
 
-def _scan_backward(infer, train, residuals, cotangents):
-    return (pallas_triton_vjp.gradients(train, *residuals, *cotangents),)
+def _scan_backward(plan, residuals, cotangents):
+    return (pallas_triton_vjp.gradients(plan, *residuals, *cotangents),)
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1))  # Traced once for all layers of a model.
 def _launch(plan: Plan, save: bool, operands: dict) -> dict:
     """y, the last state and, where asked for, the state before each group of tokens."""
-    u, (states, channels) = operands["u"], operands["A"].shape
+    u, (states, channels) = operands["u"], operands[MATRIX].shape
     batch, length, _ = u.shape
-    block = plan.tiling.block
     shapes = {
         "y": jax.ShapeDtypeStruct(u.shape, u.dtype),
         "last": jax.ShapeDtypeStruct((batch, states, channels), jnp.float32),
     }
-    cuts = {
-        "y": specs(operands, block)["u"],
-        "last": pl.BlockSpec((None, states, block), lambda c, b: (b, 0, c)),
-    }
     if save:
-        saved = groups(length, plan.tiling.tokens)
-        shapes["saved"] = jax.ShapeDtypeStruct((batch, saved, states, channels), jnp.float32)
-        cuts["saved"] = pl.BlockSpec((None, saved, states, block), lambda c, b: (b, 0, 0, c))
+        saved = (batch, groups(length, plan.tokens), states, channels)
+        shapes["saved"] = jax.ShapeDtypeStruct(saved, jnp.float32)
     if not plan.interpret:
         operands = operands | {"u": only_on_cuda(u)}
     return pl.pallas_call(
         partial(selective_scan_forward, plan=plan),
-        grid=(channels // block, batch),
-        in_specs=[specs(operands, block)],
-        out_specs=cuts,
+        grid=(channels // LANES, batch),
+        in_specs=[cuts(operands)],
+        out_specs={name: cut(shape.shape) for name, shape in shapes.items()},
         out_shape=shapes,
         compiler_params=pltriton.CompilerParams(num_warps=1, num_stages=1),
         interpret=plan.interpret,
@@ -181,24 +164,22 @@ def selective_scan_forward(refs: dict, out: dict, *, plan: Plan) -> None:
     def run(group, first, tokens, carry):
         h, before = carry
         if "saved" in out:
-            for n in range(block.states):
-                out["saved"][group, n] = gather(h[n])
+            for n, state in enumerate(h):
+                out["saved"][group, n] = state
         for k in range(tokens):
             token = block.place(first + k)
-            u, (step, _) = block.row("u", token), block.step(token)
+            u, (step, _) = block.load("u", token), block.step(token)
             total = block.total(block.gap(token), step, before)
-            x = [s * v for s, v in zip(step, u, strict=True)]
-            h = block.advance(h, total, x, block.uniform("B", token))
-            y = block.read(h, block.uniform("C", token), u)
+            h = block.advance(h, total, step * u, block.load_states("B", token))
+            y = block.read(h, block.load_states("C", token), u)
             if "z" in refs:
-                gates = (z * block.lanes.sigmoid(z) for z in block.row("z", token))
-                y = [v * gate for v, gate in zip(y, gates, strict=True)]
-            out["y"][token] = gather(y).astype(out["y"].dtype)
-            before = step if block.looks_back else []
+                z = block.load("z", token)
+                y = y * z * block.lanes.sigmoid(z)
+            out["y"][token] = y.astype(out["y"].dtype)
+            before = step if block.looks_back else None
         return h, before
 
-    start = [block.zeros() for _ in range(block.states)]
-    carry = start, block.zeros() if block.looks_back else []
-    h, _ = for_groups(block.length, plan.tiling.tokens, run, carry)
-    for n in range(block.states):
-        out["last"][n] = gather(h[n])
+    before = jnp.zeros(LANES, jnp.float32) if block.looks_back else None
+    h, _ = for_groups(block.length, plan.tokens, run, (block.zeros(), before))
+    for n, state in enumerate(h):
+        out["last"][n] = state

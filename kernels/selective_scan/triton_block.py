@@ -7,114 +7,111 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from kernels.selective_scan.lanes import LANES, Lanes, deal, uniform
-from kernels.selective_scan.tuning import Tiling
+from kernels.selective_scan.lanes import LANES, Lanes, load_row
 
-Hand = list[jax.Array]  # One array [32] for each channel of a lane.
+# Operands by kind, with E a multiple of 32 and N 2, 4, 8 or 16. A is in powers of two: the state
+# decays by 2**(total A). The gaps are counts, without gradient. All but TOKENS are float32.
+TOKENS = ("u", "delta", "z")  # [B,K,E], of any dtype
+STATES = ("B", "C")  # [B,K,N]
+CHANNELS = ("D", "delta_bias", "gap_delta")  # [E]
+MATRIX = "A"  # [N,E]
+GAPS = "gaps"  # [B,K]
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The static side of a scan; which optional operands there are shows in the operands."""
+    """The static side of a scan; which optional operands there are shows in the operands.
+
+    Attributes:
+      softplus: whether steps are the softplus of delta.
+      reverse: whether the last token comes first.
+      tokens: unrolled together; the gradient keeps one state for as many.
+      interpret: run as plain JAX, on any platform.
+    """
 
     softplus: bool
     reverse: bool
-    tiling: Tiling
+    tokens: int
     interpret: bool
 
 
-# Operands by kind, with E a multiple of the block and N a power of two. A is in powers of two:
-# the state decays by 2**(total A). gaps are float32 counts, without gradient.
-TOKENS = ("u", "delta", "z")  # [B,K,E], as given
-STATES = ("B", "C")  # [B,K,N], as given
-CHANNELS = ("D", "delta_bias", "gap_delta")  # [E] float32
-MATRIX = ("A",)  # [N,E] float32
-GAPS = ("gaps",)  # [B,K]
+def cut(shape: tuple[int, ...]) -> pl.BlockSpec:
+    """For the grid (E/32, B): [B,...,E] by image and channels."""
+    middle = shape[1:-1]
+    return pl.BlockSpec((None, *middle, LANES), lambda c, b: (b, *[0] * len(middle), c))
 
 
-def specs(operands: dict[str, jax.Array], block: int) -> dict[str, pl.BlockSpec]:
-    """How operands, or gradients named like them, are cut for the grid (blocks, B)."""
-    length = operands["u"].shape[1]
+def cuts(operands: dict[str, jax.Array]) -> dict[str, pl.BlockSpec]:
+    """How each operand is cut for the grid (E/32, B)."""
 
-    def spec(name, array):
+    def of(name, array):
         if name in TOKENS:
-            return pl.BlockSpec((None, length, block), lambda c, b: (b, 0, c))
-        if name in CHANNELS:
-            return pl.BlockSpec((block,), lambda c, b: (c,))
-        if name in MATRIX:
-            return pl.BlockSpec((array.shape[0], block), lambda c, b: (0, c))
+            return cut(array.shape)
+        if name in (*CHANNELS, MATRIX):
+            lead = array.shape[:-1]
+            return pl.BlockSpec((*lead, LANES), lambda c, b: (*[0] * len(lead), c))
         return pl.BlockSpec((None, *array.shape[1:]), lambda c, b: (b, *[0] * (array.ndim - 1)))
 
-    return {name: spec(name, array) for name, array in operands.items()}
+    return {name: of(name, array) for name, array in operands.items()}
 
 
 class Block:
-    """The operands of one program of a kernel: 32 lanes of channels, all tokens of an image."""
+    """The operands of one program of a kernel: 32 channels, one a lane, and all tokens of an image.
+
+    Arrays are [32]; what has states is a list of N of them.
+    """
 
     def __init__(self, refs: dict, plan: Plan):
         self.refs, self.plan, self.lanes = refs, plan, Lanes(plan.interpret)
         self.length, self.states = refs["B"].shape
-        self.hand = range(plan.tiling.channels)
-        self.A = self.matrix(refs["A"])
+        self.A = [refs[MATRIX][n] for n in range(self.states)]
         self.D, self.bias, self.gap_delta = (
-            deal(refs[name][...]) if name in refs else None for name in CHANNELS
+            refs[name][...] if name in refs else None for name in CHANNELS
         )
         # Whether the total of a token needs the step of the one before it.
-        self.looks_back = "gaps" in refs and self.gap_delta is None
+        self.looks_back = GAPS in refs and self.gap_delta is None
 
-    def matrix(self, ref) -> list[Hand]:
-        """ref [N,block] as [N][channels of a lane]."""
-        return [deal(ref[n]) for n in range(self.states)]
-
-    def zeros(self) -> Hand:
-        return [jnp.zeros(LANES, jnp.float32) for _ in self.hand]
+    def zeros(self) -> list[jax.Array]:
+        return [jnp.zeros(LANES, jnp.float32)] * self.states
 
     def place(self, k) -> jax.Array:
         """Where the k-th token in scan order lies."""
         return self.length - 1 - k if self.plan.reverse else k
 
-    def row(self, name: str, token) -> Hand:
-        return deal(self.refs[name][token].astype(jnp.float32))
+    def load(self, name: str, token) -> jax.Array:
+        """u or z of a token."""
+        return self.refs[name][token].astype(jnp.float32)
 
-    def uniform(self, name: str, token) -> list[jax.Array]:
-        """B or C of a token, each element in every lane."""
-        return uniform(self.refs[name], token)
+    def load_states(self, name: str, token) -> list[jax.Array]:
+        """B or C of a token."""
+        return load_row(self.refs[name], token)
 
-    def step(self, token) -> tuple[Hand, Hand | None]:
+    def step(self, token) -> tuple[jax.Array, jax.Array | None]:
         """The step of a token, and its derivative where there is a softplus."""
-        raw = self.row("delta", token)
+        raw = self.load("delta", token)
         if self.bias is not None:
-            raw = [r + b for r, b in zip(raw, self.bias, strict=True)]
-        if not self.plan.softplus:
-            return raw, None
-        step, slope = zip(*map(self.lanes.softplus, raw), strict=True)
-        return list(step), list(slope)
+            raw = raw + self.bias
+        return self.lanes.softplus(raw) if self.plan.softplus else (raw, None)
 
     def gap(self, token) -> jax.Array | None:
-        """[32] the pruned positions before a token in scan order."""
-        return jnp.full(LANES, self.refs["gaps"][token]) if "gaps" in self.refs else None
+        """The pruned positions before a token in scan order."""
+        return jnp.full(LANES, self.refs[GAPS][token]) if GAPS in self.refs else None
 
-    def total(self, gap: jax.Array | None, step: Hand, before: Hand) -> Hand:
+    def total(self, gap, step, before) -> jax.Array:
         """The step and Gamma of a token, with the step of the token before it."""
         if gap is None:
             return step
-        gamma = before if self.gap_delta is None else self.gap_delta
-        return [self.lanes.fma(gap, g, s) for g, s in zip(gamma, step, strict=True)]
+        return self.lanes.fma(gap, before if self.gap_delta is None else self.gap_delta, step)
 
-    def advance(self, h: list[Hand], total: Hand, x: Hand, B: list[jax.Array]) -> list[Hand]:
+    def advance(self, h, total, x, B) -> list[jax.Array]:
         """2**(total A) h + x B."""
         fma, exp2 = self.lanes.fma, self.lanes.exp2
-        return [
-            [fma(exp2(total[i] * self.A[n][i]), h[n][i], x[i] * B[n]) for i in self.hand]
-            for n in range(self.states)
-        ]
+        return [fma(exp2(total * a), v, x * b) for a, v, b in zip(self.A, h, B, strict=True)]
 
-    def read(self, h: list[Hand], C: list[jax.Array], u: Hand) -> Hand:
+    def read(self, h, C, u) -> jax.Array:
         """C . h + D u."""
-        y = self.zeros() if self.D is None else [d * v for d, v in zip(self.D, u, strict=True)]
-        for n in range(self.states):
-            y = [self.lanes.fma(C[n], h[n][i], y[i]) for i in self.hand]
-        return y
+        y = self.lanes.dot(C, h)
+        return y if self.D is None else self.lanes.fma(self.D, u, y)
 
 
 def for_groups(length: int, tokens: int, body, carry, *, backwards: bool = False):

@@ -9,39 +9,34 @@ import pytest
 from jax.experimental import pallas as pl
 
 from kernels import capability, selective_scan
-from kernels.selective_scan import IMPLEMENTATIONS, pallas_triton
-from kernels.selective_scan.lanes import LOG1P, Lanes
-from kernels.selective_scan.tuning import Tiling
+from kernels.selective_scan import IMPLEMENTATIONS, lanes, pallas_triton
 from tests.oracles.compare import assert_close
 from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run
 
-SIZES = {
-    # Tiling, then length, inner, states: no multiple of a block, and its one-token tail.
-    "two channels a lane": (Tiling(2, 4), 6, 70, 3),
-    "two channels a lane, reverse": (Tiling(2, 2), 5, 64, 2),
-    "two blocks of one": (Tiling(1, 4), 4, 33, 1),
-    "shorter than a group": (Tiling(1, 8), 3, 2, 5),
-    "states in two pieces": (Tiling(1, 1), 4, 3, 17),
+SIZES = {  # Tokens of a group; then K, E and N, which fit no block.
+    "two blocks, a tail": (4, 6, 33, 1),
+    "shorter than a group": (8, 3, 2, 5),
+    "two pieces of states": (1, 3, 2, 17),
 }
 
 
 @pytest.fixture
 def interpreted(monkeypatch):
-    def register(tiling):
-        scan = partial(pallas_triton.scan, interpret=True, tiling=tiling)
-        monkeypatch.setitem(IMPLEMENTATIONS, str(tiling), scan)
-        return str(tiling)
+    def register(tokens):
+        scan = partial(pallas_triton.scan, interpret=True, tokens=tokens)
+        monkeypatch.setitem(IMPLEMENTATIONS, f"groups of {tokens}", scan)
+        return f"groups of {tokens}"
 
     return register
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_that_fit_no_block(size, interpreted):
-    tiling, length, inner, states = SIZES[size]
-    arrays, options = random_inputs(1, 2, length, inner, states, reverse="reverse" in size)
+    tokens, length, inner, states = SIZES[size]
+    arrays, options = random_inputs(1, 2, length, inner, states)
     arrays = cast(arrays, np.float32)
     dout, dlast = (x.astype(np.float32) for x in cotangents(1, arrays))
-    out, last, grads = run(selective_scan, interpreted(tiling), arrays, options, dout, dlast)
+    out, last, grads = run(selective_scan, interpreted(tokens), arrays, options, dout, dlast)
     want_out, want_last, want_grads = expected(arrays, options, dout, dlast)
     assert_close(out, want_out, 1e-5, "out")
     assert_close(last, want_last, 1e-5, "last_state")
@@ -62,7 +57,7 @@ def test_interpreted_outputs_start_as_nan():
 
 def test_paths_that_share_parameters(interpreted):
     """Under vmap, with delta, C and A shared, as PlainMamba scans its four paths."""
-    name = interpreted(Tiling(1, 2))
+    name = interpreted(1)
     sets = [random_inputs(seed, bias=False, z=False) for seed in range(4)]
     shared = {k: v for k, v in cast(sets[0][0], np.float32).items() if k in ("delta", "A", "C")}
     own = {k: np.stack([a[k] for a, _ in sets]).astype(np.float32) for k in ("u", "B")}
@@ -84,12 +79,34 @@ def test_paths_that_share_parameters(interpreted):
 
 def test_softplus_is_relatively_exact():
     x = np.concatenate([np.linspace(-80, 90, 4001), [-1.3863, -1.3862, 0]]).astype(np.float32)
-    step, slope = Lanes(interpret=True).softplus(jnp.asarray(x))
+    step, slope = lanes.Lanes(interpret=True).softplus(jnp.asarray(x))
     want = np.logaddexp(0, x.astype(np.float64))
     np.testing.assert_allclose(step, want, rtol=1e-5)
     np.testing.assert_allclose(slope, np.exp(x - want), rtol=1e-5)
     e = np.linspace(1e-9, 0.25, 1001)
-    np.testing.assert_allclose(np.polyval(LOG1P, e) * e, np.log1p(e), rtol=3e-7)
+    np.testing.assert_allclose(np.polyval(lanes.LOG1P, e) * e, np.log1p(e), rtol=3e-7)
+
+
+@pytest.mark.parametrize("count", [4, 8, 32])
+def test_butterfly_sums_over_the_lanes(count, monkeypatch):
+    """The compiled form, with its two instructions played by numpy, against the definition."""
+
+    def exchange(x, bit):
+        return x[np.arange(lanes.LANES) ^ bit]
+
+    def multiply_add(instruction, a, b, c):
+        assert instruction.startswith("fma")
+        return a * b + c
+
+    monkeypatch.setattr(lanes, "_exchange", exchange)
+    monkeypatch.setattr(lanes, "_assembly", multiply_add)
+    rng = np.random.default_rng(0)
+    values = jnp.asarray(rng.normal(size=(count, lanes.LANES)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(2, lanes.LANES)), jnp.float32)
+    pairs = [(v, weights[2 * i // count]) for i, v in enumerate(values)]
+    got = lanes.Lanes(interpret=False).sums(pairs)
+    assert_close(got, lanes.Lanes(interpret=True).sums(pairs), 1e-6)
+    assert_close(got[:count], [np.sum(v * w) for v, w in pairs], 1e-6)
 
 
 @pytest.mark.skipif(capability.has_cuda(), reason="a GPU is here")
@@ -105,3 +122,24 @@ def test_named_it_never_falls_back(jit):
         (jax.jit(scan) if jit else scan)(arrays)
     with pytest.raises(NotImplementedError, match="CUDA GPUs only, and this is cpu"):
         jax.grad(lambda arrays: scan(arrays).sum())(arrays)
+
+
+@pytest.mark.parametrize(("cuda", "best"), [(True, "pallas_triton"), (False, "reference")])
+def test_the_default_follows_the_device(cuda, best, monkeypatch):
+    called = []
+
+    def stand_in(name):
+        def scan(*arrays, **options):
+            called.append(name)
+            return arrays[0], arrays[2]
+
+        return scan
+
+    for name in IMPLEMENTATIONS:
+        monkeypatch.setitem(IMPLEMENTATIONS, name, stand_in(name))
+    monkeypatch.setattr(capability, "has_cuda", lambda: cuda)
+    arrays, options = random_inputs(2)
+    selective_scan(**cast(arrays, np.float32), **options)
+    with jax.enable_x64(True):
+        selective_scan(**arrays, **options)
+    assert called == [best, "reference"]

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from kernels import selective_scan
 from kernels.selective_scan import IMPLEMENTATIONS, pallas_triton
-from kernels.selective_scan.tuning import Tiling
 from tests.oracles import golden
 from tests.oracles.compare import assert_close
 from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run
@@ -35,7 +34,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
     """GPU kernels as plain JAX, in small groups of tokens, which compile sooner."""
-    scan = partial(pallas_triton.scan, interpret=True, tiling=Tiling(1, 2))
+    scan = partial(pallas_triton.scan, interpret=True, tokens=2)
     monkeypatch.setitem(IMPLEMENTATIONS, "pallas_triton", scan)
 
 
