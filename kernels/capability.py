@@ -31,7 +31,7 @@ def only_on_cuda(x: jax.Array) -> jax.Array:
     return _only_on_cuda_p.bind(x)
 
 
-def _capability(device: jax.Device) -> tuple[int, int]:
+def _capability(device) -> tuple[int, int]:
     """Of a CUDA device; (0, 0) for GPUs of other makes, whose versions are names."""
     major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)

@@ -67,7 +67,7 @@ class Lanes:
         return jnp.maximum(x, 0) + log1p, jnp.where(x < 0, e * inverse, inverse)
 
     def sums(self, pairs: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
-        """[32] whose lane i holds the sum of v w over the lanes, for (v, w) = pairs[i % len(pairs)].
+        """[32] whose lane i holds the sum over the lanes of v w, with v, w = pairs[i % len(pairs)].
 
         A butterfly: each exchange halves the values that a lane holds, so 32 sums take 31 shuffles
         instead of 160. Always in the same order, hence deterministic.

@@ -13,12 +13,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pltriton
 
 from kernels.capability import only_on_cuda
-from kernels.selective_scan import pallas_triton_vjp, recurrence, tuning
+from kernels.selective_scan import pallas_triton_vjp, recurrence
 from kernels.selective_scan.lanes import LANES, LOG2_E
 from kernels.selective_scan.triton_block import (
     CHANNELS,
     GAPS,
+    GROUP,
     MATRIX,
+    MAX_STATES,
     STATES,
     TOKENS,
     Block,
@@ -46,7 +48,7 @@ def scan(
     alignment: str,
     reverse: bool,
     interpret: bool = False,
-    tokens: int = tuning.TOKENS,
+    tokens: int = GROUP,
 ) -> tuple[jax.Array, jax.Array]:
     """See `kernels.selective_scan` and `api.Implementation`.
 
@@ -75,7 +77,7 @@ def scan(
         plan=Plan(delta_softplus, reverse, tokens, interpret),
     )
     states = A.shape[1]
-    if states <= tuning.MAX_STATES:
+    if states <= MAX_STATES:
         return run(A=A, B=B, C=C, D=D, z=z)
     # States are independent of each other but for the sum in y: scan them in pieces.
     A, B, C = (_pieces(a) for a in (A, B, C))
@@ -98,7 +100,7 @@ def _scan_few_states(*, plan: Plan, **arrays) -> tuple[jax.Array, jax.Array]:
         if (array := arrays[name]) is not None:
             array = array if name in TOKENS else array.astype(jnp.float32)
             operands[name] = _pad(array, more_states if name in STATES else more_channels)
-    y, last = _scan(plan, operands)
+    y, last = _scan(plan, operands)  # pyright: ignore[reportGeneralTypeIssues]
     return y[..., :channels], last[:, :states, :channels].swapaxes(1, 2)
 
 
@@ -109,8 +111,8 @@ def _pad(array, more):
 
 def _pieces(array):
     """[...,N] to [pieces,...,MAX_STATES]."""
-    array = _pad(array, -array.shape[-1] % tuning.MAX_STATES)
-    return jnp.moveaxis(array.reshape(*array.shape[:-1], -1, tuning.MAX_STATES), -2, 0)
+    array = _pad(array, -array.shape[-1] % MAX_STATES)
+    return jnp.moveaxis(array.reshape(*array.shape[:-1], -1, MAX_STATES), -2, 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

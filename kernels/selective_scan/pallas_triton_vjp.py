@@ -87,12 +87,13 @@ def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:
             h = block.advance(h, total, step * u, block.load_states("B", token))
             before = step
         for token, record in zip(places[::-1], tape[::-1], strict=True):
-            carry = adjoint(token, h, *record, carry)
+            carry = adjoint(token, h, record, carry)
             h = record[0]
         return carry
 
-    def adjoint(token, after, before, u, step, slope, gap, total, carry):
+    def adjoint(token, after, record, carry):
         """Gradients at a token, with the states around it and those by the tokens after it."""
+        before, u, step, slope, gap, total = record
         dh, dA, sums, dstep = carry
         B, C = block.load_states("B", token), block.load_states("C", token)
         dread = dy[token].astype(jnp.float32)

@@ -9,6 +9,11 @@ from jax.experimental import pallas as pl
 
 from kernels.selective_scan.lanes import LANES, Lanes, load_row
 
+MAX_STATES = 16  # More are scanned in pieces: a lane keeps the states of its channel in registers.
+GROUP = (
+    4  # Tokens unrolled together. With 8, the backward pass needs more registers than there are.
+)
+
 # Operands by kind, with E a multiple of 32 and N 2, 4, 8 or 16. A is in powers of two: the state
 # decays by 2**(total A). The gaps are counts, without gradient. All but TOKENS are float32.
 TOKENS = ("u", "delta", "z")  # [B,K,E], of any dtype

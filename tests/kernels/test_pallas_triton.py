@@ -11,7 +11,7 @@ from jax.experimental import pallas as pl
 from kernels import capability, selective_scan
 from kernels.selective_scan import IMPLEMENTATIONS, lanes, pallas_triton
 from tests.oracles.compare import assert_close
-from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run
+from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run, unoptimised
 
 SIZES = {  # Tokens of a group; then K, E and N, which fit no block.
     "two blocks, a tail": (4, 6, 33, 1),
@@ -27,7 +27,8 @@ def interpreted(monkeypatch):
         monkeypatch.setitem(IMPLEMENTATIONS, f"groups of {tokens}", scan)
         return f"groups of {tokens}"
 
-    return register
+    with unoptimised():
+        yield register
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -14,7 +14,7 @@ from kernels import selective_scan
 from kernels.selective_scan import IMPLEMENTATIONS, pallas_triton
 from tests.oracles import golden
 from tests.oracles.compare import assert_close
-from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run
+from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run, unoptimised
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 WIDEST = {"reference": "float64", "associative": "float64", "pallas_triton": "float32"}
@@ -32,10 +32,13 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """GPU kernels as plain JAX, in small groups of tokens, which compile sooner."""
+def interpreted(monkeypatch, request):
+    """GPU kernels as plain JAX, compiled without the optimisations that would take most time."""
     scan = partial(pallas_triton.scan, interpret=True, tokens=2)
     monkeypatch.setitem(IMPLEMENTATIONS, "pallas_triton", scan)
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    with unoptimised() if parameters.get("implementation") == "pallas_triton" else nullcontext():
+        yield
 
 
 def precision(dtype):
