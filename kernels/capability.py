@@ -1,5 +1,7 @@
 """What the devices at hand can run, and computations that only some of them can."""
 
+from functools import partial
+
 import jax
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
@@ -14,13 +16,17 @@ def has_cuda() -> bool:
     return device.platform == "gpu" and _capability(device) >= OLDEST_CUDA
 
 
-def only_on_cuda(x: jax.Array) -> jax.Array:
-    """x itself, in a computation that can be traced anywhere but run only where `has_cuda` holds.
+def only_on_cuda(
+    x: jax.Array, *, kernel: str = "Triton", oldest: tuple[int, int] = OLDEST_CUDA
+) -> jax.Array:
+    """x itself, in a computation that can be traced anywhere but run only on CUDA GPUs.
 
     Lowering for CUDA works on any machine, with or without a GPU.
 
     Args:
       x: any array.
+      kernel: who asks, for the error.
+      oldest: the first compute capability that will do.
 
     Returns:
       x.
@@ -28,7 +34,7 @@ def only_on_cuda(x: jax.Array) -> jax.Array:
     Raises:
       NotImplementedError: when lowered for another platform or for an older GPU that is here.
     """
-    return _only_on_cuda_p.bind(x)
+    return _only_on_cuda_p.bind(x, kernel=kernel, oldest=oldest)
 
 
 def _capability(device) -> tuple[int, int]:
@@ -37,33 +43,33 @@ def _capability(device) -> tuple[int, int]:
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
 
 
-def _lower_elsewhere(context, x):
+def _lower_elsewhere(context, x, *, kernel, oldest):
     platforms = ", ".join(context.module_context.platforms)
     raise NotImplementedError(
-        f"The Triton kernel runs on CUDA GPUs only, and this is {platforms}; "
+        f"The {kernel} kernel runs on CUDA GPUs only, and this is {platforms}; "
         'choose another implementation, such as "reference".'
     )
 
 
-def _lower_on_cuda(context, x):
+def _lower_on_cuda(context, x, *, kernel, oldest):
     try:
         devices = jax.local_devices(backend="cuda")
     except RuntimeError:
         return [x]  # No GPU here: lowered for another machine.
     found = min(map(_capability, devices))
-    if found < OLDEST_CUDA:
+    if found < oldest:
         raise NotImplementedError(
-            f"The Triton kernel needs compute capability 8.0, and a GPU here has "
-            f'{found[0]}.{found[1]}; choose another implementation, such as "reference".'
+            f"The {kernel} kernel needs compute capability {oldest[0]}.{oldest[1]}, and a GPU here "
+            f'has {found[0]}.{found[1]}; choose another implementation, such as "reference".'
         )
     return [x]
 
 
 _only_on_cuda_p = Primitive("only_on_cuda")
-_only_on_cuda_p.def_impl(lambda x: jax.jit(_only_on_cuda_p.bind)(x))
-_only_on_cuda_p.def_abstract_eval(lambda x: x)
-batching.primitive_batchers[_only_on_cuda_p] = lambda arrays, axes: (
-    _only_on_cuda_p.bind(*arrays),
+_only_on_cuda_p.def_impl(lambda x, **options: jax.jit(partial(only_on_cuda, **options))(x))
+_only_on_cuda_p.def_abstract_eval(lambda x, **options: x)
+batching.primitive_batchers[_only_on_cuda_p] = lambda arrays, axes, **options: (
+    _only_on_cuda_p.bind(*arrays, **options),
     axes[0],
 )
 mlir.register_lowering(_only_on_cuda_p, _lower_elsewhere)

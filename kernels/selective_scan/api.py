@@ -8,7 +8,13 @@ import numpy as np
 from jax.core import Tracer
 
 from kernels import capability
-from kernels.selective_scan import associative, pallas_triton, recurrence, reference
+from kernels.selective_scan import (
+    associative,
+    pallas_mosaic,
+    pallas_triton,
+    recurrence,
+    reference,
+)
 
 ALIGNMENTS = ("previous", "constant", "none")
 
@@ -42,6 +48,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "reference": reference.scan,
     "associative": associative.scan,
     "pallas_triton": pallas_triton.scan,
+    "pallas_mosaic": pallas_mosaic.scan,
 }
 
 
