@@ -26,8 +26,6 @@ MAX_STATES = 64  # A lane has registers for these states and their A.
 TOKENS = 8  # Of a group: the copy engine takes multiples of 128 bytes, so rows of 16 suffice.
 SLOTS = 2  # Groups in shared memory.
 
-ONE_A_LANE = plgpu.Layout.WG_STRIDED((LANES,), vec_size=1)
-
 STREAMED = ("u", "delta", "z")  # [B,K,E], as given
 CHANNELS = ("D", "delta_bias", "gap_delta")  # [E] float32
 
@@ -162,8 +160,13 @@ def _launch(plan: Plan, operands: dict) -> tuple[jax.Array, jax.Array]:
         ),
         grid=(batch, blocks),
         grid_names=("image", "block"),
-        # The automatic barriers would stand around every store; the only one needed is spelt out.
-        compiler_params=plgpu.CompilerParams(approx_math=True, unsafe_no_auto_barriers=True),
+        compiler_params=plgpu.CompilerParams(
+            approx_math=True,
+            # They would stand around every store; the one that is needed is spelt out.
+            unsafe_no_auto_barriers=True,
+            # Lays arrays out by itself, and is what newer versions of JAX do.
+            lowering_semantics=plgpu.LoweringSemantics.Warpgroup,
+        ),
         interpret=plan.interpret,
         kernel_name="selective_scan_forward",
     )(operands)
@@ -176,12 +179,7 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
     A = [refs["A"][n, block] for n in range(states)]
     D, bias, gap_delta = (refs[name][block] if name in refs else None for name in CHANNELS)
     streams = ["rows", *(name for name in STREAMED if name in refs)]
-    groups = pl.cdiv(length, TOKENS)
-
-    def zeros():
-        x = jnp.zeros(LANES, jnp.float32)
-        # Pallas does not interpret layouts.
-        return plgpu.layout_cast(x, ONE_A_LANE) if plan.interpret is None else x
+    groups, zeros = pl.cdiv(length, TOKENS), jnp.zeros(LANES, jnp.float32)
 
     def place(i, count):
         """Where the i-th of `count` tokens or groups in scan order lies."""
@@ -205,10 +203,11 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
             if plan.alignment != "none":
                 gamma = before if gap_delta is None else gap_delta
                 total = step + tile["rows"][token, 2 * states] * gamma
-            x, y = step * u, zeros() if D is None else D * u
+            x, y = step * u, zeros if D is None else D * u
+            B, C = ([tile["rows"][token, k * states + n] for n in range(states)] for k in (0, 1))
+            h = [jnp.exp2(total * A[n]) * h[n] + x * B[n] for n in range(states)]
             for n in range(states):
-                h[n] = jnp.exp2(total * A[n]) * h[n] + x * tile["rows"][token, n]
-                y = y + h[n] * tile["rows"][token, states + n]
+                y = y + h[n] * C[n]
             if "z" in tile:
                 z = tile["z"][token].astype(jnp.float32)
                 y = y * z * _sigmoid(z)
@@ -231,7 +230,7 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
         grid=(groups,),
         in_specs=[cut(name) for name in streams],
         max_concurrent_steps=SLOTS,
-        init_carry=([zeros() for _ in range(states)], zeros()),
+        init_carry=([zeros for _ in range(states)], zeros),
     )(*(refs[name] for name in streams))
     for n in range(states):
         last_ref[image, n, block] = h[n]

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import selective_scan
-from kernels.selective_scan import IMPLEMENTATIONS, pallas_triton
+from kernels.selective_scan import IMPLEMENTATIONS, pallas_mosaic, pallas_triton
+from tests.kernels.interpreter import MOSAIC
 from tests.oracles import golden
 from tests.oracles.compare import assert_close
 from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run, unoptimised
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-WIDEST = {"reference": "float64", "associative": "float64", "pallas_triton": "float32"}
+WIDEST = {"reference": "float64", "associative": "float64"}
+WIDEST |= {"pallas_triton": "float32", "pallas_mosaic": "float32"}
 
 CASES = {
     "plain": {"positions": False, "D": False, "z": False, "bias": False, "softplus": False},
@@ -36,8 +38,12 @@ def interpreted(monkeypatch, request):
     """GPU kernels as plain JAX, compiled without the optimisations that would take most time."""
     scan = partial(pallas_triton.scan, interpret=True, tokens=2)
     monkeypatch.setitem(IMPLEMENTATIONS, "pallas_triton", scan)
+    monkeypatch.setattr(pallas_triton, "scan", scan)  # For the gradients of pallas_mosaic.
+    scan = partial(pallas_mosaic.scan, interpret=MOSAIC)
+    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_mosaic", scan)
     parameters = getattr(getattr(request.node, "callspec", None), "params", {})
-    with unoptimised() if parameters.get("implementation") == "pallas_triton" else nullcontext():
+    on_gpus = parameters.get("implementation") in ("pallas_triton", "pallas_mosaic")
+    with unoptimised() if on_gpus else nullcontext():
         yield
 
 
