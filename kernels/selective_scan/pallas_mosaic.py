@@ -2,8 +2,8 @@
 
 A program is one warpgroup. It takes 128 channels, one in each lane, through all tokens of an image,
 with their states in registers. Groups of tokens stream through shared memory: the copy engine
-brings the next ones while the lanes compute, so no lane waits for memory or spends a register on
-it. Gradients are those of the Triton kernels, which run the scan again.
+brings the next ones while the lanes compute, so that no lane waits for memory or spends registers
+on what it will need. Gradients are those of the Triton kernels, which run the scan again.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ from kernels.selective_scan.lanes import LOG1P, LOG2_E
 HOPPER = (9, 0)  # The first compute capability with the copy engine.
 LANES = 128  # Of a warpgroup.
 MAX_STATES = 64  # A lane has registers for these states and their A.
-TOKENS = 8  # Of a group: the copy engine takes multiples of 128 bytes, so rows of 16 suffice.
-SLOTS = 2  # Groups in shared memory.
+TOKENS = 8  # Of a group. Pallas copies multiples of 128 bytes, and so may a row be one of 16.
+SLOTS = 2  # Groups in shared memory: one in use, one on its way.
 
 STREAMED = ("u", "delta", "z")  # [B,K,E], as given
 CHANNELS = ("D", "delta_bias", "gap_delta")  # [E] float32
@@ -100,7 +100,6 @@ def _scan(plan: Plan, arrays: tuple) -> tuple[jax.Array, jax.Array]:
     for name, array in zip(STREAMED, (u, delta, z), strict=True):
         if array is not None:
             operands[name] = _pad(array, LANES)
-    # A in powers of two: the state decays by 2**(total A).
     named = {"A": LOG2_E * A.astype(jnp.float32).T}
     named |= zip(CHANNELS, (D, delta_bias, gap_delta), strict=True)
     for name, array in named.items():
@@ -145,8 +144,9 @@ def _launch(plan: Plan, operands: dict) -> tuple[jax.Array, jax.Array]:
 
     Args:
       plan: the static side.
-      operands: STREAMED; `rows` [B,K,...] float32, in each the B, the C and the gap of a token; A
-        [N,blocks,128] and CHANNELS [blocks,128], float32. Channels are a multiple of 128.
+      operands: STREAMED, with E a multiple of 128; `rows` [B,K,multiple of 4] float32: B, C and,
+        where there are gaps, the gap of a token; `A` [N,blocks,128] float32, in powers of two: the
+        state decays by 2**(total A); CHANNELS [blocks,128].
     """
     u, (states, blocks, _) = operands["u"], operands["A"].shape
     batch, length, _ = u.shape
@@ -164,7 +164,7 @@ def _launch(plan: Plan, operands: dict) -> tuple[jax.Array, jax.Array]:
             approx_math=True,
             # They would stand around every store; the one that is needed is spelt out.
             unsafe_no_auto_barriers=True,
-            # Lays arrays out by itself, and is what newer versions of JAX do.
+            # Infers how arrays lie in lanes; the default from jax 0.11 on.
             lowering_semantics=plgpu.LoweringSemantics.Warpgroup,
         ),
         interpret=plan.interpret,
@@ -188,7 +188,7 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
     def run_group(indices, *arguments):
         *tiles, carry = arguments
         tile, group = dict(zip(streams, tiles, strict=True)), place(indices[0], groups)
-        # The last group in memory may be shorter: what the copy engine fills it up with is not read.
+        # The last group in memory may be shorter: what fills it up in the copy is not read.
         count = jnp.minimum(length - group * TOKENS, TOKENS) if length % TOKENS else TOKENS
 
         def run_token(i, carry):
@@ -198,7 +198,7 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
             if bias is not None:
                 step = step + bias
             if plan.softplus:
-                step = _softplus(step)
+                step = softplus(step)
             total = step
             if plan.alignment != "none":
                 gamma = before if gap_delta is None else gap_delta
@@ -210,7 +210,7 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
                 y = y + h[n] * C[n]
             if "z" in tile:
                 z = tile["z"][token].astype(jnp.float32)
-                y = y * z * _sigmoid(z)
+                y = y * z * sigmoid(z)
             y_ref[image, group * TOKENS + token, block] = y.astype(y_ref.dtype)
             return h, step
 
@@ -236,7 +236,7 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
         last_ref[image, n, block] = h[n]
 
 
-def _softplus(x):
+def softplus(x):
     """log(1 + exp(x)), relatively exact however small."""
     e = jnp.exp2(jnp.abs(x) * -LOG2_E)
     polynomial = LOG1P[0]
@@ -245,6 +245,6 @@ def _softplus(x):
     return jnp.maximum(x, 0) + jnp.where(e < 0.25, polynomial * e, jnp.log(1 + e))
 
 
-def _sigmoid(x):
+def sigmoid(x):
     """1 / (1 + exp(-x)); the root is one instruction, where a division takes ten."""
     return jnp.square(lax.rsqrt(1 + jnp.exp2(x * -LOG2_E)))

@@ -1,6 +1,7 @@
 """Every size of the models and every dtype lowers for CUDA, on a machine without a GPU."""
 
 from contextlib import nullcontext
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +31,10 @@ def h200():
     return sharding.use_abstract_mesh(sharding.AbstractMesh((), (), abstract_device=device))
 
 
-def kernels_in(function, *arguments) -> int:
+def kernels_in(function, *arguments, backend: str = "triton") -> int:
     with h200():
         lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",))
-    return sum("triton" in line for line in lowered.as_text().splitlines())
+    return sum(backend in line for line in lowered.as_text().splitlines())
 
 
 def arguments(batch, tokens, channels, states, dtype):
@@ -54,12 +55,12 @@ def arguments(batch, tokens, channels, states, dtype):
     }, jax.ShapeDtypeStruct((batch, tokens), jnp.int32)
 
 
-def loss(arrays, positions, **options):
+def loss(arrays, positions, implementation="pallas_triton", **options):
     return selective_scan(
         **arrays,
         positions=positions,
         delta_softplus=True,
-        implementation="pallas_triton",
+        implementation=implementation,
         **options,
     ).sum()
 
@@ -69,3 +70,16 @@ def test_forward_and_gradient(size):
     arrays, positions = arguments(*size)
     assert kernels_in(loss, arrays, positions) == 1
     assert kernels_in(jax.grad(loss), arrays, positions) == 2
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_mosaic_forward(size):
+    scan = partial(loss, implementation="pallas_mosaic", reverse=size[0] == 1)
+    assert kernels_in(scan, *arguments(*size), backend="@mosaic_gpu") == 1
+
+
+def test_mosaic_gradient_is_that_of_triton():
+    scan = jax.value_and_grad(partial(loss, implementation="pallas_mosaic"))
+    given = arguments(2, 197, 768, 16, "bfloat16")
+    assert kernels_in(scan, *given, backend="@mosaic_gpu") == 1
+    assert kernels_in(scan, *given) == 2
