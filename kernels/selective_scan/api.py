@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from kernels.selective_scan import associative, reference
+from kernels import capability
+from kernels.selective_scan import (
+    associative,
+    pallas_mosaic,
+    pallas_triton,
+    recurrence,
+    reference,
+)
 
 ALIGNMENTS = ("previous", "constant", "none")
 
@@ -40,8 +47,9 @@ class Implementation(Protocol):
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "reference": reference.scan,
     "associative": associative.scan,
+    "pallas_triton": pallas_triton.scan,
+    "pallas_mosaic": pallas_mosaic.scan,
 }
-DEFAULT = "reference"  # Fastest on the CPU as measured; see kernels/README.md.
 
 
 def selective_scan(
@@ -90,7 +98,8 @@ def selective_scan(
       gap_delta: [E] positive steps, given with and only with `alignment="constant"`.
       reverse: scan from the last token to the first.
       return_last_state: also return the state after the last token in scan order.
-      implementation: a name in `IMPLEMENTATIONS`, which runs or raises, or None for the best one.
+      implementation: a name in `IMPLEMENTATIONS`, which runs or raises, or None for the best one:
+        `pallas_triton` where computations go to a CUDA GPU that runs it, else `reference`.
 
     Returns:
       y: [B,K,E] of u's dtype; with `return_last_state`, also the state [B,E,N] in float32
@@ -115,7 +124,7 @@ def selective_scan(
     if positions is not None:
         positions = jnp.asarray(positions)
         _check_positions(positions, given["u"].shape[:2])
-    name = implementation or DEFAULT
+    name = implementation or _best(given)
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"implementation is {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}.")
     arrays: Any = *(given.get(name) for name in (*required, *optional)), positions
@@ -126,6 +135,12 @@ def selective_scan(
         reverse=reverse,
     )
     return (y, last_state) if return_last_state else y
+
+
+def _best(given: dict[str, jax.Array]) -> str:
+    """The fastest implementation; the figures are in kernels/README.md."""
+    single = recurrence.state_dtype(*given.values()) == jnp.float32
+    return "pallas_triton" if single and capability.has_cuda() else "reference"
 
 
 def _check_arrays(given: dict[str, jax.Array]) -> None:

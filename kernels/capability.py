@@ -1,0 +1,76 @@
+"""What the devices at hand can run, and computations that only some of them can."""
+
+from functools import partial
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+OLDEST_CUDA = (8, 0)  # The first compute capability that Triton's Pallas backend supports.
+
+
+def has_cuda() -> bool:
+    """Whether computations go by default to a CUDA GPU of compute capability 8.0 or more."""
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    device = chosen if isinstance(chosen, jax.Device) else jax.devices(chosen)[0]
+    return device.platform == "gpu" and _capability(device) >= OLDEST_CUDA
+
+
+def only_on_cuda(
+    x: jax.Array, *, kernel: str = "Triton", oldest: tuple[int, int] = OLDEST_CUDA
+) -> jax.Array:
+    """x itself, in a computation that can be traced anywhere but run only on CUDA GPUs.
+
+    Lowering for CUDA works on any machine, with or without a GPU.
+
+    Args:
+      x: any array.
+      kernel: who asks, for the error.
+      oldest: the first compute capability that will do.
+
+    Returns:
+      x.
+
+    Raises:
+      NotImplementedError: when lowered for another platform or for an older GPU that is here.
+    """
+    return _only_on_cuda_p.bind(x, kernel=kernel, oldest=oldest)
+
+
+def _capability(device) -> tuple[int, int]:
+    """Of a CUDA device; (0, 0) for GPUs of other makes, whose versions are names."""
+    major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+
+
+def _lower_elsewhere(context, x, *, kernel, oldest):
+    platforms = ", ".join(context.module_context.platforms)
+    raise NotImplementedError(
+        f"The {kernel} kernel runs on CUDA GPUs only, and this is {platforms}; "
+        'choose another implementation, such as "reference".'
+    )
+
+
+def _lower_on_cuda(context, x, *, kernel, oldest):
+    try:
+        devices = jax.local_devices(backend="cuda")
+    except RuntimeError:
+        return [x]  # No GPU here: lowered for another machine.
+    found = min(map(_capability, devices))
+    if found < oldest:
+        raise NotImplementedError(
+            f"The {kernel} kernel needs compute capability {oldest[0]}.{oldest[1]}, and a GPU here "
+            f'has {found[0]}.{found[1]}; choose another implementation, such as "reference".'
+        )
+    return [x]
+
+
+_only_on_cuda_p = Primitive("only_on_cuda")
+_only_on_cuda_p.def_impl(lambda x, **options: jax.jit(partial(only_on_cuda, **options))(x))
+_only_on_cuda_p.def_abstract_eval(lambda x, **options: x)
+batching.primitive_batchers[_only_on_cuda_p] = lambda arrays, axes, **options: (
+    _only_on_cuda_p.bind(*arrays, **options),
+    axes[0],
+)
+mlir.register_lowering(_only_on_cuda_p, _lower_elsewhere)
+mlir.register_lowering(_only_on_cuda_p, _lower_on_cuda, platform="cuda")

@@ -1,0 +1,187 @@
+"""The scan as one GPU kernel: Pallas with the Triton backend, for CUDA GPUs.
+
+A program is one warp. It takes the channels of its lanes through all tokens, with their states in
+registers, so only what the scan reads and writes anyway moves through memory. The design's reasons
+and figures are in kernels/README.md.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as pltriton
+
+from kernels.capability import only_on_cuda
+from kernels.selective_scan import pallas_triton_vjp, recurrence
+from kernels.selective_scan.lanes import LANES, LOG2_E
+from kernels.selective_scan.triton_block import (
+    CHANNELS,
+    GAPS,
+    GROUP,
+    MATRIX,
+    MAX_STATES,
+    STATES,
+    TOKENS,
+    Block,
+    Plan,
+    cut,
+    cuts,
+    for_groups,
+    groups,
+)
+
+
+def scan(
+    u: jax.Array,
+    delta: jax.Array,
+    A: jax.Array,
+    B: jax.Array,
+    C: jax.Array,
+    D: jax.Array | None,
+    z: jax.Array | None,
+    delta_bias: jax.Array | None,
+    gap_delta: jax.Array | None,
+    positions: jax.Array | None,
+    *,
+    delta_softplus: bool,
+    alignment: str,
+    reverse: bool,
+    interpret: bool = False,
+    tokens: int = GROUP,
+) -> tuple[jax.Array, jax.Array]:
+    """See `kernels.selective_scan` and `api.Implementation`.
+
+    Args beyond those:
+      interpret: run the kernels as plain JAX, on any platform; for tests.
+      tokens: see `Plan`.
+
+    Raises:
+      NotImplementedError: for float64 inputs; when run on anything but a CUDA GPU.
+    """
+    if recurrence.state_dtype(u, delta, A, B, C, D, z, delta_bias, gap_delta) != jnp.float32:
+        raise NotImplementedError(
+            "pallas_triton keeps its state in float32; for float64 inputs choose another "
+            'implementation, such as "reference".'
+        )
+    gaps = None
+    if positions is not None and alignment != "none":
+        gaps = recurrence.gaps(positions, reverse).astype(jnp.float32)
+    run = partial(
+        _scan_few_states,
+        u=u,
+        delta=delta,
+        delta_bias=delta_bias,
+        gap_delta=None if gaps is None else gap_delta,
+        gaps=gaps,
+        plan=Plan(delta_softplus, reverse, tokens, interpret),
+    )
+    states = A.shape[1]
+    if states <= MAX_STATES:
+        return run(A=A, B=B, C=C, D=D, z=z)
+    # States are independent of each other but for the sum in y: scan them in pieces.
+    A, B, C = (_pieces(a) for a in (A, B, C))
+    wide = u.astype(jnp.float32)
+    y, last = jax.vmap(lambda A, B, C: run(A=A, B=B, C=C, D=None, z=None, u=wide))(A, B, C)
+    last = jnp.moveaxis(last, 0, 2)
+    return (
+        recurrence.finish(y.sum(axis=0), u, D, z),
+        last.reshape(*last.shape[:2], -1)[..., :states],
+    )
+
+
+def _scan_few_states(*, plan: Plan, **arrays) -> tuple[jax.Array, jax.Array]:
+    """`scan` for at most `MAX_STATES` states: pads them and the channels to what kernels take."""
+    channels, states = arrays["u"].shape[-1], arrays["A"].shape[1]
+    more_channels, more_states = -channels % LANES, max(2, pl.next_power_of_2(states)) - states
+    arrays["A"] = _pad(LOG2_E * arrays["A"].astype(jnp.float32), more_states).T
+    operands = {GAPS: arrays[GAPS]} if arrays[GAPS] is not None else {}
+    for name in (*TOKENS, *STATES, *CHANNELS, MATRIX):
+        if (array := arrays[name]) is not None:
+            array = array if name in TOKENS else array.astype(jnp.float32)
+            operands[name] = _pad(array, more_states if name in STATES else more_channels)
+    y, last = _scan(plan, operands)  # pyright: ignore[reportGeneralTypeIssues]
+    return y[..., :channels], last[:, :states, :channels].swapaxes(1, 2)
+
+
+def _pad(array, more):
+    """Zeros after the last axis; the array itself where none are needed."""
+    return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)]) if more else array
+
+
+def _pieces(array):
+    """[...,N] to [pieces,...,MAX_STATES]."""
+    array = _pad(array, -array.shape[-1] % MAX_STATES)
+    return jnp.moveaxis(array.reshape(*array.shape[:-1], -1, MAX_STATES), -2, 0)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scan(plan: Plan, operands: dict) -> tuple[jax.Array, jax.Array]:
+    """(y [B,K,E], last state [B,N,E]) of operands as `triton_block` lists them."""
+    outputs = _launch(plan, False, operands)
+    return outputs["y"], outputs["last"]
+
+
+def _scan_forward(plan, operands):
+    outputs = _launch(plan, True, operands)
+    return (outputs["y"], outputs["last"]), (operands, outputs["saved"])
+
+
+def _scan_backward(plan, residuals, cotangents):
+    return (pallas_triton_vjp.gradients(plan, *residuals, *cotangents),)
+
+
+_scan.defvjp(_scan_forward, _scan_backward)
+
+
+@partial(jax.jit, static_argnums=(0, 1))  # Traced once for all layers of a model.
+def _launch(plan: Plan, save: bool, operands: dict) -> dict:
+    """y, the last state and, where asked for, the state before each group of tokens."""
+    u, (states, channels) = operands["u"], operands[MATRIX].shape
+    batch, length, _ = u.shape
+    shapes = {
+        "y": jax.ShapeDtypeStruct(u.shape, u.dtype),
+        "last": jax.ShapeDtypeStruct((batch, states, channels), jnp.float32),
+    }
+    if save:
+        saved = (batch, groups(length, plan.tokens), states, channels)
+        shapes["saved"] = jax.ShapeDtypeStruct(saved, jnp.float32)
+    if not plan.interpret:
+        operands = operands | {"u": only_on_cuda(u)}
+    return pl.pallas_call(
+        partial(selective_scan_forward, plan=plan),
+        grid=(channels // LANES, batch),
+        in_specs=[cuts(operands)],
+        out_specs={name: cut(shape.shape) for name, shape in shapes.items()},
+        out_shape=shapes,
+        compiler_params=pltriton.CompilerParams(num_warps=1, num_stages=1),
+        interpret=plan.interpret,
+    )(operands)
+
+
+def selective_scan_forward(refs: dict, out: dict, *, plan: Plan) -> None:
+    """The kernel: the operands' refs in, those of `_launch`'s results out."""
+    block = Block(refs, plan)
+
+    def run(group, first, tokens, carry):
+        h, before = carry
+        if "saved" in out:
+            for n, state in enumerate(h):
+                out["saved"][group, n] = state
+        for k in range(tokens):
+            token = block.place(first + k)
+            u, (step, _) = block.load("u", token), block.step(token)
+            total = block.total(block.gap(token), step, before)
+            h = block.advance(h, total, step * u, block.load_states("B", token))
+            y = block.read(h, block.load_states("C", token), u)
+            if "z" in refs:
+                z = block.load("z", token)
+                y = y * z * block.lanes.sigmoid(z)
+            out["y"][token] = y.astype(out["y"].dtype)
+            before = step if block.looks_back else None
+        return h, before
+
+    before = jnp.zeros(LANES, jnp.float32) if block.looks_back else None
+    h, _ = for_groups(block.length, plan.tokens, run, (block.zeros(), before))
+    for n, state in enumerate(h):
+        out["last"][n] = state

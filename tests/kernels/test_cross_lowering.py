@@ -1,0 +1,85 @@
+"""Every size of the models and every dtype lowers for CUDA, on a machine without a GPU."""
+
+from contextlib import nullcontext
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import sharding
+
+from kernels import selective_scan
+
+VIM = {"vim_tiny": 384, "vim_small": 768, "vim_base": 1536}
+PLAIN_MAMBA = {"plainmamba_l1": 384, "plainmamba_l2": 768, "plainmamba_l3": 896}
+BATCHES, KEPT, DTYPES = (1, 64, 128, 256), (197, 157, 125, 101), ("float32", "bfloat16")
+# Every E at every batch and with every number of tokens, dtypes in turn.
+SIZES = [
+    (batch, KEPT[(i + j) % 4], channels, 16, DTYPES[(i + j // 2) % 2])
+    for i, batch in enumerate(BATCHES)
+    for j, channels in enumerate(sorted({*VIM.values(), *PLAIN_MAMBA.values()}))
+]
+SIZES += [(2, tokens, 768, 16, dtype) for tokens in (4096, 16384) for dtype in DTYPES]
+SIZES += [(3, 50, 100, 33, "float32"), (1, 2, 1, 1, "bfloat16")]
+
+
+def h200():
+    """Newer versions of JAX want to be told what they lower for."""
+    if not hasattr(sharding, "AbstractDevice"):
+        return nullcontext()
+    device = sharding.AbstractDevice(device_kind="NVIDIA H200", num_cores=None, platform="cuda")
+    return sharding.use_abstract_mesh(sharding.AbstractMesh((), (), abstract_device=device))
+
+
+def kernels_in(function, *arguments, backend: str = "triton") -> int:
+    with h200():
+        lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",))
+    return sum(backend in line for line in lowered.as_text().splitlines())
+
+
+def arguments(batch, tokens, channels, states, dtype):
+    shapes = {
+        "u": (batch, tokens, channels),
+        "delta": (batch, tokens, channels),
+        "A": (channels, states),
+        "B": (batch, tokens, states),
+        "C": (batch, tokens, states),
+        "D": (channels,),
+        "z": (batch, tokens, channels),
+        "delta_bias": (channels,),
+    }
+    small = ("A", "D", "delta_bias")
+    return {
+        name: jax.ShapeDtypeStruct(shape, jnp.float32 if name in small else dtype)
+        for name, shape in shapes.items()
+    }, jax.ShapeDtypeStruct((batch, tokens), jnp.int32)
+
+
+def loss(arrays, positions, implementation="pallas_triton", **options):
+    return selective_scan(
+        **arrays,
+        positions=positions,
+        delta_softplus=True,
+        implementation=implementation,
+        **options,
+    ).sum()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_forward_and_gradient(size):
+    arrays, positions = arguments(*size)
+    assert kernels_in(loss, arrays, positions) == 1
+    assert kernels_in(jax.grad(loss), arrays, positions) == 2
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_mosaic_forward(size):
+    scan = partial(loss, implementation="pallas_mosaic", reverse=size[0] == 1)
+    assert kernels_in(scan, *arguments(*size), backend="@mosaic_gpu") == 1
+
+
+def test_mosaic_gradient_is_that_of_triton():
+    scan = jax.value_and_grad(partial(loss, implementation="pallas_mosaic"))
+    given = arguments(2, 197, 768, 16, "bfloat16")
+    assert kernels_in(scan, *given, backend="@mosaic_gpu") == 1
+    assert kernels_in(scan, *given) == 2
