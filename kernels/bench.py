@@ -1,4 +1,4 @@
-"""Times every implementation of the selective scan side by side, and two plain forms as peers.
+"""Times the implementations of the selective scan that run here, and two plain forms as peers.
 
     python -m kernels.bench [--suite vim]
 
@@ -97,6 +97,15 @@ def medians(contenders: dict[str, Callable], arguments: tuple, rounds: int) -> d
     return {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
 
 
+def runs_here(form: Callable) -> bool:
+    """Whether an implementation runs on this platform."""
+    try:
+        jax.jit(form).lower(*inputs((1, 2, 2, 2)))
+    except NotImplementedError:
+        return False
+    return True
+
+
 def main() -> None:
     """The command: a table on screen, and a JSON line per size and contender on stdout."""
     keep_freed_memory()
@@ -105,6 +114,7 @@ def main() -> None:
         name: partial(selective_scan, implementation=name, delta_softplus=False)
         for name in IMPLEMENTATIONS
     }
+    forms = {name: form for name, form in forms.items() if runs_here(form)}
     forms["plain lax.scan"] = partial(plain_scan, rematerialise=False)
     forms["plain, rematerialised"] = partial(plain_scan, rematerialise=True)
     device = jax.devices()[0]

@@ -69,3 +69,19 @@ def test_forward_and_gradient(size):
     arrays, positions = arguments(*size)
     assert kernels_in(loss, arrays, positions) == 1
     assert kernels_in(jax.grad(loss), arrays, positions) == 2
+
+
+def test_four_paths_in_one_launch():
+    """As PlainMamba scans: u, B and positions of each path, everything else shared."""
+    arrays, positions = arguments(64, 197, 384, 16, "bfloat16")
+    paths = {
+        name: jax.ShapeDtypeStruct((4, *arrays[name].shape), arrays[name].dtype)
+        for name in ("u", "B")
+    }
+    positions = jax.ShapeDtypeStruct((4, *positions.shape), positions.dtype)
+
+    def all_paths(arrays, paths, positions):
+        return jax.vmap(lambda own, p: loss(arrays | own, p))(paths, positions).sum()
+
+    assert kernels_in(all_paths, arrays, paths, positions) == 1
+    assert kernels_in(jax.grad(all_paths, (0, 1)), arrays, paths, positions) == 2
