@@ -5,6 +5,7 @@ registers, so only what the scan reads and writes anyway moves through memory. T
 and figures are in kernels/README.md.
 """
 
+import warnings
 from functools import partial
 
 import jax
@@ -29,6 +30,11 @@ from kernels.selective_scan.triton_block import (
     cuts,
     for_groups,
     groups,
+)
+
+# JAX 0.11 and 0.12 still have the backend, and say so at each lowering.
+warnings.filterwarnings(
+    "ignore", "The Pallas Triton backend is deprecated", category=DeprecationWarning
 )
 
 

@@ -9,13 +9,12 @@ import pytest
 from jax import sharding
 
 from kernels import selective_scan
+from kernels.bench.suites import BATCHES, KEPT, PLAIN_MAMBA, VIM
 
-VIM = {"vim_tiny": 384, "vim_small": 768, "vim_base": 1536}
-PLAIN_MAMBA = {"plainmamba_l1": 384, "plainmamba_l2": 768, "plainmamba_l3": 896}
-BATCHES, KEPT, DTYPES = (1, 64, 128, 256), (197, 157, 125, 101), ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16")
 # Every E at every batch and with every number of tokens, dtypes in turn.
 SIZES = [
-    (batch, KEPT[(i + j) % 4], channels, 16, DTYPES[(i + j // 2) % 2])
+    (batch, (197, *KEPT)[(i + j) % 4], channels, 16, DTYPES[(i + j // 2) % 2])
     for i, batch in enumerate(BATCHES)
     for j, channels in enumerate(sorted({*VIM.values(), *PLAIN_MAMBA.values()}))
 ]
@@ -83,3 +82,19 @@ def test_mosaic_gradient_is_that_of_triton():
     given = arguments(2, 197, 768, 16, "bfloat16")
     assert kernels_in(scan, *given, backend="@mosaic_gpu") == 1
     assert kernels_in(scan, *given) == 2
+
+
+def test_four_paths_in_one_launch():
+    """As PlainMamba scans: u, B and positions of each path, everything else shared."""
+    arrays, positions = arguments(64, 197, 384, 16, "bfloat16")
+    paths = {
+        name: jax.ShapeDtypeStruct((4, *arrays[name].shape), arrays[name].dtype)
+        for name in ("u", "B")
+    }
+    positions = jax.ShapeDtypeStruct((4, *positions.shape), positions.dtype)
+
+    def all_paths(arrays, paths, positions):
+        return jax.vmap(lambda own, p: loss(arrays | own, p))(paths, positions).sum()
+
+    assert kernels_in(all_paths, arrays, paths, positions) == 1
+    assert kernels_in(jax.grad(all_paths, (0, 1)), arrays, paths, positions) == 2
