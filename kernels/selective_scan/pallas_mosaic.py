@@ -17,6 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels.capability import only_on_cuda
+from kernels.per_image import per_image
 from kernels.selective_scan import pallas_triton, recurrence
 from kernels.selective_scan.lanes import LOG1P, LOG2_E
 
@@ -106,7 +107,11 @@ def _scan(plan: Plan, arrays: tuple) -> tuple[jax.Array, jax.Array]:
         if array is not None:
             array = _pad(array.astype(jnp.float32), LANES)
             operands[name] = array.reshape(*array.shape[:-1], -1, LANES)
-    y, last = _launch(plan, operands)
+    launch = partial(_launch, plan)
+    if plan.interpret is None:  # The interpreter has effects, which cannot be partitioned.
+        y, last = per_image(launch, operands, (*CHANNELS, "A"))
+    else:
+        y, last = launch(operands)
     return (
         y.reshape(batch, length, -1)[..., :channels],
         last.reshape(batch, states, -1)[..., :channels].swapaxes(1, 2),

@@ -14,6 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pltriton
 
 from kernels.capability import only_on_cuda
+from kernels.per_image import per_image
 from kernels.selective_scan import pallas_triton_vjp, recurrence
 from kernels.selective_scan.lanes import LANES, LOG2_E
 from kernels.selective_scan.triton_block import (
@@ -22,6 +23,7 @@ from kernels.selective_scan.triton_block import (
     GROUP,
     MATRIX,
     MAX_STATES,
+    SHARED,
     STATES,
     TOKENS,
     Block,
@@ -124,12 +126,12 @@ def _pieces(array):
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(plan: Plan, operands: dict) -> tuple[jax.Array, jax.Array]:
     """(y [B,K,E], last state [B,N,E]) of operands as `triton_block` lists them."""
-    outputs = _launch(plan, False, operands)
+    outputs = per_image(partial(_launch, plan, False), operands, SHARED)
     return outputs["y"], outputs["last"]
 
 
 def _scan_forward(plan, operands):
-    outputs = _launch(plan, True, operands)
+    outputs = per_image(partial(_launch, plan, True), operands, SHARED)
     return (outputs["y"], outputs["last"]), (operands, outputs["saved"])
 
 

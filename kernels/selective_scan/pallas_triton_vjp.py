@@ -14,10 +14,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pltriton
 
 from kernels.capability import only_on_cuda
+from kernels.per_image import per_image
 from kernels.selective_scan.lanes import LANES, LN_2
 from kernels.selective_scan.triton_block import (
     CHANNELS,
     MATRIX,
+    SHARED,
     STATES,
     TOKENS,
     Block,
@@ -28,7 +30,6 @@ from kernels.selective_scan.triton_block import (
 )
 
 
-@partial(jax.jit, static_argnums=0)  # Traced once for all layers of a model.
 def gradients(
     plan: Plan, operands: dict, saved: jax.Array, dy: jax.Array, dlast: jax.Array
 ) -> dict:
@@ -41,18 +42,34 @@ def gradients(
       dy: [B,K,E] of u's dtype, the gradient with respect to y.
       dlast: [B,N,E] float32, with respect to the last state.
     """
+    states = saved.shape[2]
+    given = operands | {"saved": saved, "dy": dy, "dlast": dlast}
+    grads = per_image(partial(_launch, plan), given, SHARED)
+    BC = grads.pop("BC").sum(axis=1)
+    grads |= zip(STATES, jnp.split(BC[..., : 2 * states], 2, axis=-1), strict=True)
+    grads |= {name: grads[name].sum(axis=0) for name in SHARED if name in grads}
+    # The kernel differentiates by the exponent to base e, and A is in powers of two.
+    grads[MATRIX] *= LN_2
+    return grads | dict.fromkeys(operands.keys() - grads.keys())
+
+
+@partial(jax.jit, static_argnums=0)  # Traced once for all layers of a model.
+def _launch(plan: Plan, given: dict) -> dict:
+    """Gradients by image: those of B and C together, by block of channels, as "BC"."""
+    saved, dy, dlast = (given[name] for name in ("saved", "dy", "dlast"))
+    operands = {name: given[name] for name in given.keys() - {"saved", "dy", "dlast"}}
     batch, length, channels = dy.shape
-    blocks, states = channels // LANES, saved.shape[2]
+    blocks = channels // LANES
     shapes = {name: operands[name] for name in TOKENS if name in operands}
-    per_image = {name: operands[name] for name in (MATRIX, *CHANNELS) if name in operands}
     shapes |= {
-        name: jax.ShapeDtypeStruct((batch, *array.shape), jnp.float32)
-        for name, array in per_image.items()
+        name: jax.ShapeDtypeStruct((batch, *operands[name].shape), jnp.float32)
+        for name in SHARED
+        if name in operands
     }
     out_cuts = {name: cut(array.shape) for name, array in shapes.items()}
     shapes["BC"] = jax.ShapeDtypeStruct((batch, blocks, length, LANES), jnp.float32)
     out_cuts["BC"] = pl.BlockSpec((None, None, length, LANES), lambda c, b: (b, c, 0, 0))
-    grads = pl.pallas_call(
+    return pl.pallas_call(
         partial(selective_scan_backward, plan=plan),
         grid=(blocks, batch),
         in_specs=[cuts(operands), *(cut(array.shape) for array in (saved, dy, dlast))],
@@ -61,12 +78,6 @@ def gradients(
         compiler_params=pltriton.CompilerParams(num_warps=1, num_stages=1),
         interpret=plan.interpret,
     )(operands, saved, dy if plan.interpret else only_on_cuda(dy), dlast)
-    BC = grads.pop("BC").sum(axis=1)
-    grads |= zip(STATES, jnp.split(BC[..., : 2 * states], 2, axis=-1), strict=True)
-    grads |= {name: grads[name].sum(axis=0) for name in per_image}
-    # The kernel differentiates by the exponent to base e, and A is in powers of two.
-    grads[MATRIX] *= LN_2
-    return grads | dict.fromkeys(operands.keys() - grads.keys())
 
 
 def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:

@@ -21,6 +21,7 @@ STATES = ("B", "C")  # [B,K,N]
 CHANNELS = ("D", "delta_bias", "gap_delta")  # [E]
 MATRIX = "A"  # [N,E]
 GAPS = "gaps"  # [B,K]
+SHARED = (*CHANNELS, MATRIX)  # By all images.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ def cuts(operands: dict[str, jax.Array]) -> dict[str, pl.BlockSpec]:
     def of(name, array):
         if name in TOKENS:
             return cut(array.shape)
-        if name in (*CHANNELS, MATRIX):
+        if name in SHARED:
             lead = array.shape[:-1]
             return pl.BlockSpec((*lead, LANES), lambda c, b: (*[0] * len(lead), c))
         return pl.BlockSpec((None, *array.shape[1:]), lambda c, b: (b, *[0] * (array.ndim - 1)))

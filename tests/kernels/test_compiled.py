@@ -18,8 +18,11 @@ SHARDED = """
 import json, sys
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from functools import partial
 from kernels import selective_scan
+from kernels.selective_scan import IMPLEMENTATIONS, pallas_triton
 
+IMPLEMENTATIONS["pallas_triton"] = partial(pallas_triton.scan, interpret=True)
 mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
 by_image = NamedSharding(mesh, PartitionSpec("batch"))
 everywhere = NamedSharding(mesh, PartitionSpec())
@@ -50,7 +53,7 @@ print(json.dumps(counts))
 """
 
 
-@pytest.mark.parametrize("implementation", ["reference", "associative"])
+@pytest.mark.parametrize("implementation", ["reference", "associative", "pallas_triton"])
 def test_a_sharded_batch_is_not_gathered(implementation):
     """Only the gradients of shared parameters travel."""
     done = subprocess.run(
