@@ -1,8 +1,9 @@
-"""Sequential form: a `lax.scan` over groups of tokens, with a backward pass that recomputes.
+"""Sequential form: a `lax.scan` over tokens, with a backward pass that recomputes.
 
-The forward keeps one state per `GROUP` tokens; the backward runs each group again from it and
-then the adjoint recurrence through the group, so nothing of size B*K*E*N is stored. The state is
-held as [B,N,E]: channels are the long, contiguous axis that the CPU's vector units want.
+Where gradients are wanted, the forward keeps one state per `GROUP` tokens; the backward runs each
+group again from it and then the adjoint recurrence through the group, so nothing of size B*K*E*N
+is stored. The state is held as [B,N,E]: channels are the long, contiguous axis that the CPU's
+vector units want.
 
 How the sums are written decides the speed on a CPU: XLA sums over an inner axis one number at a
 time, so sums over states and channels are matrix products, and those it could not express are
@@ -59,20 +60,23 @@ def scan(
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _recur(x, decay, A, B, C, reverse):
     """h = exp(decay A) h + x B; y = C . h; with A [N,E] and states [B,N,E]."""
-    (y, last), _ = _recur_forward(x, decay, A, B, C, reverse)
-    return y, last
+    first = jnp.zeros((x.shape[0], *A.shape), x.dtype)
+    tokens = tuple(a.swapaxes(0, 1) for a in (x, decay, B, C))
+    last, y = lax.scan(partial(_token, A), first, tokens, reverse=reverse)
+    return y.swapaxes(0, 1), last
+
+
+def _token(A, h, inputs):
+    x, decay, B, C = inputs
+    h = jnp.exp(decay[:, None, :] * A) * h + x[:, None, :] * B[:, :, None]
+    return h, _sum_states(h, C)
 
 
 def _recur_forward(x, decay, A, B, C, reverse):
     groups = tuple(_group(a) for a in (x, decay, B, C))
 
-    def token(h, inputs):
-        x, decay, B, C = inputs
-        h = jnp.exp(decay[:, None, :] * A) * h + x[:, None, :] * B[:, :, None]
-        return h, _sum_states(h, C)
-
     def run(start, group):
-        last, y = lax.scan(token, start, group, reverse=reverse)
+        last, y = lax.scan(partial(_token, A), start, group, reverse=reverse)
         return last, (y, start)
 
     first = jnp.zeros((x.shape[0], *A.shape), x.dtype)
