@@ -15,6 +15,7 @@ from kernels.selective_scan import (
     recurrence,
     reference,
 )
+from kernels.selective_scan.order import by_gathering
 
 ALIGNMENTS = ("previous", "constant", "none")
 
@@ -41,14 +42,15 @@ class Implementation(Protocol):
         delta_softplus: bool,
         alignment: str,
         reverse: bool,
+        order: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]: ...
 
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
-    "reference": reference.scan,
-    "associative": associative.scan,
+    "reference": by_gathering(reference.scan),
+    "associative": by_gathering(associative.scan),
     "pallas_triton": pallas_triton.scan,
-    "pallas_mosaic": pallas_mosaic.scan,
+    "pallas_mosaic": by_gathering(pallas_mosaic.scan),
 }
 
 
@@ -67,6 +69,7 @@ def selective_scan(
     alignment: str = "previous",
     gap_delta: jax.Array | None = None,
     reverse: bool = False,
+    order: jax.Array | None = None,
     return_last_state: bool = False,
     implementation: str | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -97,6 +100,9 @@ def selective_scan(
         `constant`, `gap_delta`; `none`, zero.
       gap_delta: [E] positive steps, given with and only with `alignment="constant"`.
       reverse: scan from the last token to the first.
+      order: [B,K] integer, a permutation of the rows of each image: step k reads u and z, and
+        writes y, at row `order[:, k]`, and everything else at k. GPU kernels read the rows in
+        place, so the paths of a grid cost no copies of u and y.
       return_last_state: also return the state after the last token in scan order.
       implementation: a name in `IMPLEMENTATIONS`, which runs or raises, or None for the best one:
         `pallas_triton` where computations go to a CUDA GPU that runs it, else `reference`.
@@ -124,6 +130,9 @@ def selective_scan(
     if positions is not None:
         positions = jnp.asarray(positions)
         _check_positions(positions, given["u"].shape[:2])
+    if order is not None:
+        order = jnp.asarray(order)
+        _check_order(order, given["u"].shape[:2])
     name = implementation or _best(given)
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"implementation is {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}.")
@@ -133,6 +142,7 @@ def selective_scan(
         delta_softplus=delta_softplus,
         alignment=alignment,
         reverse=reverse,
+        **({} if order is None else {"order": order.astype(jnp.int32)}),
     )
     return (y, last_state) if return_last_state else y
 
@@ -176,3 +186,14 @@ def _check_positions(positions: jax.Array, shape: tuple[int, ...]) -> None:
     if (np.diff(concrete, axis=1) <= 0).any():
         row = int(np.argmax((np.diff(concrete, axis=1) <= 0).any(axis=1)))
         raise ValueError(f"positions[{row}] is not strictly increasing; sort the kept indices.")
+
+
+def _check_order(order: jax.Array, shape: tuple[int, ...]) -> None:
+    if order.shape != shape or not jnp.issubdtype(order.dtype, jnp.integer):
+        raise ValueError(
+            f"order is {order.dtype} {order.shape}; u asks for whole numbers of shape {shape}."
+        )
+    if isinstance(order, Tracer):
+        return
+    if (np.sort(order, axis=1) != np.arange(shape[1])).any():
+        raise ValueError(f"order must hold each of the rows 0 to {shape[1] - 1} once per image.")

@@ -23,6 +23,7 @@ from kernels.selective_scan.triton_block import (
     GROUP,
     MATRIX,
     MAX_STATES,
+    ORDER,
     SHARED,
     STATES,
     TOKENS,
@@ -55,6 +56,7 @@ def scan(
     delta_softplus: bool,
     alignment: str,
     reverse: bool,
+    order: jax.Array | None = None,
     interpret: bool = False,
     tokens: int = GROUP,
 ) -> tuple[jax.Array, jax.Array]:
@@ -82,6 +84,7 @@ def scan(
         delta_bias=delta_bias,
         gap_delta=None if gaps is None else gap_delta,
         gaps=gaps,
+        order=order,
         plan=Plan(delta_softplus, reverse, tokens, interpret),
     )
     states = A.shape[1]
@@ -103,7 +106,7 @@ def _scan_few_states(*, plan: Plan, **arrays) -> tuple[jax.Array, jax.Array]:
     channels, states = arrays["u"].shape[-1], arrays["A"].shape[1]
     more_channels, more_states = -channels % LANES, max(2, pl.next_power_of_2(states)) - states
     arrays["A"] = _pad(LOG2_E * arrays["A"].astype(jnp.float32), more_states).T
-    operands = {GAPS: arrays[GAPS]} if arrays[GAPS] is not None else {}
+    operands = {name: arrays[name] for name in (GAPS, ORDER) if arrays[name] is not None}
     for name in (*TOKENS, *STATES, *CHANNELS, MATRIX):
         if (array := arrays[name]) is not None:
             array = array if name in TOKENS else array.astype(jnp.float32)
@@ -178,14 +181,15 @@ def selective_scan_forward(refs: dict, out: dict, *, plan: Plan) -> None:
                 out["saved"][group, n] = state
         for k in range(tokens):
             token = block.place(first + k)
-            u, (step, _) = block.load("u", token), block.step(token)
+            row = block.row(token)
+            u, (step, _) = block.load("u", row), block.step(token)
             total = block.total(block.gap(token), step, before)
             h = block.advance(h, total, step * u, block.load_states("B", token))
             y = block.read(h, block.load_states("C", token), u)
             if "z" in refs:
-                z = block.load("z", token)
+                z = block.load("z", row)
                 y = y * z * block.lanes.sigmoid(z)
-            out["y"][token] = y.astype(out["y"].dtype)
+            out["y"][row] = y.astype(out["y"].dtype)
             before = step if block.looks_back else None
         return h, before
 

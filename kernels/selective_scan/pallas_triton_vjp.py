@@ -33,7 +33,7 @@ from kernels.selective_scan.triton_block import (
 def gradients(
     plan: Plan, operands: dict, saved: jax.Array, dy: jax.Array, dlast: jax.Array
 ) -> dict:
-    """The gradient of each operand, of its dtype; None for the gaps.
+    """The gradient of each operand, of its dtype; None for the gaps and the order.
 
     Args:
       plan: the one with which the states were saved.
@@ -92,7 +92,8 @@ def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:
         before = block.step(block.place(jnp.maximum(first - 1, 0)))[0] if block.looks_back else None
         h, tape = [saved[group, n] for n in range(block.states)], []
         for token in places:
-            u, (step, slope), gap = block.load("u", token), block.step(token), block.gap(token)
+            u, (step, slope) = block.load("u", block.row(token)), block.step(token)
+            gap = block.gap(token)
             total = block.total(gap, step, before)
             tape.append((h, u, step, slope, gap, total))
             h = block.advance(h, total, step * u, block.load_states("B", token))
@@ -105,14 +106,15 @@ def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:
     def adjoint(token, after, record, carry):
         """Gradients at a token, with the states around it and those by the tokens after it."""
         before, u, step, slope, gap, total = record
+        row = block.row(token)
         dh, dA, sums, dstep = carry
         B, C = block.load_states("B", token), block.load_states("C", token)
-        dread = dy[token].astype(jnp.float32)
+        dread = dy[row].astype(jnp.float32)
         if "z" in refs:
-            z = block.load("z", token)
+            z = block.load("z", row)
             gate, read = sigmoid(z), block.read(after, C, u)
             dz = dread * read * gate * fma(z, 1 - gate, one)
-            out["z"][token] = dz.astype(out["z"].dtype)
+            out["z"][row] = dz.astype(out["z"].dtype)
             dread = dread * z * gate
         dh = [fma(c, dread, v) for c, v in zip(C, dh, strict=True)]
         x = step * u
@@ -124,7 +126,7 @@ def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:
         dA = [fma(v, total, w) for v, w in zip(dexponent, dA, strict=True)]
         dtotal = LN_2 * dot(dexponent, block.A)
         du = dx * step if block.D is None else fma(block.D, dread, dx * step)
-        out["u"][token] = du.astype(out["u"].dtype)
+        out["u"][row] = du.astype(out["u"].dtype)
         ddelta = fma(dx, u, dtotal)
         if block.looks_back:
             ddelta, dstep = ddelta + dstep, gap * dtotal

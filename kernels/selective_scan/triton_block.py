@@ -15,12 +15,14 @@ GROUP = (
 )
 
 # Operands by kind, with E a multiple of 32 and N 2, 4, 8 or 16. A is in powers of two: the state
-# decays by 2**(total A). The gaps are counts, without gradient. All but TOKENS are float32.
+# decays by 2**(total A). The gaps are counts, without gradient. All but TOKENS and ORDER are
+# float32.
 TOKENS = ("u", "delta", "z")  # [B,K,E], of any dtype
 STATES = ("B", "C")  # [B,K,N]
 CHANNELS = ("D", "delta_bias", "gap_delta")  # [E]
 MATRIX = "A"  # [N,E]
 GAPS = "gaps"  # [B,K]
+ORDER = "order"  # [B,K] int32, without gradient
 SHARED = (*CHANNELS, MATRIX)  # By all images.
 
 
@@ -84,9 +86,13 @@ class Block:
         """Where the k-th token in scan order lies."""
         return self.length - 1 - k if self.plan.reverse else k
 
-    def load(self, name: str, token) -> jax.Array:
-        """u or z of a token."""
-        return self.refs[name][token].astype(jnp.float32)
+    def row(self, token) -> jax.Array:
+        """Where u, z and y of a token lie."""
+        return self.refs[ORDER][token] if ORDER in self.refs else token
+
+    def load(self, name: str, row) -> jax.Array:
+        """u, z or delta at a row."""
+        return self.refs[name][row].astype(jnp.float32)
 
     def load_states(self, name: str, token) -> list[jax.Array]:
         """B or C of a token."""

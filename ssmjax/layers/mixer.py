@@ -115,15 +115,13 @@ class Paths(NamedTuple):
     """How the kept tokens lie on PlainMamba's grid and along its four paths.
 
     Attributes:
-      order: [4,B or 1,K] int32, the kept token read at each step of a path.
-      back: [4,B or 1,K] int32, the step of a path that reads each kept token.
-      direction: [4,B or 1,K] int32, the move that led to each step; see `scan_paths`.
+      order: [4,B,K] int32, the kept token read at each step of a path.
+      direction: [4,B,K] int32, the move that led to each step; see `scan_paths`.
       steps: [4,B,K] int32, the original step of each kept step; None while nothing is pruned.
       cells: what the convolutions see.
     """
 
     order: jax.Array
-    back: jax.Array
     direction: jax.Array
     steps: jax.Array | None
     cells: Cells
@@ -185,10 +183,10 @@ class PathMixer(SelectiveSSM):
         u = jax.nn.silu(self.conv(x, paths.cells))
         parameters = self.project(u)
 
-        def along(order, back, direction, steps):
+        def along(order, direction, steps):
             delta, B, C = (_take(p, order) for p in parameters) if self.paired else parameters
-            y = selective_scan(
-                _take(u, order),
+            return selective_scan(
+                u,
                 delta,
                 -jnp.exp(self.A_log[...]),
                 B + self.direction_B[...][direction].astype(B.dtype),
@@ -196,17 +194,17 @@ class PathMixer(SelectiveSSM):
                 self.D[...],
                 delta_bias=self.delta_bias,
                 delta_softplus=True,
+                order=order,
                 implementation=implementation,
                 **self.gap(steps, alignment, self.conv.bias[...]),  # pyright: ignore[reportOptionalSubscript]
             )
-            return _take(y, back)  # pyright: ignore[reportArgumentType]
 
         # Under vmap, what the paths share, such as exp(delta A) of a dense model, is computed once.
-        y = jax.vmap(along)(paths.order, paths.back, paths.direction, paths.steps)
+        y: jax.Array = jax.vmap(along)(paths.order, paths.direction, paths.steps)  # pyright: ignore[reportAssignmentType]
         y = y.sum(axis=0) * jax.nn.silu(z)
         return self.out_proj(y), y
 
 
 def _take(tokens: jax.Array, order: jax.Array) -> jax.Array:
-    """[B,K,...] tokens in the order [B or 1,K]."""
+    """[B,K,...] tokens in the order [B,K]."""
     return jnp.take_along_axis(tokens, order[:, :, None], axis=1)

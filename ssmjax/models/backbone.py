@@ -42,7 +42,7 @@ class Backbone(nnx.Module):
         """The head's input [B,D], and the [B,K,D] sum that the final norm took."""
         raise NotImplementedError
 
-    def layout(self, positions: jax.Array | None) -> Any:
+    def layout(self, batch: int, positions: jax.Array | None) -> Any:
         """What mixers need to know of [B,K] positions (None: all are there), once per stage."""
         raise NotImplementedError
 
@@ -111,7 +111,7 @@ class Backbone(nnx.Module):
         Returns the stream, the last block's [B,K,E] input of the token scores, and with `trace`
         a list of (hidden, residual) per run of blocks, stacked.
         """
-        config, layout = self.config, self.layout(positions)
+        config, layout = self.config, self.layout(stream[0].shape[0], positions)
         alignment = config.prune.alignment if config.prune else "none"
         graphdef, stacked = nnx.split(self.blocks)
         keep = 1 - np.linspace(0, config.drop_path_rate, config.depth, dtype=np.float32)

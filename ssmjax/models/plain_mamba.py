@@ -156,19 +156,18 @@ class PlainMamba(Backbone):
         wide = patches.astype(jnp.promote_types(patches.dtype, jnp.float32))
         return (wide + self.pos_embed[...],)
 
-    def layout(self, positions: jax.Array | None) -> Paths:
+    def layout(self, batch: int, positions: jax.Array | None) -> Paths:
         grid = self.config.grid
         order, direction = (jnp.asarray(a) for a in scan_paths(*grid))
-        back = jnp.argsort(order, axis=1).astype(jnp.int32)  # Per path, the step of each cell.
         if positions is None:
-            paths = (a[:, None] for a in (order, back, direction))
+            shape = (order.shape[0], batch, order.shape[1])
+            paths = (jnp.broadcast_to(a[:, None], shape) for a in (order, direction))
             return Paths(*paths, steps=None, cells=Cells(grid))
-        step_of = back[:, positions]
+        step_of = jnp.argsort(order, axis=1).astype(jnp.int32)[:, positions]
         kept_order = jnp.argsort(step_of, axis=2).astype(jnp.int32)
         steps = jnp.take_along_axis(step_of, kept_order, axis=2)
         return Paths(
             order=kept_order,
-            back=jnp.argsort(kept_order, axis=2).astype(jnp.int32),
             direction=jax.vmap(lambda codes, steps: codes[steps])(direction, steps),
             steps=steps,
             cells=self._cells(positions),

@@ -104,7 +104,7 @@ class Vim(Backbone):
         wide = jnp.promote_types(hidden.dtype, jnp.float32)
         return hidden, jnp.zeros(hidden.shape, wide)
 
-    def layout(self, positions: jax.Array | None) -> Neighbours:
+    def layout(self, batch: int, positions: jax.Array | None) -> Neighbours:
         prune = self.config.prune
         aligned = prune is not None and prune.conv == "aligned"
         return Neighbours(positions, positions if aligned else None)

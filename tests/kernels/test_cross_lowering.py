@@ -85,16 +85,19 @@ def test_mosaic_gradient_is_that_of_triton():
 
 
 def test_four_paths_in_one_launch():
-    """As PlainMamba scans: u, B and positions of each path, everything else shared."""
+    """As PlainMamba scans: an order, B and positions of each path, everything else shared."""
     arrays, positions = arguments(64, 197, 384, 16, "bfloat16")
     paths = {
-        name: jax.ShapeDtypeStruct((4, *arrays[name].shape), arrays[name].dtype)
-        for name in ("u", "B")
+        "B": jax.ShapeDtypeStruct((4, *arrays["B"].shape), arrays["B"].dtype),
+        "order": jax.ShapeDtypeStruct((4, *positions.shape), jnp.int32),
     }
     positions = jax.ShapeDtypeStruct((4, *positions.shape), positions.dtype)
 
-    def all_paths(arrays, paths, positions):
-        return jax.vmap(lambda own, p: loss(arrays | own, p))(paths, positions).sum()
+    def all_paths(arrays, B, order, positions):
+        along = jax.vmap(lambda B, order, p: loss(arrays | {"B": B}, p, order=order))
+        return along(B, order, positions).sum()
 
-    assert kernels_in(all_paths, arrays, paths, positions) == 1
-    assert kernels_in(jax.grad(all_paths, (0, 1)), arrays, paths, positions) == 2
+    given = arrays, paths["B"], paths["order"], positions
+    assert kernels_in(all_paths, *given) == 1
+    assert kernels_in(all_paths, *given, backend="stablehlo.gather") == 0
+    assert kernels_in(jax.grad(all_paths, (0, 1)), *given) == 2

@@ -1,0 +1,109 @@
+"""Rows in another order than the steps: every implementation, against the loop on moved rows."""
+
+from contextlib import nullcontext
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from kernels import selective_scan
+from kernels.selective_scan import IMPLEMENTATIONS, pallas_mosaic, pallas_triton
+from kernels.selective_scan.order import by_gathering
+from tests.kernels.interpreter import MOSAIC
+from tests.oracles.compare import assert_close
+from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, unoptimised
+
+NAMES = ["reference", "associative", "pallas_triton", "pallas_mosaic"]
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch, request):
+    """GPU kernels as plain JAX."""
+    scan = partial(pallas_triton.scan, interpret=True, tokens=2)
+    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_triton", scan)
+    monkeypatch.setattr(pallas_triton, "scan", scan)
+    scan = by_gathering(partial(pallas_mosaic.scan, interpret=MOSAIC))
+    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_mosaic", scan)
+    with unoptimised() if "pallas" in request.node.name else nullcontext():
+        yield
+
+
+def orders(seed, batch, length):
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(length) for _ in range(batch)]).astype(np.int32)
+
+
+def moved(a, order):
+    return np.take_along_axis(a, order[:, :, None], axis=1)
+
+
+@pytest.mark.parametrize("implementation", NAMES)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_values_and_gradients(implementation, reverse):
+    arrays, options = random_inputs(5, length=9, reverse=reverse)
+    arrays = cast(arrays, "float32")
+    dout, dlast = (a.astype(np.float32) for a in cotangents(5, arrays))
+    order = orders(6, *arrays["u"].shape[:2])
+    back = np.argsort(order, axis=1)
+    along = arrays | {name: moved(arrays[name], order) for name in ("u", "z")}
+    out, last, grads = expected(along, options, moved(dout, order), dlast)
+    want = moved(out, back), last
+    want_grads = grads | {name: moved(grads[name], back) for name in ("u", "z")}
+
+    @jax.jit
+    def both(arrays, order, positions):
+        fixed = {name: value for name, value in options.items() if name != "positions"}
+        scan = partial(
+            selective_scan,
+            **fixed,
+            positions=positions,
+            order=order,
+            return_last_state=True,
+            implementation=implementation,
+        )
+        result, pull = jax.vjp(lambda arrays: scan(**arrays), arrays)
+        return result, pull((dout, dlast))[0]
+
+    (y, last), got_grads = both(arrays, order, options["positions"])
+    assert_close(y, want[0], 1e-5, "out")
+    assert_close(last, want[1], 1e-5, "last state")
+    for name, value in want_grads.items():
+        assert_close(got_grads[name], value, 1e-5, f"gradient of {name}")
+
+
+@pytest.mark.parametrize("implementation", ["reference", "pallas_triton"])
+def test_paths_share_what_they_do_not_map(implementation):
+    """As PlainMamba: four orders of the same rows, their outputs added."""
+    arrays, options = random_inputs(7, length=6, z=False, positions=False)
+    arrays, order = cast(arrays, "float32"), np.stack([orders(s, 2, 6) for s in range(4)])
+    softplus = options["delta_softplus"]
+
+    def loss(arrays, scan_path):
+        return (jax.vmap(partial(scan_path, arrays))(order).sum(axis=0) ** 2).sum()
+
+    def in_place(arrays, order):
+        return selective_scan(
+            **arrays, delta_softplus=softplus, order=order, implementation=implementation
+        )
+
+    def by_hand(arrays, order):
+        u = jax.numpy.take_along_axis(arrays["u"], order[:, :, None], axis=1)
+        y = selective_scan(**arrays | {"u": u}, delta_softplus=softplus, implementation="reference")
+        return jax.numpy.zeros_like(y).at[jax.numpy.arange(2)[:, None], order].set(y)
+
+    got, want = (jax.jit(jax.grad(partial(loss, scan_path=f)))(arrays) for f in (in_place, by_hand))
+    for name in arrays:
+        assert_close(got[name], want[name], 1e-5, name)
+
+
+def test_what_is_no_order_is_refused():
+    arrays, _ = random_inputs(8, length=4, positions=False)
+    arrays = cast(arrays, "float32")
+    for order, said in (
+        (np.zeros((2, 4), np.int32), "each of the rows 0 to 3 once"),
+        (np.zeros((2, 3), np.int32), r"of shape \(2, 4\)"),
+        (np.zeros((2, 4), np.float32), "whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            selective_scan(**arrays, order=order)
