@@ -6,6 +6,7 @@ python -m ssmjax.predict PHOTO ... --weights FILE [--top 5] [--picture OUT.png]
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -73,7 +74,10 @@ def read_image(path: Path, size: tuple[int, int], crop_pct: float = 1.0) -> np.n
     if not path.is_file():
         raise ValueError(f"There is no image file {path}; check the path.")
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Large, yet read.
+            image = Image.open(path)
+        with image:
             image = ImageOps.exif_transpose(image)
             if image.mode == "F":
                 raise ValueError("its pixels are floating-point numbers of no known range")
@@ -102,6 +106,8 @@ def _predict(options: Options) -> None:
     if options.picture:
         if options.picture.suffix.lower() != ".png":
             raise ValueError(f"--picture is {options.picture}; its name must end in .png.")
+        if options.picture.is_dir():
+            raise ValueError(f"--picture is {options.picture}, a folder; name a file.")
         if not options.picture.absolute().parent.is_dir():
             raise ValueError(f"The folder of --picture {options.picture} does not exist; make it.")
     metadata = read_metadata(options.weights)

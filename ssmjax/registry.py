@@ -61,7 +61,7 @@ def create_model(
         name, overrides = metadata.model, {**stored, **overrides}
     if prune == "stored":
         prune = None
-    if name is None or name not in _PRESETS:
+    if not isinstance(name, str) or name not in _PRESETS:
         close = difflib.get_close_matches(str(name), _PRESETS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise ValueError(
@@ -82,6 +82,8 @@ def create_model(
                 f"The paper has no schedule for {name}; it has for {', '.join(_PAPER)}."
             )
         prune = _PAPER[name]
+    if prune is not None and not isinstance(prune, PruneConfig):
+        raise ValueError(f'prune is {prune!r}; give a PruneConfig, "paper", "stored" or None.')
     wanted = dataclasses.replace(config, prune=prune, **overrides)
     if weights is None:
         return model_class(wanted, rngs=nnx.Rngs(seed))

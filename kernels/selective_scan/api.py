@@ -128,13 +128,13 @@ def selective_scan(
     given = {name: jnp.asarray(array) for name, array in given.items()}
     _check_arrays(given)
     if positions is not None:
-        positions = jnp.asarray(positions)
         _check_positions(positions, given["u"].shape[:2])
+        positions = jnp.asarray(positions).astype(jnp.int32)
     if order is not None:
         order = jnp.asarray(order)
         _check_order(order, given["u"].shape[:2])
-    name = implementation or _best(given)
-    if name not in IMPLEMENTATIONS:
+    name = _best(given) if implementation is None else implementation
+    if not isinstance(name, str) or name not in IMPLEMENTATIONS:
         raise ValueError(f"implementation is {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}.")
     arrays: Any = *(given.get(name) for name in (*required, *optional)), positions
     y, last_state = IMPLEMENTATIONS[name](
@@ -173,18 +173,21 @@ def _check_arrays(given: dict[str, jax.Array]) -> None:
         raise ValueError(f"u {(b, k, e)} and A {(e, n)} must not have an axis of length 0.")
 
 
-def _check_positions(positions: jax.Array, shape: tuple[int, ...]) -> None:
-    if positions.shape != shape:
-        raise ValueError(f"positions has shape {positions.shape}; u asks for {shape}.")
-    if not jnp.issubdtype(positions.dtype, jnp.integer):
-        raise ValueError(f"positions has dtype {positions.dtype}; it must be integer.")
-    if isinstance(positions, Tracer):
+def _check_positions(positions: jax.typing.ArrayLike, shape: tuple[int, ...]) -> None:
+    given = positions if isinstance(positions, Tracer) else np.asarray(positions)
+    if given.shape != shape:
+        raise ValueError(f"positions has shape {given.shape}; u asks for {shape}.")
+    if not jnp.issubdtype(given.dtype, jnp.integer):
+        raise ValueError(f"positions has dtype {given.dtype}; it must be integer.")
+    if isinstance(given, Tracer):
         return
-    concrete = np.asarray(positions)
-    if concrete.min() < 0:
-        raise ValueError(f"positions holds {concrete.min()}; original positions start at 0.")
-    if (np.diff(concrete, axis=1) <= 0).any():
-        row = int(np.argmax((np.diff(concrete, axis=1) <= 0).any(axis=1)))
+    least, most = given.min(), given.max()
+    if least < 0 or most > np.iinfo(np.int32).max:
+        wrong = least if least < 0 else most
+        raise ValueError(f"positions holds {wrong}; original positions are 0 to 2**31 - 1.")
+    falls = given[:, 1:] <= given[:, :-1]
+    if falls.any():
+        row = int(np.argmax(falls.any(axis=1)))
         raise ValueError(f"positions[{row}] is not strictly increasing; sort the kept indices.")
 
 

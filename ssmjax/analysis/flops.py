@@ -65,6 +65,10 @@ def flops(model: Backbone, image_shape: tuple[int, int, int] | None = None) -> F
     """
     config = model.config
     if image_shape is not None:
+        if len(image_shape) != 3:
+            raise ValueError(
+                f"image_shape is {tuple(image_shape)}; give (height, width, channels)."
+            )
         height, width, channels = image_shape
         if channels != config.in_channels:
             raise ValueError(

@@ -35,6 +35,10 @@ def load_torch_state_dict(model: Backbone, state_dict: Mapping[str, Any]) -> Non
         and unused name, wrong shape, kind of numbers and value that is not finite, and every
         variable that would be left unfilled. The model is then unchanged.
     """
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(
+            f"state_dict is a {type(state_dict).__name__}; give a dict of official name to array."
+        )
     entries = family(model.config).table(model.config)
     shapes = official_shapes(model)
     leaves = flat_params(model)
@@ -46,7 +50,11 @@ def load_torch_state_dict(model: Backbone, state_dict: Mapping[str, Any]) -> Non
             continue
         target = filled[entry.ours]
         target = target if entry.block is None else target[entry.block, ...]
-        given = np.asarray(state_dict[entry.theirs])
+        try:
+            given = _array(state_dict[entry.theirs])
+        except (ValueError, TypeError, RuntimeError):
+            problems.append(f"{entry.theirs} is no array")
+            continue
         problem = _fill(target, given, entry, shapes[entry.theirs])
         problems += [f"{entry.theirs} {problem}"] if problem else []
     problems += [f"unused {name}" for name in state_dict if name not in shapes]
@@ -99,6 +107,14 @@ def official_shapes(model: Backbone) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _array(value: Any) -> np.ndarray:
+    """`value` as numpy; tensors of PyTorch in float32, since numpy knows no bfloat16."""
+    if hasattr(value, "detach"):
+        value = value.detach()
+        value = value.float() if value.is_floating_point() else value
+    return np.asarray(value)
+
+
 def _fill(target: np.ndarray, given: np.ndarray, entry: Entry, shape: tuple[int, ...]) -> str:
     """Write `given` into its place; returns what is wrong with it, or nothing."""
     whole = np.issubdtype(target.dtype, np.integer)
@@ -113,4 +129,7 @@ def _fill(target: np.ndarray, given: np.ndarray, entry: Entry, shape: tuple[int,
         target[...] = entry.layout.ours(array)
     if whole and (target != entry.layout.ours(array)).any():
         return f"holds {array.max()}, more than {target.dtype} can"
-    return "" if np.isfinite(target).all() else "holds values that are not finite"
+    if not np.isfinite(target).all():
+        return "holds values that are not finite"
+    negative = entry.ours.endswith(".var") and (target < 0).any()
+    return "holds negative variances" if negative else ""

@@ -90,6 +90,8 @@ class Backbone(nnx.Module):
                 f"images has shape {images.shape}; this model takes [batch, {height}, {width}, "
                 f"{channels}]. Resize them, or create the model with img_size."
             )
+        if images.shape[0] == 0:
+            raise ValueError(f"images has shape {images.shape}; give at least one image.")
         if train and self.config.drop_path_rate > 0 and key is None:
             raise ValueError("drop path needs a key: model(images, train=True, key=...).")
         graphdef, state = nnx.split(self)
@@ -100,8 +102,9 @@ class Backbone(nnx.Module):
         return results if len(results) > 1 else logits
 
     def with_prune(self, prune: PruneConfig | None) -> Self:
-        """The same parameters, pruned otherwise. Raises ValueError as the config does."""
-        model = nnx.merge(*nnx.split(self))
+        """A model with the same values, pruned otherwise. Raises ValueError as the config does."""
+        graphdef, state = nnx.split(self)
+        model = nnx.merge(graphdef, jax.tree.map(lambda array: array, state))  # New variables.
         model.config = dataclasses.replace(self.config, prune=prune)
         return model
 

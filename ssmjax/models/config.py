@@ -5,7 +5,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from ssmjax.pruning.config import PruneConfig
+from ssmjax.pruning.config import PruneConfig, whole_number
 
 DTYPES = ("float32", "bfloat16", "float64")
 
@@ -44,26 +44,32 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         size = self.img_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        size = tuple(size) if isinstance(size, list | tuple) else (size, size)
+        size = tuple(whole_number(side) for side in size)
+        if len(size) != 2 or None in size:
+            raise ValueError(f"img_size is {self.img_size!r}; give pixels, as 224 or (192, 256).")
         object.__setattr__(self, "img_size", size)
-        with contextlib.suppress(TypeError):  # What is no dtype is refused below.
-            object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
+        if self.dtype is not None:
+            with contextlib.suppress(TypeError):  # What is no dtype is refused below.
+                object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
         sizes = ("depth", "embed_dim", "d_state", "expand", "patch_size", "stride", "in_channels")
         for field in (*sizes, "num_classes"):
             if field == "stride" and self.stride is None:
                 continue
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field} is {value!r}; it must be a whole number of at least 1.")
-        if len(size) != 2 or not all(isinstance(side, int) for side in size):
-            raise ValueError(f"img_size is {self.img_size!r}; give pixels, as 224 or (192, 256).")
+            value = whole_number(getattr(self, field))
+            if value is None or value < 1:
+                raise ValueError(
+                    f"{field} is {getattr(self, field)!r}; it must be a whole number of at least 1."
+                )
+            object.__setattr__(self, field, value)
         if min(self.grid) < 1:
             raise ValueError(
                 f"img_size is {size[0]} x {size[1]}; one patch of {self.patch_size} pixels must "
                 f"fit, so both sides must be at least {self.patch_size}."
             )
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate is {self.drop_path_rate}; it must be in [0, 1).")
+        rate = self.drop_path_rate
+        if not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise ValueError(f"drop_path_rate is {rate!r}; it must be in [0, 1).")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
         if self.prune is not None and self.prune.after_blocks[-1] > self.depth:

@@ -41,6 +41,8 @@ class PlainMambaConfig(BackboneConfig):
     paired_paths: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.dwconv_blocks, list | tuple):
+            raise ValueError(f"dwconv_blocks is {self.dwconv_blocks!r}; give a tuple, as (0,).")
         object.__setattr__(self, "dwconv_blocks", tuple(self.dwconv_blocks))
         super().__post_init__()
         for field in ("patch_size", "step"):

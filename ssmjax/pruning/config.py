@@ -3,6 +3,9 @@
 import dataclasses
 import math
 from fractions import Fraction
+from typing import Any
+
+import numpy as np
 
 IMPORTANCE = ("clip", "sum", "l1", "l2", "random", "uniform")
 ALIGNMENT = ("previous", "zero_token", "none")
@@ -35,15 +38,24 @@ class PruneConfig:
     conv: str = "compact"
 
     def __post_init__(self) -> None:
-        blocks = tuple(self.after_blocks)
-        object.__setattr__(self, "after_blocks", blocks)
-        integers = all(isinstance(b, int) and b >= 1 for b in blocks)
-        if not blocks or not integers or list(blocks) != sorted(set(blocks)):
+        given = self.after_blocks
+        blocks = [whole_number(b) for b in given] if isinstance(given, list | tuple) else []
+        numbers = [block for block in blocks if block is not None and block >= 1]
+        if not blocks or blocks != sorted(set(numbers)):
             raise ValueError(
-                f"after_blocks is {blocks}; give increasing 1-based block numbers, as (5, 10, 15)."
+                f"after_blocks is {given!r}; give increasing 1-based block numbers, as (5, 10, 15)."
             )
-        if not 0 < self.keep_ratio <= 1:
-            raise ValueError(f"keep_ratio is {self.keep_ratio}; it must be above 0 and at most 1.")
+        object.__setattr__(self, "after_blocks", tuple(numbers))
+        try:
+            # By its shortest decimal: 0.8 stays 0.8 where it comes in single precision.
+            ratio = float(str(self.keep_ratio))
+        except ValueError:
+            ratio = math.nan
+        if not 0 < ratio <= 1:
+            raise ValueError(
+                f"keep_ratio is {self.keep_ratio!r}; it must be above 0 and at most 1."
+            )
+        object.__setattr__(self, "keep_ratio", ratio)
         for field, choices in (
             ("importance", IMPORTANCE),
             ("alignment", ALIGNMENT),
@@ -58,4 +70,10 @@ class PruneConfig:
 
         The ratio is taken as the decimal fraction it was written as, so that 0.55 of 100 is 55.
         """
-        return math.ceil(Fraction(str(float(self.keep_ratio))) * tokens)
+        return math.ceil(Fraction(str(self.keep_ratio)) * tokens)
+
+
+def whole_number(value: Any) -> int | None:
+    """`value` as an int, if it is one of Python's or numpy's; None for all else and for bools."""
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return int(value) if is_whole else None

@@ -1,5 +1,6 @@
 """The benchmark's contenders compute the same, and its records say what ran."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -39,15 +40,24 @@ def test_suites_have_the_shapes_of_the_models():
 
 
 def test_the_command(capsys, monkeypatch, tmp_path):
+    case = {"case": str(DENSE), **dataclasses.asdict(DENSE)}
+    times = {f"{phase}_ms": 2.0 for phase in ("forward", "saving", "backward", "both")}
+    canned = [
+        case | {"contender": "reference", **times, "memory_bytes": 10**6, "error": 1e-7},
+        case | {"contender": "pallas_triton", "refused": "No GPU."},
+    ]
     monkeypatch.setattr("sys.argv", ["bench", "--suite", "demo", "--rounds", "1", "--save"])
     monkeypatch.setattr(bench, "SUITES", {"demo": (DENSE,)})
+    monkeypatch.setattr(bench, "measure", lambda case, rounds: canned)
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "results")
     for roof in ("bytes_per_second", "exponentials_per_second"):
-        monkeypatch.setattr(bench, roof, lambda: 1e9)
+        monkeypatch.setattr(bench, roof, lambda: 1e6)
     bench.main()
     printed = capsys.readouterr()
     records = [json.loads(line) for line in printed.out.splitlines()]
     (saved,) = (tmp_path / "results").iterdir()
     assert [json.loads(line) for line in saved.read_text().splitlines()] == records
+    assert records[0]["device"] == "cpu" and records[1]["refused"] == "No GPU."
     assert saved.name.startswith("demo-cpu-jax-")
-    assert "exp roof" in printed.err and "reference" in printed.err
+    # 2 * 9 * 6 * 3 exponentials at 1e6 a second take 0.324 ms, 16% of 2 ms.
+    assert "16%" in printed.err and "refused" in printed.err

@@ -264,6 +264,11 @@ INVALID = {
     "float positions": ("positions", {"positions": np.stack([ROW, ROW]).astype(np.float32)}),
     "repeated positions": ("positions", {"positions": np.stack([ROW, ROW // 2])}),
     "unsorted positions": ("positions", {"positions": np.stack([ROW, ROW[::-1]])}),
+    "unsigned unsorted positions": (
+        "positions",
+        {"positions": np.stack([ROW, ROW[::-1]]).astype(np.uint8)},
+    ),
+    "positions beyond int32": ("positions", {"positions": np.stack([ROW, ROW + 2**40])}),
     "negative positions": ("positions", {"positions": np.stack([ROW, ROW - 1])}),
     "unknown alignment": ("alignment.*previous", {"alignment": "nearest", "gap_delta": None}),
     "no gap_delta": ("gap_delta", {"gap_delta": None}),

@@ -93,8 +93,10 @@ def test_one_error_lists_all_problems():
     state["head.fc.bias"] = np.zeros(3, np.int64)
     state[COUNT] = np.array(2**31)
     state[COUNT.replace("stem", "convs")] = np.array(1.0)
+    state["backbone.layers.2.dw.1.running_var"] = -np.ones(16, np.float32)
+    state["backbone.layers.2.norm.weight"] = [[1.0], [1.0, 2.0]]
     before = to_torch_state_dict(model)
-    with pytest.raises(ValueError, match="^10 problems with the state_dict: ") as error:
+    with pytest.raises(ValueError, match="^12 problems with the state_dict: ") as error:
         ssmjax.load_torch_state_dict(model, state)
     for problem in (
         "missing backbone.ln1.weight",
@@ -104,12 +106,20 @@ def test_one_error_lists_all_problems():
         "backbone.layers.1.mamba.conv2d.weight has shape (8, 4, 5, 5), not (32, 1, 5, 5)",
         "backbone.layers.0.mamba.D holds values that are not finite",
         "backbone.layers.1.mamba.D holds values that are not finite",
+        "backbone.layers.2.dw.1.running_var holds negative variances",
+        "backbone.layers.2.norm.weight is no array",
         "head.fc.bias holds int64, not floating-point numbers",
         f"{COUNT} holds 2147483648, more than int32 can",
         f"{COUNT.replace('stem', 'convs')} holds float64, not whole numbers",
     ):
         assert problem in str(error.value)
     assert_same(to_torch_state_dict(model), before)
+
+
+@pytest.mark.parametrize("state", [None, [("head.bias", np.zeros(3))]])
+def test_what_is_no_state_dict(state):
+    with pytest.raises(ValueError, match="give a dict of official name to array"):
+        ssmjax.load_torch_state_dict(blank(VIM[0], **VIM[1]), state)
 
 
 def test_a_leaf_outside_the_table():

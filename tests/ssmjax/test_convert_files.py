@@ -167,3 +167,13 @@ def test_as_a_module_and_the_library_without_torch():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: There is no checkpoint file none.pth; check the path.\n"
+
+
+def test_tensors_as_they_are(states, small_models):
+    """Parameters that want gradients, and bfloat16, which numpy lacks."""
+    model = ssmjax.create_model("vim", num_classes=3)
+    tensors = {name: torch.nn.Parameter(tensor) for name, tensor in states["vim"].items()}
+    ssmjax.load_torch_state_dict(model, tensors)
+    ssmjax.load_torch_state_dict(model, {n: t.bfloat16() for n, t in tensors.items()})
+    got = ssmjax.to_torch_state_dict(model)["head.weight"]
+    np.testing.assert_array_equal(got, tensors["head.weight"].detach().bfloat16().float().numpy())

@@ -101,6 +101,14 @@ def test_drop_path_acts_in_training_only():
         ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0"),
         ({"prune": ssmjax.PruneConfig((1, 3), 0.5)}, "the model has 2 blocks"),
         ({"prune": "all"}, "prune is 'all'"),
+        ({"prune": 0.8}, "prune is 0.8; give a PruneConfig"),
+        ({"depth": True}, "depth is True"),
+        ({"img_size": "224"}, "img_size is '224'; give pixels"),
+        ({"img_size": None}, "img_size is None; give pixels"),
+        ({"drop_path_rate": None}, "drop_path_rate is None"),
+        ({"dtype": None}, "dtype is None; choose"),
+        ({"name": ["vim"]}, "There is no model"),
+        ({"name": "plainmamba_l1", "dwconv_blocks": 0}, "dwconv_blocks is 0; give a tuple"),
     ],
 )
 def test_bad_options(options, said):
@@ -176,8 +184,22 @@ def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch, weights):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_with_prune_shares_parameters_and_changes_nothing():
+def test_numpy_numbers_are_numbers():
+    config = small(depth=np.int64(2), img_size=np.int32(16)).config
+    assert config == small().config
+    prune = ssmjax.PruneConfig([np.int64(1)], np.float32(0.8))
+    assert prune == ssmjax.PruneConfig((1,), 0.8) and prune.count(10) == 8
+
+
+def test_no_image_is_refused():
+    with pytest.raises(ValueError, match="give at least one image"):
+        small()(np.zeros((0, 16, 16, 3), np.float32))
+
+
+def test_with_prune_copies_and_changes_nothing():
     dense = small()
     pruned = dense.with_prune(PRUNE)
     assert dense.config == dataclasses.replace(pruned.config, prune=None)
     chex.assert_trees_all_equal(nnx.state(dense), nnx.state(pruned))
+    pruned.head.bias[...] = np.ones(3, np.float32)
+    assert not np.asarray(dense.head.bias[...]).any()

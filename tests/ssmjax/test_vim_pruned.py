@@ -245,6 +245,9 @@ BAD = [
     ({"keep_ratio": float("nan")}, "keep_ratio"),
     ({"after_blocks": (0, 2)}, "after_blocks"),
     ({"after_blocks": (2, 2)}, "after_blocks"),
+    ({"after_blocks": 2}, "after_blocks is 2"),
+    ({"after_blocks": (True,)}, "after_blocks"),
+    ({"keep_ratio": None}, "keep_ratio is None"),
 ]
 
 
