@@ -74,9 +74,7 @@ def create_model(
         raise ValueError(
             f"{name} has no option {', '.join(unknown)}; choose among {', '.join(sorted(fields))}."
         )
-    if isinstance(prune, str):
-        if prune != "paper":
-            raise ValueError(f'prune is {prune!r}; give a PruneConfig, "paper", "stored" or None.')
+    if prune == "paper":
         if name not in _PAPER:
             raise ValueError(
                 f"The paper has no schedule for {name}; it has for {', '.join(_PAPER)}."

@@ -37,7 +37,7 @@ def main() -> None:
     metadata = read_metadata(weights)
     model = ssmjax.create_model(weights=weights, prune=config.prune)
     data = config.data
-    split = open_split(data.name, data.eval_split, data.data_dir, metadata.class_names or None)
+    split = open_split(data.name, data.eval_split, data.data_dir, metadata.class_names)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         value = accuracy(model, split.source, metadata, config, progress, "evaluating")
     (speed,) = images_per_second([model], batch_size=config.eval_batch_size)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ssmjax.pruning.select import gather_tokens
+
 
 class CausalConv(nnx.Module):
     """Depthwise convolution of width `taps` over the tokens before each token in scan order.
@@ -90,7 +92,7 @@ class GridConv(nnx.Module):
     def __call__(self, x: jax.Array, cells: Cells) -> jax.Array:
         """Convolve kept tokens where they stand: [B,K,E] to [B,K,E] of x's dtype."""
         if cells.source is not None:
-            x = jnp.take_along_axis(x, cells.source[..., None], axis=1)
+            x = gather_tokens(x, cells.source)
         if cells.shown is not None:
             x = jnp.where(cells.shown[..., None], x, 0)
         (H, W), kernel = cells.grid, self.kernel[...].astype(x.dtype)
@@ -109,4 +111,4 @@ class GridConv(nnx.Module):
         y = y.reshape(x.shape)
         if cells.positions is None:
             return y
-        return jnp.take_along_axis(y, cells.positions[..., None], axis=1)
+        return gather_tokens(y, cells.positions)

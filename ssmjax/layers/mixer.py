@@ -9,6 +9,7 @@ from flax import nnx
 from kernels import selective_scan
 from ssmjax.layers.conv import CausalConv, Cells, GridConv
 from ssmjax.layers.ssm import SelectiveSSM, out_projection
+from ssmjax.pruning.select import gather_tokens
 
 
 class Neighbours(NamedTuple):
@@ -184,7 +185,9 @@ class PathMixer(SelectiveSSM):
         parameters = self.project(u)
 
         def along(order, direction, steps):
-            delta, B, C = (_take(p, order) for p in parameters) if self.paired else parameters
+            delta, B, C = (
+                (gather_tokens(p, order) for p in parameters) if self.paired else parameters
+            )
             return selective_scan(
                 u,
                 delta,
@@ -203,8 +206,3 @@ class PathMixer(SelectiveSSM):
         y: jax.Array = jax.vmap(along)(paths.order, paths.direction, paths.steps)  # pyright: ignore[reportAssignmentType]
         y = y.sum(axis=0) * jax.nn.silu(z)
         return self.out_proj(y), y
-
-
-def _take(tokens: jax.Array, order: jax.Array) -> jax.Array:
-    """[B,K,...] tokens in the order [B,K]."""
-    return jnp.take_along_axis(tokens, order[:, :, None], axis=1)

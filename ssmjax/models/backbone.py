@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
@@ -43,7 +44,7 @@ class Backbone(nnx.Module):
         raise NotImplementedError
 
     def layout(self, batch: int, positions: jax.Array | None) -> Any:
-        """What mixers need to know of [B,K] positions (None: all are there), once per stage."""
+        """What mixers need to know of positions [batch,K] (None: all are there), once per stage."""
         raise NotImplementedError
 
     def after_block(self, number: int, stream: Stream, layout: Any) -> Stream:
@@ -147,6 +148,11 @@ class Backbone(nnx.Module):
         scores = token_scores(config.prune, y, positions, config.length, key)  # pyright: ignore[reportArgumentType]
         kept = select_tokens(scores, count, protected)
         return jax.tree.map(lambda a: gather_tokens(a, kept), (stream, positions))
+
+
+def stack(block: Callable[..., nnx.Module], config: BackboneConfig, rngs: nnx.Rngs) -> nnx.Module:
+    """All blocks of a model as one, their parameters stacked along a leading axis."""
+    return nnx.vmap(lambda rngs: block(config, rngs=rngs))(rngs.split(config.depth))
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5, 6))

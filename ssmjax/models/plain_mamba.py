@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from ssmjax.layers.mixer import PathMixer, Paths
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.layers.patch_embed import StemPatchEmbed
 from ssmjax.layers.scan_paths import scan_paths
-from ssmjax.models.backbone import Backbone
+from ssmjax.models.backbone import Backbone, stack
 from ssmjax.models.config import BackboneConfig
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.positions import kept_at, nearest_kept
@@ -141,7 +140,7 @@ class PlainMamba(Backbone):
             rngs=rngs,
         )
         self.pos_embed = nnx.Param(normal(rngs.params(), (1, config.length, config.embed_dim)))
-        self.blocks = nnx.vmap(partial(_make_block, config))(rngs.split(config.depth))
+        self.blocks = stack(Block, config, rngs)
         self.dwconvs = nnx.List(
             [DepthwiseBlock(config.embed_dim, rngs=rngs) for _ in config.dwconv_blocks]
         )
@@ -195,7 +194,3 @@ class PlainMamba(Backbone):
         """The mean over the tokens left."""
         (x,) = stream
         return self.norm(x).mean(axis=1), x
-
-
-def _make_block(config: PlainMambaConfig, rngs: nnx.Rngs) -> Block:
-    return Block(config, rngs=rngs)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,10 @@ from flax import nnx
 from ssmjax.layers.mixer import BidirectionalMixer, Neighbours
 from ssmjax.layers.norm import RMSNorm
 from ssmjax.layers.patch_embed import PatchEmbed
-from ssmjax.models.backbone import Backbone
+from ssmjax.models.backbone import Backbone, stack
 from ssmjax.models.config import BackboneConfig
 from ssmjax.pruning.config import PruneConfig
+from ssmjax.pruning.select import gather_tokens
 
 EPSILON = 1e-5
 CONV_TAPS = 4
@@ -88,7 +88,7 @@ class Vim(Backbone):
         )
         self.cls_token = nnx.Param(embedding(rngs.params(), (1, 1, config.embed_dim)))
         self.pos_embed = nnx.Param(embedding(rngs.params(), (1, config.length, config.embed_dim)))
-        self.blocks = nnx.vmap(partial(_make_block, config))(rngs.split(config.depth))
+        self.blocks = stack(Block, config, rngs)
         self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON)
         self.head = nnx.Linear(
             config.embed_dim, config.num_classes, dtype=dtype, kernel_init=embedding, rngs=rngs
@@ -117,10 +117,6 @@ class Vim(Backbone):
         if positions is None:
             token = residual[:, index]
         else:
-            place = jnp.argmax(positions == index, axis=1)[:, None, None]
-            token = jnp.take_along_axis(residual, place, axis=1)[:, 0]
+            place = jnp.argmax(positions == index, axis=1, keepdims=True)
+            token = gather_tokens(residual, place)[:, 0]
         return self.norm(token, hidden.dtype), residual
-
-
-def _make_block(config: VimConfig, rngs: nnx.Rngs) -> Block:
-    return Block(config, rngs=rngs)

@@ -13,6 +13,7 @@ from ssmjax.layers.pos_embed import resize_pos_embed
 from ssmjax.weights import flat_params
 from tests.golden import recipe
 from tests.oracles import golden
+from tests.ssmjax.blank import blank_model
 
 SIZES = {"depth": 3, "embed_dim": 16, "d_state": 2, "patch_size": 4, "img_size": 16}
 VIM = ("vim_tiny_patch16_224", SIZES | {"num_classes": 3})
@@ -22,8 +23,7 @@ COUNT = "backbone.patch_embed.stem.1.num_batches_tracked"
 
 def blank(name, **overrides):
     """A model of zeros, without the seconds that drawing it takes."""
-    outline = nnx.eval_shape(lambda: ssmjax.create_model(name, **overrides))
-    graphdef, shapes = nnx.split(outline)
+    graphdef, shapes = nnx.split(blank_model(name, **overrides))
     return nnx.merge(graphdef, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes))
 
 

@@ -54,9 +54,7 @@ class Split:
         return len(self.class_names)
 
 
-def open_split(
-    name: str, split: str, data_dir: str, classes: tuple[str, ...] | None = None
-) -> Split:
+def open_split(name: str, split: str, data_dir: str, classes: tuple[str, ...] = ()) -> Split:
     """Open a split of a TFDS data set for reading.
 
     Args:
@@ -65,7 +63,7 @@ def open_split(
             there, such as "cifar10" or "imagenette/160px-v2:1.0.0".
         split: a split as TFDS writes it, such as "train", "test" or "train[:90%]".
         data_dir: the folder that holds TFDS data sets.
-        classes: the class names that the weights at hand know, in order; None asks for none.
+        classes: class names that the weights at hand know, in order; empty where they know none.
 
     Raises:
         DataError: the data set is not there or cannot be prepared, is stored in a format
@@ -108,7 +106,7 @@ def open_split(
             f"{', '.join(builder.info.splits)}."
         ) from error
     names = tuple(label.names)
-    if classes is not None and classes != names:
+    if classes and classes != names:
         raise DataError(
             f'The data set "{name}" has the classes {_listed(names)}; the weights know '
             f"{_listed(classes)}: give weights for this data set."
