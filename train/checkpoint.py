@@ -23,7 +23,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
-        """Write the state and the data iterator's state; returns before the disk is done.
+        """Write the state and the place in the data; returns before the disk is done.
 
         Raises:
           ValueError: the disk is full or not writable.

@@ -54,7 +54,7 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
     workdir = _open_workdir(workdir, config, resume)
     data = config.data
     weights = config.model.weights
-    classes = (read_metadata(weights).class_names or None) if weights else None
+    classes = read_metadata(weights).class_names if weights else ()
     train_split, test_split = (
         open_split(data.name, split, data.data_dir, classes)
         for split in (data.train_split, data.eval_split)
@@ -171,10 +171,11 @@ def train(
     teacher = model.with_prune(None) if options.distill else None
     graphdef, params, buffers = nnx.split(model, nnx.Param, ...)
     state = init_state(params, optimizer)
-    checkpoints = Checkpoints(workdir)
+    checkpoints, losses = Checkpoints(workdir), []
     if checkpoints.newest is not None:
         state, place = checkpoints.restore(state)
-        batches.set_state(place)  # pyright: ignore[reportArgumentType]
+        batches.set_state(place["batches"])
+        losses = place["losses"]
         progress.console.print(f"going on from step {int(state.step)}")
     state = fit(
         state,
@@ -191,6 +192,7 @@ def train(
             nnx.merge(graphdef, state.averaged, buffers), f"step {int(state.step)}"
         ),
         progress=progress,
+        losses=losses,
     )
     checkpoints.close()
     nnx.update(model, state.averaged)

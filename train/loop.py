@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grain
@@ -52,6 +52,7 @@ def fit(
     rate: Callable[[int], float],
     evaluate: Callable[[TrainState], float],
     progress: Progress,
+    losses: Sequence[float] = (),
 ) -> TrainState:
     """Train from `state` to `total_steps`.
 
@@ -68,13 +69,14 @@ def fit(
       rate: learning rate by step.
       evaluate: accuracy of a state.
       progress: shows steps, loss and the time left.
+      losses: of the steps since the last line of the log, as the checkpoint has them.
 
     Raises:
       ValueError: the loss is not finite, naming the step; a checkpoint cannot be written.
     """
     done = start = int(state.step)
     task = progress.add_task("training", total=total_steps, completed=done)
-    waiting, clock, images = [], time.perf_counter(), 0
+    waiting, clock, images = [*losses], time.perf_counter(), 0
     while done < total_steps:
         batch = next(batches)
         state, metrics = step(state, batch)
@@ -103,7 +105,8 @@ def fit(
             )
             waiting, clock, images = [], time.perf_counter(), 0
         if done % checkpoint_every == 0 or last:
-            checkpoints.save(state, batches.get_state())  # pyright: ignore[reportArgumentType]
+            unlogged = [float(loss) for loss in jax.device_get(waiting)]
+            checkpoints.save(state, {"batches": batches.get_state(), "losses": unlogged})
         if done % steps_per_epoch == 0 and not last:
             log.write(step=done, accuracy=evaluate(state))
             clock, images = time.perf_counter(), 0
