@@ -36,21 +36,24 @@ class Options:
     """Sizes to run; the last three are for GPUs."""
     rounds: int = 15
     """Timed runs of each contender; the median counts."""
+    keep_memory: bool = True
+    """Keep freed memory in the process, as training does; else the C library does as it likes."""
     save: bool = False
-    """Keep the JSON lines in kernels/results/, one file per suite, device and version of jax."""
+    """Keep the JSON lines in kernels/results/, one file per suite, device, version of jax and use of memory."""
 
 
 def main() -> None:
     """The command: a table on stderr, and a JSON line per case and contender on stdout."""
-    keep_freed_memory()
     options = tyro.cli(Options, description=__doc__)
     if options.rounds < 1:
         sys.exit(f"error: --rounds is {options.rounds}; it must be at least 1.")
+    keeps = options.keep_memory and keep_freed_memory()
     device = jax.devices()[0]
     about = {
         "device": device.device_kind,
         "jax": jax.__version__,
         "jaxlib": version("jaxlib"),
+        "keeps_freed_memory": keeps,
         "exponentials_per_second": exponentials_per_second(),
         "bytes_per_second": bytes_per_second(),
     }
@@ -63,7 +66,8 @@ def main() -> None:
     console.print(table(records))
     if options.save:
         RESULTS.mkdir(exist_ok=True)
-        slug = re.sub(r"\W+", "-", f"{options.suite} {device.device_kind} jax {jax.__version__}")
+        run = f"{options.suite} {device.device_kind} jax {jax.__version__}"
+        slug = re.sub(r"\W+", "-", run if keeps else f"{run} plain memory")
         lines = "".join(json.dumps(record) + "\n" for record in records)
         (RESULTS / f"{slug.lower()}.jsonl").write_text(lines)
 
