@@ -39,7 +39,7 @@ class Options:
     keep_memory: bool = True
     """Keep freed memory in the process, as training does; else the C library does as it likes."""
     save: bool = False
-    """Keep the JSON lines in kernels/results/, one file per suite, device, version of jax and use of memory."""
+    """Keep the JSON lines in kernels/results/, a file per suite, device, jax and use of memory."""
 
 
 def main() -> None:
