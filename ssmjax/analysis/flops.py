@@ -16,6 +16,7 @@ from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import BackboneConfig
 from ssmjax.models.plain_mamba import DWCONV_SIZE, PlainMambaConfig
 from ssmjax.models.vim import CONV_TAPS, VimConfig
+from ssmjax.models.vit import ViTConfig
 
 # The field's convention for a selective scan, per token, channel and state.
 SCAN_FLOPS = 9
@@ -144,6 +145,22 @@ def _count_plain_mamba(config: PlainMambaConfig) -> Flops:
         "skip": tokens * paths * E,
         "out_proj": tokens * E * D,
         "depthwise blocks": sum(by_block[i] * DWCONV_SIZE**2 * D for i in config.dwconv_blocks),
+        "head": D * config.num_classes,
+    }
+    return Flops(parts, parts)
+
+
+@_count.register
+def _count_vit(config: ViTConfig) -> Flops:
+    """Attention multiplies queries with keys and weights with values: 2 D for each pair."""
+    D, by_block = config.embed_dim, _tokens_by_block(config)
+    tokens = sum(by_block)
+    parts = {
+        "patch embedding": config.image_tokens[0] * config.patch_size**2 * config.in_channels * D,
+        "qkv": tokens * D * 3 * D,
+        "attention": sum(2 * T**2 * D for T in by_block),
+        "proj": tokens * D * D,
+        "mlp": tokens * 2 * D * config.mlp_ratio * D,
         "head": D * config.num_classes,
     }
     return Flops(parts, parts)

@@ -28,7 +28,8 @@ class Backbone(nnx.Module):
     The parameters of all blocks are stacked along a leading axis, so that the blocks between two
     pruning stages are one `lax.scan` and compile once. A family gives its config, `blocks`, whose
     call is `(stream, layout, drop, alignment=..., implementation=...)` to `(stream, y, (hidden,
-    residual))`, its `head`, and the methods below.
+    residual))`, where `drop(x, branch)` is drop path, drawn anew for each residual branch of the
+    block; its `head`, and the methods below.
     """
 
     config: BackboneConfig
@@ -123,13 +124,18 @@ class Backbone(nnx.Module):
 
         def run(carry, inputs):
             params, keep, key = inputs
-            drop = (lambda x: x) if key is None else partial(drop_path, keep=keep, key=key)
+
+            def drop(x, branch=0):
+                return x if key is None else drop_path(x, keep, jax.random.fold_in(key, branch))
+
             stream, y, traced = nnx.merge(graphdef, params)(
                 carry[0], layout, drop, alignment=alignment, implementation=implementation
             )
             return (stream, y), traced if trace else ()
 
-        y = jnp.zeros((*stream[0].shape[:2], config.channels), config.dtype)
+        example = jax.tree.map(lambda a: a[0], (stacked, keep, keys))
+        (_, y), _ = jax.eval_shape(run, (stream, None), example)
+        y = jnp.zeros(y.shape, y.dtype)
         outputs = []
         inside = (number for number in self.breaks if first < number <= last)
         for start, stop in itertools.pairwise(sorted({first, last, *inside})):

@@ -1,4 +1,7 @@
-"""Reads the golden fixtures (numbers of the official PyTorch code, see tests/golden/recipe.py)."""
+"""Reads the golden fixtures (numbers of the official PyTorch code, see tests/golden/recipe.py).
+
+Those of ViT are timm's, made by tests/golden/make_vit.py.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +16,7 @@ FOLDER = Path(__file__).parent.parent / "golden"
 
 
 class Case(NamedTuple):
-    family: str  # vim | plainmamba
+    family: str  # vim | plainmamba | vit
     config: dict
     num_params: int
     state: dict  # official name -> float32 array, PyTorch layout
@@ -64,8 +67,8 @@ def load(name: str) -> Case:
 
 
 def check(case: Case, logits, features, hidden, residual, dtype, tolerance):
-    """`hidden`: each mixer's output. `residual`: what Vim normalised, PlainMamba's block output."""
-    layers = {"vim": ("layer", "resid"), "plainmamba": ("mixer", "layer")}[case.family]
+    """`hidden`: each mixer's output. `residual`: what Vim normalised, the others' block output."""
+    layers = ("layer", "resid") if case.family == "vim" else ("mixer", "layer")
     # Layers first, so that a failure names the first that differs.
     for i, of_layer in enumerate(zip(hidden, residual, strict=True)):
         for name, got in zip(layers, of_layer, strict=True):
