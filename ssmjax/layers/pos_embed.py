@@ -28,7 +28,7 @@ def resize_pos_embed(
         return embedding
     (h, w), (H, W) = old, new
     before, after = class_token
-    if before is not None:
+    if before is not None and after is not None:
         patches = resize_pos_embed(np.delete(embedding, before, axis=1), old, new)
         return np.insert(patches, after, embedding[:, before], axis=1)
     grid = embedding.reshape(h, w, -1).astype(np.float64)

@@ -189,3 +189,28 @@ def plain_mamba_state(
             shapes[f"{layer}dw.0.weight"] = (embed_dim, 1, 3, 3)
             shapes |= _batch_norm(f"{layer}dw.1", embed_dim)
     return recipe.state_dict(seed, list(shapes.items()))
+
+
+def vit_state(seed, embed_dim, depth, tokens, classes, patch_size, mlp_ratio=4) -> dict:
+    """Weights by the recipe for any small ViT; `tokens` counts the class token."""
+    shapes = {
+        "cls_token": (1, 1, embed_dim),
+        "pos_embed": (1, tokens, embed_dim),
+        "patch_embed.proj.weight": (embed_dim, 3, patch_size, patch_size),
+        "patch_embed.proj.bias": (embed_dim,),
+        "norm.weight": (embed_dim,),
+        "norm.bias": (embed_dim,),
+        "head.weight": (classes, embed_dim),
+        "head.bias": (classes,),
+    }
+    linears = {
+        "attn.qkv": (3 * embed_dim, embed_dim),
+        "attn.proj": (embed_dim, embed_dim),
+        "mlp.fc1": (mlp_ratio * embed_dim, embed_dim),
+        "mlp.fc2": (embed_dim, mlp_ratio * embed_dim),
+    }
+    for i in range(depth):
+        for name, shape in (*linears.items(), ("norm1", (embed_dim,)), ("norm2", (embed_dim,))):
+            shapes[f"blocks.{i}.{name}.weight"] = shape
+            shapes[f"blocks.{i}.{name}.bias"] = shape[:1]
+    return recipe.state_dict(seed, list(shapes.items()))
