@@ -10,6 +10,7 @@ from kernels import selective_scan
 from ssmjax.layers.conv import CausalConv, Cells, GridConv
 from ssmjax.layers.ssm import SelectiveSSM, out_projection
 from ssmjax.pruning.select import gather_tokens
+from ssmjax.pruning.strategies.strategy import Signals
 
 
 class Neighbours(NamedTuple):
@@ -40,11 +41,11 @@ class Direction(SelectiveSSM):
         reverse: bool,
         alignment: str,
         implementation: str | None,
-    ) -> jax.Array:
-        """[B,K,E] inputs and gates to [B,K,E] gated scan output. See `BidirectionalMixer`."""
+    ) -> tuple[jax.Array, jax.Array]:
+        """[B,K,E] inputs and gates to the gated scan output and the steps, both [B,K,E]."""
         u = jax.nn.silu(self.conv(x, layout.conv, reverse))
         delta, B, C = self.project(u)
-        return selective_scan(  # pyright: ignore[reportReturnType]
+        y: jax.Array = selective_scan(  # pyright: ignore[reportAssignmentType]
             u,
             delta,
             -jnp.exp(self.A_log[...]),
@@ -58,6 +59,7 @@ class Direction(SelectiveSSM):
             implementation=implementation,
             **self.gap(layout.scan, alignment, self.conv.bias[...]),
         )
+        return y, self.step(delta)
 
 
 class BidirectionalMixer(nnx.Module):
@@ -93,7 +95,7 @@ class BidirectionalMixer(nnx.Module):
 
     def __call__(
         self, x: jax.Array, layout: Neighbours, *, alignment: str, implementation: str | None
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, Signals]:
         """Mix tokens.
 
         Args:
@@ -103,13 +105,15 @@ class BidirectionalMixer(nnx.Module):
           implementation: of the scan; see `kernels.selective_scan`.
 
         Returns:
-          [B,K,D] mixed tokens, and [B,K,E] the sum of both gated directions, for token scores.
+          [B,K,D] mixed tokens, and what token scores need: of both directions, the sum of the
+          gated outputs and the mean of the steps.
         """
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
         options = {"alignment": alignment, "implementation": implementation}
-        y = self.forward(x, z, layout, reverse=False, **options)
-        y = y + self.backward(x, z, layout, reverse=True, **options)
-        return self.out_proj(y / 2), y
+        y, step = self.forward(x, z, layout, reverse=False, **options)
+        y_back, step_back = self.backward(x, z, layout, reverse=True, **options)
+        y = y + y_back
+        return self.out_proj(y / 2), Signals(y, (step + step_back) / 2)
 
 
 class Paths(NamedTuple):
@@ -168,7 +172,7 @@ class PathMixer(SelectiveSSM):
 
     def __call__(
         self, x: jax.Array, paths: Paths, *, alignment: str, implementation: str | None
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, Signals]:
         """Mix tokens.
 
         Args:
@@ -178,7 +182,8 @@ class PathMixer(SelectiveSSM):
           implementation: of the scan; see `kernels.selective_scan`.
 
         Returns:
-          [B,K,D] mixed tokens, and [B,K,E] the gated sum of the paths, for token scores.
+          [B,K,D] mixed tokens, and what token scores need: the gated sum of the paths, and the
+          steps in raster order.
         """
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
         u = jax.nn.silu(self.conv(x, paths.cells))
@@ -205,4 +210,4 @@ class PathMixer(SelectiveSSM):
         # Under vmap, what the paths share, such as exp(delta A) of a dense model, is computed once.
         y: jax.Array = jax.vmap(along)(paths.order, paths.direction, paths.steps)  # pyright: ignore[reportAssignmentType]
         y = y.sum(axis=0) * jax.nn.silu(z)
-        return self.out_proj(y), y
+        return self.out_proj(y), Signals(y, self.step(parameters[0]))

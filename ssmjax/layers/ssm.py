@@ -33,6 +33,10 @@ class SelectiveSSM(nnx.Module):
         low_rank, B, C = jnp.split(self.x_proj(u), [self.rank, self.rank + self.states], axis=-1)
         return self._delta(low_rank), B, C
 
+    def step(self, raw: jax.Array) -> jax.Array:
+        """Raw steps [...,E] to steps, all positive."""
+        return jax.nn.softplus(raw + self.delta_bias)
+
     def gap(self, positions, alignment: str, conv_bias: jax.Array) -> dict:
         """The scan's `positions`, `alignment` and `gap_delta` for a `PruneConfig.alignment`.
 
@@ -43,7 +47,7 @@ class SelectiveSSM(nnx.Module):
         if alignment != "zero_token":
             return {"positions": positions, "alignment": alignment}
         u = jax.nn.silu(conv_bias.astype(self.x_proj.dtype))
-        gap_delta = jax.nn.softplus(self.project(u)[0] + self.delta_bias)
+        gap_delta = self.step(self.project(u)[0])
         return {"positions": positions, "alignment": "constant", "gap_delta": gap_delta}
 
     def _delta(self, low_rank: jax.Array) -> jax.Array:

@@ -15,11 +15,7 @@ from jax import lax
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.models.config import BackboneConfig
 from ssmjax.pruning.config import PruneConfig
-from ssmjax.pruning.importance import token_scores
-from ssmjax.pruning.select import gather_tokens, select_tokens
-
-# Token arrays that travel from block to block, each [B,K,D], and are pruned together.
-Stream = tuple[jax.Array, ...]
+from ssmjax.pruning.reduce import Present, Stream, reduce_tokens
 
 
 class Backbone(nnx.Module):
@@ -27,9 +23,9 @@ class Backbone(nnx.Module):
 
     The parameters of all blocks are stacked along a leading axis, so that the blocks between two
     pruning stages are one `lax.scan` and compile once. A family gives its config, `blocks`, whose
-    call is `(stream, layout, drop, alignment=..., implementation=...)` to `(stream, y, (hidden,
-    residual))`, where `drop(x, branch)` is drop path, drawn anew for each residual branch of the
-    block; its `head`, and the methods below.
+    call is `(stream, layout, drop, alignment=..., implementation=...)` to `(stream, signals,
+    (hidden, residual))`, where `drop(x, branch)` is drop path, drawn anew for each residual branch
+    of the block; its `head`, and the methods below.
     """
 
     config: BackboneConfig
@@ -40,8 +36,13 @@ class Backbone(nnx.Module):
         """[B,height,width,channels] to the stream before the first block; K is L."""
         raise NotImplementedError
 
-    def finish(self, stream: Stream, positions: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """The head's input [B,D], and the [B,K,D] sum that the final norm took."""
+    def finish(
+        self, stream: Stream, positions: jax.Array | None, sizes: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The head's input [B,D], and the [B,K,D] sum that the final norm took.
+
+        `positions` and `sizes` are as in `ssmjax.pruning.reduce.Present`; None: nothing was pruned.
+        """
         raise NotImplementedError
 
     def layout(self, batch: int, positions: jax.Array | None) -> Any:
@@ -110,11 +111,11 @@ class Backbone(nnx.Module):
         model.config = dataclasses.replace(self.config, prune=prune)
         return model
 
-    def _run_blocks(self, stream, positions, first, last, key, trace, implementation):
+    def _run_blocks(self, stream, positions, first, last, signal, key, trace, implementation):
         """Blocks first to last (0-based, last excluded), scanned over their parameters.
 
-        Returns the stream, the last block's [B,K,E] input of the token scores, and with `trace`
-        a list of (hidden, residual) per run of blocks, stacked.
+        Returns the stream, the last block's `signal` (a name in `Signals`, or None), and with
+        `trace` a list of (hidden, residual) per run of blocks, stacked.
         """
         config, layout = self.config, self.layout(stream[0].shape[0], positions)
         alignment = config.prune.alignment if config.prune else "none"
@@ -128,32 +129,24 @@ class Backbone(nnx.Module):
             def drop(x, branch=0):
                 return x if key is None else drop_path(x, keep, jax.random.fold_in(key, branch))
 
-            stream, y, traced = nnx.merge(graphdef, params)(
+            stream, signals, traced = nnx.merge(graphdef, params)(
                 carry[0], layout, drop, alignment=alignment, implementation=implementation
             )
-            return (stream, y), traced if trace else ()
+            told = None if signal is None else getattr(signals, signal)
+            return (stream, told), traced if trace else ()
 
         example = jax.tree.map(lambda a: a[0], (stacked, keep, keys))
-        (_, y), _ = jax.eval_shape(run, (stream, None), example)
-        y = jnp.zeros(y.shape, y.dtype)
+        (_, told), _ = jax.eval_shape(run, (stream, None), example)
+        told = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), told)
         outputs = []
         inside = (number for number in self.breaks if first < number <= last)
         for start, stop in itertools.pairwise(sorted({first, last, *inside})):
             inputs = jax.tree.map(lambda a: a[start:stop], (stacked, keep, keys))  # noqa: B023
-            (stream, y), output = lax.scan(run, (stream, y), inputs)
+            (stream, told), output = lax.scan(run, (stream, told), inputs)
             outputs.append(output)
             if stop in self.breaks:
                 stream = self.after_block(stop, stream, layout)
-        return stream, y, outputs
-
-    def _prune(self, stream, y, positions, image_tokens, key):
-        """Keep so many image tokens of every image, and its class token if there is one."""
-        config, protected, count = self.config, None, image_tokens
-        if config.class_index is not None:
-            protected, count = positions == config.class_index, image_tokens + 1
-        scores = token_scores(config.prune, y, positions, config.length, key)  # pyright: ignore[reportArgumentType]
-        kept = select_tokens(scores, count, protected)
-        return jax.tree.map(lambda a: gather_tokens(a, kept), (stream, positions))
+        return stream, told, outputs
 
 
 def stack(block: Callable[..., nnx.Module], config: BackboneConfig, rngs: nnx.Rngs) -> nnx.Module:
@@ -173,23 +166,29 @@ def _forward(graphdef, state, images, key, train, trace, implementation):
     everything = jnp.broadcast_to(
         jnp.arange(config.length, dtype=jnp.int32), (images.shape[0], config.length)
     )
-    positions, stages, traced, first = None, [], [], 0
-    counts = config.image_tokens
+    positions, sizes, stages, traced, first = None, None, [], [], 0
+    counts, needs = config.image_tokens, prune.strategy.needs if prune else None
     for stage, block in enumerate(prune.after_blocks if prune else ()):
         if counts[stage + 1] < counts[stage]:
-            stream, y, outputs = model._run_blocks(
-                stream, positions, first, block, path_key, trace, implementation
+            stream, signal, outputs = model._run_blocks(
+                stream, positions, first, block, needs, path_key, trace, implementation
             )
             traced += outputs
-            present = everything if positions is None else positions
-            stage_key = None if prune_key is None else jax.random.fold_in(prune_key, stage)
-            stream, positions = model._prune(stream, y, present, counts[stage + 1], stage_key)
+            stream, positions, sizes = reduce_tokens(
+                prune,  # pyright: ignore[reportArgumentType]
+                Present(stream, everything if positions is None else positions, sizes),
+                counts[stage + 1],
+                signal=signal,
+                class_index=config.class_index,
+                grid=config.grid,
+                key=None if prune_key is None else jax.random.fold_in(prune_key, stage),
+            )
             first = block
         stages.append(everything if positions is None else positions)
     stream, _, outputs = model._run_blocks(
-        stream, positions, first, config.depth, path_key, trace, implementation
+        stream, positions, first, config.depth, None, path_key, trace, implementation
     )
-    features, summed = model.finish(stream, positions)
+    features, summed = model.finish(stream, positions, sizes)
     logits = model.head(features.astype(config.dtype)).astype(summed.dtype)
     if not trace:
         return logits, stages, None

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
 from ssmjax.pruning.config import PruneConfig, whole_number
+from ssmjax.pruning.strategies import STRATEGIES
 
 DTYPES = ("float32", "bfloat16", "float64")
 
@@ -38,6 +40,9 @@ class BackboneConfig:
     dtype: str = "float32"
     prune: PruneConfig | None = None
 
+    # The fields of `ssmjax.pruning.strategies.strategy.Signals` that the family's blocks give.
+    signals: ClassVar[tuple[str, ...]] = ()
+
     def __post_init__(self) -> None:
         size = self.img_size
         size = tuple(size) if isinstance(size, list | tuple) else (size, size)
@@ -61,6 +66,12 @@ class BackboneConfig:
             raise ValueError(f"drop_path_rate is {rate!r}; it must be in [0, 1).")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
+        if self.prune is not None and self.prune.strategy.needs not in (None, *self.signals):
+            known = [n for n, s in STRATEGIES.items() if s.needs in (None, *self.signals)]
+            raise ValueError(
+                f"importance is {self.prune.importance!r}, which needs the blocks' "
+                f"{self.prune.strategy.needs}; for this model choose one of {', '.join(known)}."
+            )
         if self.prune is not None and self.prune.after_blocks[-1] > self.depth:
             raise ValueError(
                 f"after_blocks is {self.prune.after_blocks}; the model has {self.depth} blocks, "
@@ -130,6 +141,8 @@ class SSMConfig(BackboneConfig):
 
     d_state: int = 16
     expand: int = 2
+
+    signals = ("output", "delta")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -106,8 +106,10 @@ class Block(nnx.Module):
         """See `Backbone`; the stream is one array."""
         (x,) = stream
         normed = self.norm(x).astype(self.dtype)
-        hidden, y = self.mixer(normed, layout, alignment=alignment, implementation=implementation)
-        return (x + drop(hidden).astype(x.dtype),), y, (hidden, x)
+        hidden, signals = self.mixer(
+            normed, layout, alignment=alignment, implementation=implementation
+        )
+        return (x + drop(hidden).astype(x.dtype),), signals, (hidden, x)
 
 
 class DepthwiseBlock(nnx.Module):
@@ -190,7 +192,10 @@ class PlainMamba(Backbone):
         x = stream[0].astype(self.config.dtype)
         return (dwconv(x, layout.cells).astype(stream[0].dtype),)
 
-    def finish(self, stream, positions):
-        """The mean over the tokens left."""
+    def finish(self, stream, positions, sizes):
+        """The mean over the tokens left, or over the patches they stand for."""
         (x,) = stream
-        return self.norm(x).mean(axis=1), x
+        if sizes is None:
+            return self.norm(x).mean(axis=1), x
+        shares = sizes / sizes.sum(axis=1, keepdims=True)
+        return (self.norm(x) * shares[..., None]).sum(axis=1), x

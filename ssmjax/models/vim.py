@@ -65,8 +65,8 @@ class Block(nnx.Module):
         hidden, residual = stream
         residual = residual + hidden.astype(residual.dtype)
         x = self.norm(residual, hidden.dtype)
-        hidden, y = self.mixer(x, layout, alignment=alignment, implementation=implementation)
-        return (drop(hidden), residual), y, (hidden, residual)
+        hidden, signals = self.mixer(x, layout, alignment=alignment, implementation=implementation)
+        return (drop(hidden), residual), signals, (hidden, residual)
 
 
 class Vim(Backbone):
@@ -109,7 +109,7 @@ class Vim(Backbone):
         aligned = prune is not None and prune.conv == "aligned"
         return Neighbours(positions, positions if aligned else None)
 
-    def finish(self, stream, positions):
+    def finish(self, stream, positions, sizes):
         """The class token, wherever pruning has left it, and the sum it is part of."""
         hidden, residual = stream
         residual = residual + hidden.astype(residual.dtype)

@@ -11,6 +11,7 @@ from ssmjax.layers.attention import SelfAttention
 from ssmjax.layers.patch_embed import PatchEmbed
 from ssmjax.models.backbone import Backbone, stack
 from ssmjax.models.config import BackboneConfig
+from ssmjax.pruning.strategies.strategy import Signals
 
 EPSILON = 1e-6
 
@@ -27,6 +28,8 @@ class ViTConfig(BackboneConfig):
     depth: int = 12
     num_heads: int = 3
     mlp_ratio: int = 4
+
+    signals = ("attention",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +84,7 @@ class Block(nnx.Module):
         attended = x + drop(mixed).astype(x.dtype)
         hidden = self.mlp(self.norm2(attended).astype(self.dtype))
         out = attended + drop(hidden, branch=1).astype(x.dtype)
-        return (out,), weights[:, :, 0].mean(axis=1), (mixed, x)
+        return (out,), Signals(attention=weights[:, :, 0].mean(axis=1)), (mixed, x)
 
 
 class ViT(Backbone):
@@ -119,7 +122,7 @@ class ViT(Backbone):
     def layout(self, batch: int, positions: jax.Array | None) -> None:
         """Attention does not ask where a token stands."""
 
-    def finish(self, stream, positions):
+    def finish(self, stream, positions, sizes):
         """The class token, which pruning leaves first."""
         (x,) = stream
         return self.norm(x[:, 0]), x

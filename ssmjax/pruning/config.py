@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
-IMPORTANCE = ("clip", "sum", "l1", "l2", "random", "uniform")
+from ssmjax.pruning.strategies import STRATEGIES
+from ssmjax.pruning.strategies.strategy import Strategy
+
 ALIGNMENT = ("previous", "zero_token", "none")
 CONV = ("compact", "aligned")
+REDUCTION = ("drop", "merge")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +22,17 @@ class PruneConfig:
     Attributes:
       after_blocks: 1-based blocks after which to prune, increasing.
       keep_ratio: share of the image tokens kept at each stage, in (0, 1]; 1 is the dense model.
-      importance: the score of a token: `clip` (the paper's equation 9), `sum`, `l1`, `l2`, or a
-        baseline that ignores the image, `random` or `uniform`.
+      importance: which tokens are kept, by a name in `ssmjax.pruning.strategies`: `clip` (the
+        paper's equation 9), `sum`, `l1` or `l2` of the SSM's output; `coverage`, the first of
+        these within each neighbourhood; `delta`, the step size; `similarity_local` or
+        `similarity_global`, those unlike others; `random` or `uniform`, whatever they show.
       alignment: what a pruned position does to the hidden state: `previous` moves it by the step
         of the kept token before (the paper's equation 6), `zero_token` by the step of an
         all-zero token, `none` leaves it (the EViT way).
       conv: in convolutions, kept tokens are neighbours (`compact`) or stay in place among zeros
         (`aligned`).
+      reduction: other tokens are gone (`drop`), or averaged into kept ones, each weighted by how
+        many patches it stands for (`merge`).
 
     Raises:
       ValueError: naming the field and its valid choices.
@@ -36,6 +43,7 @@ class PruneConfig:
     importance: str = "clip"
     alignment: str = "previous"
     conv: str = "compact"
+    reduction: str = "drop"
 
     def __post_init__(self) -> None:
         given = self.after_blocks
@@ -57,13 +65,19 @@ class PruneConfig:
             )
         object.__setattr__(self, "keep_ratio", ratio)
         for field, choices in (
-            ("importance", IMPORTANCE),
+            ("importance", tuple(STRATEGIES)),
             ("alignment", ALIGNMENT),
             ("conv", CONV),
+            ("reduction", REDUCTION),
         ):
             value = getattr(self, field)
             if value not in choices:
                 raise ValueError(f"{field} is {value!r}; choose one of {', '.join(choices)}.")
+
+    @property
+    def strategy(self) -> Strategy:
+        """What `importance` names."""
+        return STRATEGIES[self.importance]
 
     def count(self, tokens: int) -> int:
         """How many of so many image tokens one stage keeps: `ceil(keep_ratio * tokens)`.

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmjax import PruneConfig
-from ssmjax.pruning.importance import token_scores
 from ssmjax.pruning.select import gather_tokens, select_tokens
 
 NAN, INF = np.nan, np.inf
@@ -63,28 +62,6 @@ def test_counts(ratio, tokens, count):
 
 
 @pytest.mark.parametrize(
-    ("importance", "scores"),
-    [("clip", [3.0, 2.0]), ("sum", [1.0, 2.0]), ("l1", [5.0, 2.0]), ("l2", [13**0.5, 2.0])],
-)
-def test_scores(importance, scores):
-    y = jnp.array([[[3.0, -2.0], [2.0, 0.0]]])
-    config = PruneConfig((1,), 0.5, importance=importance)
-    got = token_scores(config, y, jnp.array([[0, 1]]), 2, None)
-    np.testing.assert_allclose(got, [scores], rtol=1e-6)
-
-
-def test_uniform_keeps_tokens_spread_evenly():
-    length = 4000
-    config = PruneConfig((1,), 0.25, importance="uniform")
-    positions = jnp.arange(length)[None]
-    scores = token_scores(config, jnp.zeros((1, length, 1)), positions, length, None)
-    order = np.argsort(np.modf(np.arange(length) * 0.6180339887498949)[0])
-    np.testing.assert_array_equal(np.argsort(scores[0]), order)
-    kept = np.asarray(select_tokens(scores, 1000)[0])
-    assert np.diff(kept).max() <= 6  # Three-gap theorem: gaps of a golden-ratio sequence.
-
-
-@pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"keep_ratio": 0.0}, "keep_ratio is 0.0"),
@@ -93,9 +70,13 @@ def test_uniform_keeps_tokens_spread_evenly():
         ({"after_blocks": (0, 1)}, "after_blocks is"),
         ({"after_blocks": (2, 1)}, "after_blocks is"),
         ({"after_blocks": ()}, "after_blocks is"),
-        ({"importance": "best"}, "choose one of clip, sum, l1, l2, random, uniform"),
+        (
+            {"importance": "best"},
+            "choose one of random, uniform, coverage, delta, clip",
+        ),
         ({"alignment": "next"}, "choose one of previous, zero_token, none"),
         ({"conv": "none"}, "choose one of compact, aligned"),
+        ({"reduction": "keep"}, "choose one of drop, merge"),
     ],
 )
 def test_bad_values(fields, said):

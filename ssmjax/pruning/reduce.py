@@ -1,0 +1,120 @@
+"""One pruning stage: judge the tokens, keep the best, drop the others or merge them in."""
+
+import functools
+import operator
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ssmjax.pruning.config import PruneConfig
+from ssmjax.pruning.select import gather_tokens, select_tokens
+from ssmjax.pruning.strategies.strategy import Tokens
+
+# Token arrays that travel from block to block, each [B,K,D], and are pruned together.
+Stream = tuple[jax.Array, ...]
+
+
+class Present(NamedTuple):
+    """The tokens of a pruned model.
+
+    Attributes:
+      stream: their features.
+      positions: [B,K] int32 original positions, increasing.
+      sizes: [B,K] how many patches each stands for, in float32; None where nothing is merged.
+    """
+
+    stream: Stream
+    positions: jax.Array
+    sizes: jax.Array | None
+
+
+def reduce_tokens(
+    prune: PruneConfig,
+    present: Present,
+    count: int,
+    *,
+    signal: jax.Array | None,
+    class_index: int | None,
+    grid: tuple[int, int],
+    key: jax.Array | None,
+) -> Present:
+    """Keep `count` image tokens of every image, and its class token if there is one.
+
+    Args:
+      prune: which tokens to keep, and what becomes of the others.
+      present: the tokens.
+      count: image tokens to keep, static and fewer than there are.
+      signal: of the block before, what the strategy needs; see `Strategy.needs`.
+      class_index: original position of the class token, or None.
+      grid: (H, W) patches of the image.
+      key: a random key, or None.
+
+    Raises:
+      ValueError: a strategy that works by chance, without a key.
+    """
+    strategy = prune.strategy
+    if strategy.by_chance and key is None:
+        raise ValueError(
+            f'importance="{prune.importance}" needs a key: model(images, key=jax.random.key(0)).'
+        )
+    others = 0 if class_index is None else 1
+    for left in _rounds(present.positions.shape[1] - others, count, strategy.halves):
+        positions = present.positions
+        protected = None if class_index is None else positions == class_index
+        features = functools.reduce(operator.add, (_wide(part) for part in present.stream))
+        tokens = Tokens(signal, features, positions, protected, class_index, grid, key)
+        judgement = strategy.judge(tokens)
+        kept = select_tokens(judgement.scores, left + others, protected)
+        if prune.reduction == "merge":
+            present = _merge(present, judgement.targets, kept, protected)
+        present = jax.tree.map(lambda array: gather_tokens(array, kept), present)  # noqa: B023
+    return present
+
+
+def _rounds(tokens: int, count: int, halves: bool) -> Iterator[int]:
+    """How many tokens are left after each round."""
+    while tokens > count:
+        tokens = max(count, tokens - tokens // 2) if halves else count
+        yield tokens
+
+
+def _wide(features: jax.Array) -> jax.Array:
+    return features.astype(jnp.promote_types(features.dtype, jnp.float32))
+
+
+def _merge(
+    present: Present, targets: jax.Array | None, kept: jax.Array, protected: jax.Array | None
+) -> Present:
+    """Kept tokens [B,count] become the mean of their group, weighted by size; others are not kept.
+
+    A sum by matrix product has one order, so that gradients are deterministic; scattered sums on
+    GPUs are not.
+    """
+    stream, positions, sizes = present
+    if sizes is None:
+        sizes = jnp.ones(positions.shape)
+    index = jnp.arange(positions.shape[1], dtype=jnp.int32)
+    is_kept = jnp.any(kept[:, None, :] == index[:, None], axis=2)
+    if targets is None:
+        able = is_kept if protected is None else is_kept & ~protected
+        targets = _nearest(positions, able)
+    targets = jnp.where(is_kept, index, targets)
+    groups = jnp.where(targets[:, None, :] == index[:, None], sizes[:, None, :], 0)
+    totals = groups.sum(axis=2)
+    shares = groups / jnp.maximum(totals, 1)[..., None]
+
+    def mean(part):
+        added = jnp.einsum("bij,bjd->bid", shares, _wide(part), precision=lax.Precision.HIGHEST)
+        return added.astype(part.dtype)
+
+    return Present(tuple(mean(part) for part in stream), positions, totals)
+
+
+def _nearest(positions: jax.Array, able: jax.Array) -> jax.Array:
+    """[B,K] index of the token nearest in position among those `able`, ties to the lower."""
+    distance = jnp.abs(positions[:, :, None] - positions[:, None, :])
+    distance = jnp.where(able[:, None, :], distance, jnp.iinfo(jnp.int32).max)
+    return jnp.argmin(distance, axis=2).astype(jnp.int32)

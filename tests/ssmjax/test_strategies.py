@@ -1,0 +1,264 @@
+"""Every strategy through one class, dropping and merging, on both families; and what each says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import ssmjax
+from ssmjax import PruneConfig
+from ssmjax.pruning.config import REDUCTION
+from ssmjax.pruning.reduce import Present, reduce_tokens
+from ssmjax.pruning.strategies import STRATEGIES
+from ssmjax.pruning.strategies.strategy import Tokens
+
+SMALL = {"depth": 2, "embed_dim": 16, "d_state": 2, "patch_size": 4, "img_size": (20, 24)}
+FAMILIES = {
+    "vim": ("vim_tiny_patch16_224", SMALL),
+    "plain_mamba": ("plainmamba_l1", SMALL | {"dwconv_blocks": (), "conv_size": 3}),
+}
+# A family gives signals, and knows nothing of who reads them or of what becomes of the tokens.
+PAIRS = [("vim", "drop"), ("plain_mamba", "merge")]
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jax.random.normal(jax.random.key(0), (4, 20, 24, 3))
+
+
+@pytest.fixture(params=STRATEGIES)
+def importance(request):
+    return request.param
+
+
+@pytest.fixture(params=REDUCTION)
+def reduction(request):
+    return request.param
+
+
+def pruned(family, importance, reduction, after_blocks, ratio):
+    name, sizes = FAMILIES[family]
+    prune = PruneConfig(after_blocks, ratio, importance=importance, reduction=reduction)
+    return ssmjax.create_model(name, num_classes=5, **sizes, prune=prune)
+
+
+def stage(importance, reduction, count, *, signal, features=None, class_index=None, key=KEY):
+    """One stage on a grid of 5 x 6, where all tokens are there."""
+    (batch, length), grid = signal.shape[:2], (5, 6)
+    assert length == 30 + (class_index is not None)
+    positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+    return reduce_tokens(
+        PruneConfig((1,), 0.5, importance=importance, reduction=reduction),
+        Present((signal if features is None else features,), positions, None),
+        count,
+        signal=None if STRATEGIES[importance].needs is None else signal,
+        class_index=class_index,
+        grid=grid,
+        key=key,
+    )
+
+
+class TestEveryStrategy:
+    @pytest.mark.parametrize(("family", "reduction"), PAIRS)
+    def test_counts_order_class_token_and_batch(self, images, family, importance, reduction):
+        model = pruned(family, importance, reduction, (1, 2), 0.3)
+        logits, stages = model(images, key=KEY, return_positions=True)
+        assert np.isfinite(logits).all()
+        index = model.config.class_index
+        before = np.arange(model.config.length)[None].repeat(4, 0)
+        for kept, count in zip(stages, model.config.image_tokens[1:], strict=True):
+            assert kept.shape == (4, count + (index is not None)) and kept.dtype == jnp.int32
+            assert (np.diff(kept, axis=1) > 0).all()
+            for row, present in zip(np.asarray(kept), before, strict=True):
+                assert set(row) <= set(present) and (index is None or index in row)
+            before = np.asarray(kept)
+        # Another company changes nothing for an image.
+        others = images.at[jnp.array([0, 1, 3])].multiply(-2)
+        again, stages_again = model(others, key=KEY, return_positions=True)
+        for kept, kept_again in zip(stages, stages_again, strict=True):
+            np.testing.assert_array_equal(kept[2], kept_again[2])
+        np.testing.assert_allclose(logits[2], again[2], atol=1e-6)
+        assert not np.allclose(logits[1], again[1], atol=1e-6)
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_keeping_all_is_one_program(self, images, family, importance, reduction):
+        """That of `clip`, which the test below holds against the dense model."""
+
+        def program(*choices):
+            return str(jax.make_jaxpr(pruned(family, *choices))(images))
+
+        everything = program(importance, reduction, (1,), 1.0)
+        assert everything == program("clip", "drop", (1,), 1.0)
+        assert everything != program("uniform", "drop", (1,), 0.9)
+
+    @pytest.mark.parametrize(("family", "reduction"), PAIRS)
+    def test_gradients(self, images, family, importance, reduction):
+        graphdef, state = nnx.split(pruned(family, importance, reduction, (1,), 0.4))
+
+        @jax.jit
+        def loss(state):
+            return jnp.sum(nnx.merge(graphdef, state)(images, key=KEY) ** 2)
+
+        grads = jax.tree.leaves(jax.grad(loss)(state))
+        assert all(np.isfinite(g).all() for g in grads)
+        assert sum(np.abs(g).max() > 0 for g in grads) > len(grads) / 2
+
+    def test_ties_go_to_the_lower_index(self, importance, reduction):
+        if STRATEGIES[importance].needs is None:
+            pytest.skip("it does not score by a signal")
+        kept = stage(importance, reduction, 7, signal=jnp.ones((2, 30, 3))).positions
+        # Under coverage, the first of each 2 x 2 neighbourhood comes first.
+        first = [0, 2, 4, 12, 14, 16, 24] if importance == "coverage" else list(range(7))
+        assert kept.tolist() == [first, first]
+
+    def test_nan_is_dropped_first_and_the_class_token_never(self, importance, reduction):
+        signal = jax.random.normal(jax.random.key(1), (2, 31, 4))
+        signal = signal.at[:, (4, 15, 21)].set(jnp.nan)
+        kept = np.asarray(stage(importance, reduction, 28, signal=signal, class_index=15).positions)
+        assert kept.shape == (2, 29) and (kept == 15).any(axis=1).all()
+        if importance not in ("random", "uniform"):
+            assert not np.isin(kept, (4, 21)).any()
+
+    def test_merging_loses_nothing(self, importance):
+        tokens = jax.random.normal(jax.random.key(2), (2, 31, 4))
+        for count in (25, 11):
+            merged = stage(importance, "merge", count, signal=tokens, class_index=15)
+            (features,), positions, sizes = merged
+            assert sizes.shape == positions.shape == (2, count + 1)
+            np.testing.assert_allclose(sizes.sum(axis=1), 31)
+            total = np.einsum("bk,bkd->bd", sizes, features)
+            np.testing.assert_allclose(total, tokens.sum(axis=1), atol=1e-5)
+            alone = np.asarray(positions) == 15
+            np.testing.assert_array_equal(np.asarray(sizes)[alone], 1)
+            np.testing.assert_allclose(np.asarray(features)[alone], tokens[:, 15], rtol=1e-6)
+
+    def test_dropping_leaves_tokens_as_they_are(self, importance):
+        tokens = jax.random.normal(jax.random.key(2), (2, 30, 4))
+        (features,), positions, sizes = stage(importance, "drop", 11, signal=tokens)
+        assert sizes is None
+        np.testing.assert_array_equal(
+            features,
+            np.take_along_axis(np.asarray(tokens), np.asarray(positions)[..., None], axis=1),
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keeping_all_is_the_dense_model(images, family):
+    model = pruned(family, "clip", "drop", (1,), 1.0)
+    np.testing.assert_array_equal(model(images), model.with_prune(None)(images))
+
+
+def judged(importance, signal, **fields):
+    """Scores of tokens on a grid of 2 x 4."""
+    positions = jnp.arange(signal.shape[1], dtype=jnp.int32)[None]
+    given = {"class_index": None, "protected": None, "grid": (2, 4), "key": None} | fields
+    return STRATEGIES[importance].judge(Tokens(signal, signal, positions, **given))
+
+
+@pytest.mark.parametrize(
+    ("importance", "scores"),
+    [
+        ("clip", [3.0, 2.0]),
+        ("sum", [1.0, 2.0]),
+        ("l1", [5.0, 2.0]),
+        ("l2", [13**0.5, 2.0]),
+        ("delta", [0.5, 1.0]),
+    ],
+)
+def test_scores(importance, scores):
+    got = judged(importance, jnp.array([[[3.0, -2.0], [2.0, 0.0]]])).scores
+    np.testing.assert_allclose(got, [scores], rtol=1e-6)
+
+
+def test_uniform_keeps_tokens_spread_evenly():
+    length = 4000
+    scores = np.asarray(judged("uniform", jnp.zeros((1, length, 1)), grid=(40, 100)).scores[0])
+    order = np.argsort(np.modf(np.arange(length) * 0.6180339887498949)[0])
+    np.testing.assert_array_equal(np.argsort(scores), order)
+    kept = np.sort(np.argsort(-scores)[:1000])
+    assert np.diff(kept).max() <= 6  # Three-gap theorem: gaps of a golden-ratio sequence.
+
+
+def test_coverage_takes_the_best_of_each_neighbourhood_first():
+    # Two neighbourhoods side by side: cells 0, 1, 4, 5 and 2, 3, 6, 7.
+    y = jnp.array([9.0, 8, 1, 2, 7, 6, 4, 3])[None, :, None]
+    ranks = [0, -2, -7, -5, -4, -6, -1, -3]
+    np.testing.assert_array_equal(judged("coverage", y).scores, [ranks])
+
+
+def numpy_match(features, local):
+    """The most alike odd place of each even one, by loops."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    best = {}
+    for i in range(0, len(unit), 2):
+        rivals = range(1, len(unit), 2)
+        if local:
+            rivals = [j for j in rivals if abs(j - i) == 1]
+        likeness, first = max((float(unit[i] @ unit[j]), -j) for j in rivals)
+        best[i] = likeness, -first
+    return best
+
+
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("class_index", [None, 3])
+def test_matching_against_loops(local, class_index):
+    places = 9
+    features = np.random.default_rng(5).standard_normal((1, places, 3)).astype(np.float32)
+    given = features
+    protected = None
+    names = np.arange(places)
+    if class_index is not None:
+        given = np.insert(features, class_index, 7.0, axis=1)
+        names = np.delete(np.arange(places + 1), class_index)
+        protected = jnp.arange(places + 1)[None] == class_index
+    importance = "similarity_local" if local else "similarity_global"
+    got = judged(
+        importance, jnp.asarray(given), protected=protected, class_index=class_index, grid=(3, 3)
+    )
+    for even, (likeness, odd) in numpy_match(features[0], local).items():
+        np.testing.assert_allclose(got.scores[0, names[even]], -likeness, atol=1e-6)
+        assert got.targets[0, names[even]] == names[odd]
+    assert np.isinf(np.asarray(got.scores)[0, names[1::2]]).all()
+
+
+def test_merged_tokens_weigh_by_size():
+    tokens = jnp.array([[[1.0], [2.0], [4.0], [8.0], [16.0], [32.0]] * 5])
+    first = stage("similarity_local", "merge", 15, signal=tokens)
+    second = reduce_tokens(
+        PruneConfig((1,), 0.5, importance="uniform", reduction="merge"),
+        first,
+        4,
+        signal=None,
+        class_index=None,
+        grid=(5, 6),
+        key=None,
+    )
+    np.testing.assert_allclose(second.sizes.sum(), 30)
+    total = (np.asarray(second.stream[0])[..., 0] * np.asarray(second.sizes)).sum()
+    np.testing.assert_allclose(total, tokens.sum(), rtol=1e-6)
+
+
+def test_pooling_counts_each_patch_once(images):
+    name, sizes = FAMILIES["plain_mamba"]
+    model = ssmjax.create_model(
+        name, num_classes=5, **sizes, prune=PruneConfig((2,), 0.4, importance="l2")
+    )
+    merging = model.with_prune(PruneConfig((2,), 0.4, importance="l2", reduction="merge"))
+    _, hidden = merging(images, return_intermediates=True)
+    _, dropped = model(images, return_intermediates=True)
+    assert not np.allclose(hidden["features"], dropped["features"], atol=1e-4)
+    # Tokens are merged after the last block, before the norm: their mean is over all patches.
+    stream = hidden["residual"][-1]
+    _, (kept,) = merging(images, return_positions=True)
+    gap = np.abs(np.arange(30)[None, :, None] - np.asarray(kept)[:, None, :])
+    sizes = (gap.argmin(axis=2)[:, :, None] == np.arange(12)).sum(axis=1)
+    want = (np.asarray(merging.norm(stream)) * sizes[..., None]).sum(axis=1) / 30
+    np.testing.assert_allclose(hidden["features"], want, atol=1e-5)
+
+
+def test_what_a_family_cannot_give_is_refused(monkeypatch):
+    monkeypatch.setattr(ssmjax.models.config.BackboneConfig, "signals", ("delta",))
+    with pytest.raises(ValueError, match="'clip', which needs the blocks' output; .* delta"):
+        ssmjax.create_model("vim_tiny_patch16_224", prune=PruneConfig((1,), 0.5))
