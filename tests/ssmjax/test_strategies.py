@@ -95,13 +95,14 @@ class TestEveryStrategy:
 
     @pytest.mark.parametrize(("family", "reduction"), PAIRS)
     def test_gradients(self, images, family, importance, reduction):
-        graphdef, state = nnx.split(pruned(family, importance, reduction, (1,), 0.4))
+        model = pruned(family, importance, reduction, (1,), 0.4)
+        graphdef, params, others = nnx.split(model, nnx.Param, ...)
 
         @jax.jit
-        def loss(state):
-            return jnp.sum(nnx.merge(graphdef, state)(images, key=KEY) ** 2)
+        def loss(params):
+            return jnp.sum(nnx.merge(graphdef, params, others)(images, key=KEY) ** 2)
 
-        grads = jax.tree.leaves(jax.grad(loss)(state))
+        grads = jax.tree.leaves(jax.grad(loss)(params))
         assert all(np.isfinite(g).all() for g in grads)
         assert sum(np.abs(g).max() > 0 for g in grads) > len(grads) / 2
 
