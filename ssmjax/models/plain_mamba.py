@@ -14,7 +14,7 @@ from ssmjax.layers.patch_embed import StemPatchEmbed
 from ssmjax.layers.scan_paths import scan_paths
 from ssmjax.models.backbone import Backbone, stack
 from ssmjax.models.config import SSMConfig
-from ssmjax.pruning.config import PruneConfig
+from ssmjax.pruning.config import PruneConfig, whole_number
 from ssmjax.pruning.positions import kept_at, nearest_kept
 
 BLOCK_EPSILON = 1e-5
@@ -50,10 +50,13 @@ class PlainMambaConfig(SSMConfig):
                     f"{'stride' if field == 'step' else field} is {getattr(self, field)}; it must "
                     "be even, since the stem halves the image."
                 )
-        if not isinstance(self.stem_convs, int) or self.stem_convs < 0:
+        stem_convs, conv_size = whole_number(self.stem_convs), whole_number(self.conv_size)
+        if stem_convs is None or stem_convs < 0:
             raise ValueError(f"stem_convs is {self.stem_convs!r}; it must be 0 or more.")
-        if not isinstance(self.conv_size, int) or self.conv_size < 1 or self.conv_size % 2 == 0:
+        if conv_size is None or conv_size < 1 or conv_size % 2 == 0:
             raise ValueError(f"conv_size is {self.conv_size!r}; it must be odd, as 7.")
+        object.__setattr__(self, "stem_convs", stem_convs)
+        object.__setattr__(self, "conv_size", conv_size)
         blocks = self.dwconv_blocks
         if list(blocks) != sorted(set(blocks) & set(range(self.depth))):
             raise ValueError(

@@ -93,18 +93,6 @@ class TestEveryStrategy:
         assert everything == program("clip", "drop", (1,), 1.0)
         assert everything != program("uniform", "drop", (1,), 0.9)
 
-    @pytest.mark.parametrize(("family", "reduction"), PAIRS)
-    def test_gradients(self, images, family, importance, reduction):
-        graphdef, state = nnx.split(pruned(family, importance, reduction, (1,), 0.4))
-
-        @jax.jit
-        def loss(state):
-            return jnp.sum(nnx.merge(graphdef, state)(images, key=KEY) ** 2)
-
-        grads = jax.tree.leaves(jax.grad(loss)(state))
-        assert all(np.isfinite(g).all() for g in grads)
-        assert sum(np.abs(g).max() > 0 for g in grads) > len(grads) / 2
-
     def test_ties_go_to_the_lower_index(self, importance, reduction):
         if STRATEGIES[importance].needs is None:
             pytest.skip("it does not score by a signal")
@@ -138,16 +126,48 @@ class TestEveryStrategy:
         tokens = jax.random.normal(jax.random.key(2), (2, 30, 4))
         (features,), positions, sizes = stage(importance, "drop", 11, signal=tokens)
         assert sizes is None
-        np.testing.assert_array_equal(
-            features,
-            np.take_along_axis(np.asarray(tokens), np.asarray(positions)[..., None], axis=1),
-        )
+        kept = np.take_along_axis(np.asarray(tokens), np.asarray(positions)[..., None], axis=1)
+        np.testing.assert_array_equal(features, kept)
+
+    def test_gradients_flow_through_features_only(self, importance, reduction):
+        tokens = jax.random.normal(jax.random.key(2), (2, 31, 4))
+
+        def total(signal, features):
+            present = stage(
+                importance, reduction, 20, signal=signal, features=features, class_index=15
+            )
+            weights = 1 if present.sizes is None else present.sizes[..., None]
+            return jnp.sum(weights * present.stream[0])
+
+        to_signal, to_features = jax.grad(total, argnums=(0, 1))(tokens, tokens)
+        np.testing.assert_array_equal(to_signal, 0)
+        kept = np.ones((2, 31), bool)
+        if reduction == "drop":
+            positions = stage(importance, reduction, 20, signal=tokens, class_index=15).positions
+            kept = (np.arange(31) == np.asarray(positions)[..., None]).any(axis=1)
+        want = np.broadcast_to(kept[..., None], tokens.shape)
+        np.testing.assert_allclose(to_features, want, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keeping_all_is_the_dense_model(images, family):
     model = pruned(family, "clip", "drop", (1,), 1.0)
     np.testing.assert_array_equal(model(images), model.with_prune(None)(images))
+
+
+@pytest.mark.parametrize(("family", "reduction"), PAIRS)
+def test_every_parameter_learns(images, family, reduction):
+    model = pruned(family, "coverage", reduction, (1,), 0.4)
+    graphdef, params, others = nnx.split(model, nnx.Param, ...)
+
+    @jax.jit
+    def loss(params):
+        return jnp.sum(nnx.merge(graphdef, params, others)(images) ** 2)
+
+    for path, gradient in jax.tree.leaves_with_path(jax.grad(loss)(params)):
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, jax.tree_util.keystr(
+            path
+        )
 
 
 def judged(importance, signal, **fields):
