@@ -23,7 +23,7 @@ _PRESETS: Mapping[str, tuple[Any, BackboneConfig]] = {
     )
     for name, config in presets.items()
 }
-_PAPER = {**vim.PAPER, **plain_mamba.PAPER}
+_PAPER = {**vim.PAPER, **plain_mamba.PAPER, **vit.PAPER}
 
 
 def list_models() -> list[str]:

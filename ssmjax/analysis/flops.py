@@ -90,10 +90,11 @@ def format_flops(count: float) -> str:
     return f"{count / 1e9:.3f} G" if count >= 1e9 else f"{count / 1e6:.3f} M"
 
 
-def _tokens_by_block(config: BackboneConfig) -> list[int]:
-    """Tokens in each block, the class token included: it is always there."""
+def _tokens_by_block(config: BackboneConfig, *, at_end: bool = False) -> list[int]:
+    """Tokens at the start or end of each block, the class token included: it is always there."""
     pruned_after = config.prune.after_blocks if config.prune else ()
-    stages = [sum(after <= block for after in pruned_after) for block in range(config.depth)]
+    blocks = range(at_end, config.depth + at_end)
+    stages = [sum(after <= block for after in pruned_after) for block in blocks]
     return [config.image_tokens[stage] + (config.class_index is not None) for stage in stages]
 
 
@@ -152,15 +153,18 @@ def _count_plain_mamba(config: PlainMambaConfig) -> Flops:
 
 @_count.register
 def _count_vit(config: ViTConfig) -> Flops:
-    """Attention multiplies queries with keys and weights with values: 2 D for each pair."""
+    """Each pair of tokens costs 2 D: queries with keys, and weights with values.
+
+    A block prunes between its attention and its MLP.
+    """
     D, by_block = config.embed_dim, _tokens_by_block(config)
-    tokens = sum(by_block)
+    tokens, in_mlps = sum(by_block), sum(_tokens_by_block(config, at_end=True))
     parts = {
         "patch embedding": config.image_tokens[0] * config.patch_size**2 * config.in_channels * D,
         "qkv": tokens * D * 3 * D,
         "attention": sum(2 * T**2 * D for T in by_block),
         "proj": tokens * D * D,
-        "mlp": tokens * 2 * D * config.mlp_ratio * D,
+        "mlp": in_mlps * 2 * D * config.mlp_ratio * D,
         "head": D * config.num_classes,
     }
     return Flops(parts, parts)

@@ -122,12 +122,20 @@ class BackboneConfig:
 
     @property
     def image_tokens(self) -> tuple[int, ...]:
-        """Image tokens present at first and after each pruning stage."""
+        """Image tokens present at first and after each pruning stage, fused ones included."""
         counts = [self.grid[0] * self.grid[1]]
         if self.prune is not None:
             for _ in self.prune.after_blocks:
-                counts.append(self.prune.count(counts[-1]))
+                kept = self.prune.count(counts[-1])
+                counts.append(kept + (self.prune.reduction == "fuse" and kept < counts[-1]))
         return tuple(counts)
+
+    @property
+    def kept_tokens(self) -> tuple[int, ...]:
+        """How many of the image tokens present each pruning stage keeps."""
+        if self.prune is None:
+            return ()
+        return tuple(self.prune.count(tokens) for tokens in self.image_tokens[:-1])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ssmjax.layers.attention import SelfAttention
 from ssmjax.layers.patch_embed import PatchEmbed
 from ssmjax.models.backbone import Backbone, stack
 from ssmjax.models.config import BackboneConfig
+from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.strategies.strategy import Signals
 
 EPSILON = 1e-6
@@ -38,6 +39,13 @@ class ViTConfig(BackboneConfig):
             raise ValueError(
                 f"num_heads is {self.num_heads}; it must divide embed_dim, {self.embed_dim}."
             )
+        for field in ("alignment", "conv"):
+            default = getattr(PruneConfig, field)
+            if self.prune is not None and getattr(self.prune, field) != default:
+                raise ValueError(
+                    f"{field} is {getattr(self.prune, field)!r}; a ViT has no hidden state and no "
+                    f"convolution between tokens, so leave it at {default!r}."
+                )
 
     @staticmethod
     def class_index_among(patches: int) -> int:
@@ -51,6 +59,13 @@ PRESETS: Mapping[str, ViTConfig] = {
     "deit_base_patch16_224": ViTConfig(embed_dim=768, num_heads=12),
     "vit_base_patch16_384": ViTConfig(embed_dim=768, num_heads=12, img_size=384),
     "vit_large_patch16_384": ViTConfig(embed_dim=1024, depth=24, num_heads=16, img_size=384),
+}
+
+# EViT's schedule and keep ratio (arXiv 2202.07800), without the fused token.
+PAPER: Mapping[str, PruneConfig] = {
+    name: PruneConfig(after_blocks=(4, 7, 10), keep_ratio=0.7, importance="attention")
+    for name in PRESETS
+    if name.startswith("deit_")
 }
 
 
@@ -67,7 +82,7 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Normalise, attend, add; normalise, MLP, add. The stream is float32."""
+    """Normalise, attend, add; normalise, MLP, add. The stream is one array, float32."""
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(config.dtype)
@@ -78,17 +93,28 @@ class Block(nnx.Module):
         self.mlp = MLP(features, config.mlp_ratio * features, **options)
 
     def __call__(self, stream, layout, drop, *, alignment, implementation):
-        """See `Backbone`; the stream is one array, and there is nothing to lay out or align."""
+        """See `Backbone`; there is nothing to lay out or align."""
+        stream, signals, traced = self.first_half(stream, layout, drop)
+        return self.second_half(stream, drop), signals, traced
+
+    def first_half(self, stream, layout, drop, **_):
+        """Attention, after which EViT prunes."""
         (x,) = stream
         mixed, weights = self.attn(self.norm1(x).astype(self.dtype))
-        attended = x + drop(mixed).astype(x.dtype)
-        hidden = self.mlp(self.norm2(attended).astype(self.dtype))
-        out = attended + drop(hidden, branch=1).astype(x.dtype)
-        return (out,), Signals(attention=weights[:, :, 0].mean(axis=1)), (mixed, x)
+        signals = Signals(attention=weights[:, :, 0].mean(axis=1))
+        return (x + drop(mixed).astype(x.dtype),), signals, (mixed, x)
+
+    def second_half(self, stream, drop):
+        """The MLP."""
+        (x,) = stream
+        hidden = self.mlp(self.norm2(x).astype(self.dtype))
+        return (x + drop(hidden, branch=1).astype(x.dtype),)
 
 
 class ViT(Backbone):
-    """Vision Transformer (arXiv 2010.11929), as DeiT has it (arXiv 2012.12877)."""
+    """Vision Transformer (arXiv 2010.11929) as DeiT has it (arXiv 2012.12877), pruned as EViT."""
+
+    prunes_inside = True
 
     config: ViTConfig
 

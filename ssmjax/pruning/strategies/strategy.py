@@ -75,9 +75,11 @@ class Strategy:
       needs: the field of `Signals` it reads, or None.
       halves: whether it can drop half of the tokens at most, so that deeper cuts take rounds.
       by_chance: whether it needs a random key.
+      shares: whether its scores are shares of a whole, by which tokens can be added up.
     """
 
     judge: Callable[[Tokens], Judgement]
     needs: str | None = None
     halves: bool = False
     by_chance: bool = False
+    shares: bool = False
