@@ -17,6 +17,7 @@ import ssmjax
 from kernels.host_memory import keep_freed_memory
 from ssmjax import command_line
 from ssmjax.atomic import replacing
+from ssmjax.models.config import SSMConfig
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, read_metadata, save_weights
 from train import cli, optim
@@ -135,12 +136,13 @@ def untrained(model: ssmjax.Backbone, config: Config) -> list[tuple[str, str, ss
     models = [("dense", "dense", model)]
     if config.prune is not None:
         change = dataclasses.replace
-        variants = {
-            "pruned": config.prune,
-            "pruned, no alignment": change(config.prune, alignment="none"),
-            "pruned at random": change(config.prune, importance="random"),
-            "pruned evenly": change(config.prune, importance="uniform"),
-        }
+        variants = {"pruned": config.prune}
+        if isinstance(model.config, SSMConfig):  # Others have no hidden state to align.
+            variants["pruned, no alignment"] = change(config.prune, alignment="none")
+        # Fusing takes scores.
+        reduction = "drop" if config.prune.reduction == "fuse" else config.prune.reduction
+        for name, importance in (("pruned at random", "random"), ("pruned evenly", "uniform")):
+            variants[name] = change(config.prune, importance=importance, reduction=reduction)
         models += [(name, "zero-shot", model.with_prune(p)) for name, p in variants.items()]
     return models
 

@@ -139,24 +139,18 @@ class Backbone(nnx.Module):
             stream, signals, traced = call(carry[0], layout, drop, **options)
             return (stream, getattr(signals, needs) if needs else None), traced if trace else ()
 
-        def part(start, stop):
-            return jax.tree.map(lambda a: a[start:stop], stacked)
-
         (_, told), _ = jax.eval_shape(run, (stream, None), jax.tree.map(lambda a: a[0], stacked))
         told = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), told)
         outputs = []
-        whole = last - 1 if strategy and self.prunes_inside else last
-        inside = (number for number in self.breaks if first < number <= whole)
-        for start, stop in itertools.pairwise(sorted({first, whole, *inside})):
-            (stream, told), output = lax.scan(run, (stream, told), part(start, stop))
+        halved = last - 1 if strategy and self.prunes_inside else last
+        inside = (number for number in self.breaks if first < number <= last)
+        for start, stop in itertools.pairwise(sorted({first, halved, last, *inside})):
+            inputs = jax.tree.map(lambda a: a[start:stop], stacked)  # noqa: B023
+            scanned = partial(run, half=start == halved)
+            (stream, told), output = lax.scan(scanned, (stream, told), inputs)
             outputs.append(output)
             if stop in self.breaks:
                 stream = self.after_block(stop, stream, layout)
-        if whole < last:
-            (stream, told), output = lax.scan(
-                partial(run, half=True), (stream, told), part(whole, last)
-            )
-            outputs.append(output)
         return stream, told, outputs
 
     def _finish_block(self, number, stream, key):

@@ -1,4 +1,7 @@
-"""Every strategy through one class, dropping and merging, on both families; and what each says."""
+"""Every strategy through one class, on every family that gives what it needs; and what each says.
+
+Fusing, which only attention can, is held against an oracle in test_vit_pruned.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +11,25 @@ from flax import nnx
 
 import ssmjax
 from ssmjax import PruneConfig
-from ssmjax.pruning.config import REDUCTION
 from ssmjax.pruning.reduce import Present, reduce_tokens
 from ssmjax.pruning.strategies import STRATEGIES
 from ssmjax.pruning.strategies.strategy import Tokens
 
-SMALL = {"depth": 2, "embed_dim": 16, "d_state": 2, "patch_size": 4, "img_size": (20, 24)}
+SMALL = {"depth": 2, "embed_dim": 16, "patch_size": 4, "img_size": (20, 24)}
 FAMILIES = {
-    "vim": ("vim_tiny_patch16_224", SMALL),
-    "plain_mamba": ("plainmamba_l1", SMALL | {"dwconv_blocks": (), "conv_size": 3}),
+    "vim": ("vim_tiny_patch16_224", SMALL | {"d_state": 2}),
+    "plain_mamba": ("plainmamba_l1", SMALL | {"d_state": 2, "dwconv_blocks": (), "conv_size": 3}),
+    "vit": ("deit_tiny_patch16_224", SMALL | {"num_heads": 2}),
 }
+GIVEN = {"vim": ("output", "delta"), "plain_mamba": ("output", "delta"), "vit": ("attention",)}
+CHOICES = [
+    (family, importance)
+    for family, signals in GIVEN.items()
+    for importance, strategy in STRATEGIES.items()
+    if strategy.needs in (None, *signals)
+]
 # A family gives signals, and knows nothing of who reads them or of what becomes of the tokens.
-PAIRS = [("vim", "drop"), ("plain_mamba", "merge")]
+REDUCTION = {"vim": "drop", "plain_mamba": "merge", "vit": "merge"}
 KEY = jax.random.key(3)
 
 
@@ -33,7 +43,7 @@ def importance(request):
     return request.param
 
 
-@pytest.fixture(params=REDUCTION)
+@pytest.fixture(params=["drop", "merge"])
 def reduction(request):
     return request.param
 
@@ -49,10 +59,14 @@ def stage(importance, reduction, count, *, signal, features=None, class_index=No
     (batch, length), grid = signal.shape[:2], (5, 6)
     assert length == 30 + (class_index is not None)
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+    features = signal if features is None else features
+    if STRATEGIES[importance].needs == "attention":
+        signal = signal[..., 0]  # One number for each token.
     return reduce_tokens(
         PruneConfig((1,), 0.5, importance=importance, reduction=reduction),
-        Present((signal if features is None else features,), positions, None),
+        Present((features,), positions, None),
         count,
+        fused_position=length,
         signal=None if STRATEGIES[importance].needs is None else signal,
         class_index=class_index,
         grid=grid,
@@ -61,9 +75,9 @@ def stage(importance, reduction, count, *, signal, features=None, class_index=No
 
 
 class TestEveryStrategy:
-    @pytest.mark.parametrize(("family", "reduction"), PAIRS)
-    def test_counts_order_class_token_and_batch(self, images, family, importance, reduction):
-        model = pruned(family, importance, reduction, (1, 2), 0.3)
+    @pytest.mark.parametrize(("family", "importance"), CHOICES)
+    def test_counts_order_class_token_and_batch(self, images, family, importance):
+        model = pruned(family, importance, REDUCTION[family], (1, 2), 0.3)
         logits, stages = model(images, key=KEY, return_positions=True)
         assert np.isfinite(logits).all()
         index = model.config.class_index
@@ -82,15 +96,15 @@ class TestEveryStrategy:
         np.testing.assert_allclose(logits[2], again[2], atol=1e-6)
         assert not np.allclose(logits[1], again[1], atol=1e-6)
 
-    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize(("family", "importance"), CHOICES)
     def test_keeping_all_is_one_program(self, images, family, importance, reduction):
-        """That of `clip`, which the test below holds against the dense model."""
+        """That of `uniform`, which the test below holds against the dense model."""
 
         def program(*choices):
             return str(jax.make_jaxpr(pruned(family, *choices))(images))
 
         everything = program(importance, reduction, (1,), 1.0)
-        assert everything == program("clip", "drop", (1,), 1.0)
+        assert everything == program("uniform", "drop", (1,), 1.0)
         assert everything != program("uniform", "drop", (1,), 0.9)
 
     def test_ties_go_to_the_lower_index(self, importance, reduction):
@@ -151,13 +165,14 @@ class TestEveryStrategy:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keeping_all_is_the_dense_model(images, family):
-    model = pruned(family, "clip", "drop", (1,), 1.0)
+    model = pruned(family, "uniform", "drop", (1,), 1.0)
     np.testing.assert_array_equal(model(images), model.with_prune(None)(images))
 
 
-@pytest.mark.parametrize(("family", "reduction"), PAIRS)
-def test_every_parameter_learns(images, family, reduction):
-    model = pruned(family, "coverage", reduction, (1,), 0.4)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_parameter_learns(images, family):
+    importance = "attention" if family == "vit" else "coverage"
+    model = pruned(family, importance, REDUCTION[family], (1,), 0.4)
     graphdef, params, others = nnx.split(model, nnx.Param, ...)
 
     @jax.jit
@@ -250,6 +265,7 @@ def test_merged_tokens_weigh_by_size():
         PruneConfig((1,), 0.5, importance="uniform", reduction="merge"),
         first,
         4,
+        fused_position=30,
         signal=None,
         class_index=None,
         grid=(5, 6),
@@ -279,6 +295,6 @@ def test_pooling_counts_each_patch_once(images):
 
 
 def test_what_a_family_cannot_give_is_refused(monkeypatch):
-    monkeypatch.setattr(ssmjax.models.config.BackboneConfig, "signals", ("delta",))
+    monkeypatch.setattr(ssmjax.models.config.SSMConfig, "signals", ("delta",))
     with pytest.raises(ValueError, match="'clip', which needs the blocks' output; .* delta"):
         ssmjax.create_model("vim_tiny_patch16_224", prune=PruneConfig((1,), 0.5))

@@ -40,9 +40,8 @@ EVIT, FUSED = (Prune((1, 3), 0.7, fuse) for fuse in (False, True))
 CASES = [
     (EVIT, "float64"),
     (FUSED, "float64"),
-    (EVIT, "float32"),
     (FUSED, "float32"),
-    (Prune((1, 2, 3, 4), 0.5, True), "float64"),  # The second stage may drop what the first fused.
+    (Prune((1, 2), 0.5, True), "float64"),  # The second stage may drop what the first fused.
     (Prune((2,), 0.97, True), "float64"),  # One token is dropped, and fused with none.
 ]
 
@@ -63,9 +62,14 @@ def build(state, prune, dtype="float32", **options):
     return model
 
 
+def at(tokens, positions):
+    """Rows of [B,T,D] at [B,K]."""
+    return np.take_along_axis(tokens, positions[..., None], axis=1)
+
+
 def run(model, x, **options):
-    """(logits, positions of each stage)."""
-    return model(x, return_positions=True, **options)
+    """(logits, positions of each stage); with intermediates, so that all share a compilation."""
+    return model(x, return_positions=True, return_intermediates=True, **options)[:2]
 
 
 @pytest.mark.parametrize(("prune", "dtype"), CASES, ids=str)
@@ -74,50 +78,40 @@ def test_against_masked_run(prune, dtype):
     want = vit_oracle.vit(state, x, HEADS, *prune)
     assert min(want.margins) > 1e-5, "choose another seed: rounding could change the selection"
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
-        logits, stages = run(build(state, prune.config(), dtype), x)
-    assert len(stages) == len(prune.after_blocks)
+        model = build(state, prune.config(), dtype)
+        logits, stages, feats = model(x, return_positions=True, return_intermediates=True)
+    present = np.tile(np.arange(PATCHES + 1), (3, 1))
+    for i, mixed in enumerate(feats["hidden"]):
+        tolerance = {"float32": 1e-5, "float64": 1e-10}[dtype]
+        assert_close(mixed, at(want.hidden[i], present), tolerance, f"attention {i}")
+        if i + 1 in prune.after_blocks:
+            present = want.positions[prune.after_blocks.index(i + 1)]
+        after = feats["residual"][i + 1]
+        assert_close(after, at(want.outputs[i], present), tolerance, f"block {i}")
     for got, kept in zip(stages, want.positions, strict=True):
         assert got.dtype == jnp.int32
         np.testing.assert_array_equal(got, kept)
     assert logits.dtype == dtype
-    assert_close(logits, want.logits, {"float32": 1e-5, "float64": 1e-10}[dtype], "logits")
-
-
-def test_every_block_against_masked_run():
-    state, x = weights(11), images(11)
-    want = vit_oracle.vit(state, x, HEADS, *FUSED)
-    with jax.enable_x64(True):
-        _, feats = build(state, FUSED.config(), "float64")(x, return_intermediates=True)
-    present = [np.arange(PATCHES + 1)] * len(x)
-    for i in range(4):
-        for name, of_block in (("hidden", want.hidden[i]), ("residual", None)):
-            got = feats[name][i if name == "hidden" else i + 1]
-            if name == "residual":
-                of_block = want.outputs[i]
-                present = want.positions[i // 2] if i in (0, 2) else present
-            rows = np.stack([a[p] for a, p in zip(of_block, present, strict=True)])
-            assert_close(got, rows, 1e-10, f"{name} of block {i}")
+    assert_close(logits, want.logits, tolerance, "logits")
 
 
 def test_counts():
     """ceil(0.7 * 25) = 18, then 13; with a fused token 19, of which ceil(13.3) = 14 stay, 15."""
-    state = weights(12)
-    for prune, counts in ((EVIT, (25, 18, 13)), (FUSED, (25, 19, 15))):
-        model = build(state, prune.config())
-        assert model.config.image_tokens == counts
-        _, stages = run(model, images(12))
-        assert [s.shape for s in stages] == [(3, count + 1) for count in counts[1:]]
-        for number, stage in enumerate(map(np.asarray, stages)):
-            assert (stage[:, 0] == 0).all() and (np.diff(stage, axis=1) > 0).all()
-            fused = PATCHES + 1 + number
-            assert (stage[:, -1] == fused).all() if prune.fuse else stage.max() <= PATCHES
+    state = weights(11)
+    assert build(state, EVIT.config()).config.image_tokens == (25, 18, 13)
+    model = build(state, FUSED.config())
+    assert model.config.image_tokens == (25, 19, 15)
+    _, stages = run(model, images(11))
+    assert [stage.shape for stage in stages] == [(3, 20), (3, 16)]
+    for number, stage in enumerate(map(np.asarray, stages)):
+        assert (stage[:, 0] == 0).all() and (np.diff(stage, axis=1) > 0).all()
+        assert (stage[:, -1] == PATCHES + 1 + number).all()
 
 
-@pytest.mark.parametrize("fuse", [False, True])
-def test_keep_all_is_dense_bit_for_bit(fuse):
+def test_keep_all_is_dense_bit_for_bit():
     state, x = weights(13), images(13)
     dense, _ = run(build(state, None), x)
-    logits, stages = run(build(state, Prune((1, 3), 1.0, fuse).config()), x)
+    logits, stages = run(build(state, Prune((1, 3), 1.0, True).config()), x)
     np.testing.assert_array_equal(logits, dense)
     for stage in stages:
         np.testing.assert_array_equal(stage, np.tile(np.arange(PATCHES + 1), (3, 1)))
@@ -148,13 +142,12 @@ def test_gradient_of_images():
     assert_close((np.asarray(grad) * direction).sum(), want, 1e-6)
 
 
-@pytest.mark.parametrize("importance", ["random", "uniform"])
-def test_baselines(importance):
+def test_random_selection():
     state, x = weights(18), images(18)
-    model = build(state, EVIT.config(importance=importance))
+    model = build(state, EVIT.config(importance="random"))
     logits, stages = run(model, x, key=jax.random.key(0))
     assert [s.shape for s in stages] == [(3, 19), (3, 14)]
-    assert len(np.unique(stages[0], axis=0)) == (3 if importance == "random" else 1)
+    assert len(np.unique(stages[0], axis=0)) == 3
     assert_close(logits, vit_oracle.vit(state, x, HEADS, *EVIT, given=stages).logits, 1e-5)
 
 
