@@ -1,9 +1,10 @@
-"""Accuracy and speed of models."""
+"""Accuracy, speed and memory of models."""
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from ssmjax import Backbone
 from ssmjax.weights import Metadata
 from train.config import Config
 from train.data.pipeline import Source, eval_batches
+
+Measure = Callable[[Backbone, str], float]  # Of a model and a title to its accuracy.
 
 
 def accuracy(
@@ -52,6 +55,17 @@ def accuracy(
     return int(total) / len(source)
 
 
+def measurer(source: Source, metadata: Metadata, config: Config, progress: Progress) -> Measure:
+    """`accuracy` on one split, said on the progress bar's console as soon as it is known."""
+
+    def measure(model: Backbone, title: str) -> float:
+        value = accuracy(model, source, metadata, config, progress, title)
+        progress.console.print(f"{title}: {100 * value:.2f}%")
+        return value
+
+    return measure
+
+
 @partial(jax.jit, static_argnums=0)
 def _count(graphdef, params, batch, key):
     logits = nnx.merge(graphdef, params)(batch["image"], key=key)
@@ -80,3 +94,17 @@ def images_per_second(
             if number > 0:  # The first may compile.
                 times.append(time.perf_counter() - start)
     return [batch_size / statistics.median(times) for times in seconds]
+
+
+def peak_memory(model: Backbone, *, batch_size: int) -> int:
+    """Bytes that inference needs at its peak: parameters, images, logits and temporary arrays.
+
+    By the compiled program's own account, on every device: what an accelerator counts at run time
+    is the largest of all that the process ever did, and cannot tell one model from another.
+    """
+    graphdef, params = nnx.split(model)
+    images = jax.ShapeDtypeStruct((batch_size, *model.config.image_shape), jnp.float32)
+    key = jax.random.key(0)
+    forward = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images, key=key))
+    needed: Any = forward.lower(params, images).compile().memory_analysis()
+    return needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
