@@ -76,16 +76,7 @@ def images_per_second(
     models: Sequence[Backbone], *, batch_size: int, rounds: int = 11
 ) -> list[float]:
     """Inference speed of each model, measured in turn in this process: medians, synchronised."""
-    runs = []
-    for model in models:
-        graphdef, params = nnx.split(model)
-        shape = (batch_size, *model.config.image_shape)
-        batch = {
-            "image": np.random.default_rng(0).standard_normal(shape, np.float32),
-            "label": np.zeros(batch_size, np.int32),
-            "mask": np.ones(batch_size, bool),
-        }
-        runs.append(partial(_count, graphdef, params, batch, jax.random.key(0)))
+    runs = [partial(_count, *_arguments(model, batch_size)) for model in models]
     seconds: list[list[float]] = [[] for _ in runs]
     for number in range(rounds + 1):
         for run, times in zip(runs, seconds, strict=True):
@@ -97,14 +88,24 @@ def images_per_second(
 
 
 def peak_memory(model: Backbone, *, batch_size: int) -> int:
-    """Bytes that inference needs at its peak: parameters, images, logits and temporary arrays.
+    """Bytes that inference needs at its peak: parameters, images, results and temporary arrays.
 
     By the compiled program's own account, on every device: what an accelerator counts at run time
-    is the largest of all that the process ever did, and cannot tell one model from another.
+    is the largest of all that the process ever did, and cannot tell one model from another. What
+    `images_per_second` compiled is not compiled again.
     """
-    graphdef, params = nnx.split(model)
-    images = jax.ShapeDtypeStruct((batch_size, *model.config.image_shape), jnp.float32)
-    key = jax.random.key(0)
-    forward = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images, key=key))
-    needed: Any = forward.lower(params, images).compile().memory_analysis()
+    compiled = _count.lower(*_arguments(model, batch_size)).compile()
+    needed: Any = compiled.memory_analysis()
     return needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
+
+
+def _arguments(model: Backbone, batch_size: int) -> tuple:
+    """Of `_count`, for noise in place of photos."""
+    graphdef, params = nnx.split(model)
+    shape = (batch_size, *model.config.image_shape)
+    batch = {
+        "image": np.random.default_rng(0).standard_normal(shape, np.float32),
+        "label": np.zeros(batch_size, np.int32),
+        "mask": np.ones(batch_size, bool),
+    }
+    return graphdef, params, batch, jax.random.key(0)
