@@ -1,5 +1,6 @@
 """Figure 2 of the paper: pruning that was made for ViTs hurts Vim; over keep ratios, on ImageNet.
 
+EViT prunes DeiT by its class token's attention and fuses the dropped tokens into one.
 Speed and published accuracies by default; configs/compare_table1.py says how to measure accuracies.
 
 Command:  python -m train.compare --config configs/compare_figure2.py --workdir runs/figure2
@@ -16,8 +17,21 @@ TOP1 = {("none", 0.8): 74.8, ("previous", 0.8): 78.8}
 METHODS = {"none": "EViT way", "previous": "aligned"}
 
 comparison = Comparison(
-    models={"Vim-S": ModelConfig("vim_small_patch16_224")},
+    models={
+        "DeiT-S": ModelConfig("deit_small_patch16_224"),
+        "Vim-S": ModelConfig("vim_small_patch16_224"),
+    },
     entries=(
+        Entry("DeiT-S", "dense", None, Published(79.8, 4.6)),
+        *(
+            Entry(
+                "DeiT-S",
+                "EViT",
+                PruneConfig((4, 7, 10), ratio, importance="attention", reduction="fuse"),
+                Published(79.5 if ratio == 0.7 else None),
+            )
+            for ratio in RATIOS
+        ),
         Entry("Vim-S", "dense", None, Published(80.5)),
         *(
             Entry(

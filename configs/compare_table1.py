@@ -36,6 +36,9 @@ comparison = Comparison(
         "PlainMamba-L1": ModelConfig("plainmamba_l1"),
         "PlainMamba-L2": ModelConfig("plainmamba_l2"),
         "PlainMamba-L3": ModelConfig("plainmamba_l3"),
+        "DeiT-T": ModelConfig("deit_tiny_patch16_224"),
+        "DeiT-S": ModelConfig("deit_small_patch16_224"),
+        "DeiT-B": ModelConfig("deit_base_patch16_224"),
     },
     entries=(
         *rows(
@@ -73,6 +76,9 @@ comparison = Comparison(
             evit=Published(78.9, 8.35, 1.47),
             aligned=Published(81.7, 8.44, 1.43),
         ),
+        Entry("DeiT-T", "dense", None, Published(72.2, 1.3)),
+        Entry("DeiT-S", "dense", None, Published(79.8, 4.6)),
+        Entry("DeiT-B", "dense", None, Published(81.8, 17.6)),
     ),
     measure=("speed",),
     data=DataConfig(name="imagenet2012", eval_split="validation"),
