@@ -3,10 +3,22 @@
 import functools
 from collections.abc import Sequence
 from importlib import resources
+from typing import NamedTuple
 
-# Of photos on a scale of 0 to 1, per channel.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CROP_PCT = 224 / 256  # Of a photo's shorter side.
+
+class Photos(NamedTuple):
+    """How photos are given to a model; the fields are those of `ssmjax.weights.Metadata`."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_pct: float
+
+
+def photos(model: str) -> Photos:
+    """How the official weights of a registered model were evaluated."""
+    if model.startswith("vit_"):
+        return Photos((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 1.0)
+    return Photos((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224 / 256)
 
 
 @functools.cache

@@ -8,16 +8,22 @@ from typing import Any, Literal
 
 from flax import nnx
 
-from ssmjax.models import plain_mamba, vim
+from ssmjax.models import plain_mamba, vim, vit
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import BackboneConfig
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.weights import load_weights, read_metadata
 
 _PRESETS: Mapping[str, tuple[Any, BackboneConfig]] = {
-    name: (vim.Vim, config) for name, config in vim.PRESETS.items()
-} | {name: (plain_mamba.PlainMamba, config) for name, config in plain_mamba.PRESETS.items()}
-_PAPER = {**vim.PAPER, **plain_mamba.PAPER}
+    name: (model, config)
+    for model, presets in (
+        (vim.Vim, vim.PRESETS),
+        (plain_mamba.PlainMamba, plain_mamba.PRESETS),
+        (vit.ViT, vit.PRESETS),
+    )
+    for name, config in presets.items()
+}
+_PAPER = {**vim.PAPER, **plain_mamba.PAPER, **vit.PAPER}
 
 
 def list_models() -> list[str]:

@@ -101,10 +101,13 @@ def load_weights(path: str | Path, model: Backbone, made_for: BackboneConfig) ->
     with _open(path) as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     params = flat_params(model)
-    embedding, class_token = arrays.get("pos_embed"), made_for.class_index is not None
+    embedding = arrays.get("pos_embed")
     if embedding is not None and embedding.shape == (1, made_for.length, made_for.embed_dim):
         arrays["pos_embed"] = resize_pos_embed(
-            embedding, made_for.grid, model.config.grid, class_token=class_token
+            embedding,
+            made_for.grid,
+            model.config.grid,
+            class_token=(made_for.class_index, model.config.class_index),
         )
     problems = [f"missing {name}" for name in sorted(set(params) - set(arrays))]
     problems += [f"unknown {name}" for name in sorted(set(arrays) - set(params))]

@@ -25,6 +25,7 @@ class ModelConfig:
     embed_dim: int | None = None
     d_state: int | None = None
     expand: int | None = None
+    num_heads: int | None = None
     patch_size: int | None = None
     stride: int | None = None
     img_size: int | None = None

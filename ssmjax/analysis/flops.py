@@ -16,6 +16,7 @@ from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import BackboneConfig
 from ssmjax.models.plain_mamba import DWCONV_SIZE, PlainMambaConfig
 from ssmjax.models.vim import CONV_TAPS, VimConfig
+from ssmjax.models.vit import ViTConfig
 
 # The field's convention for a selective scan, per token, channel and state.
 SCAN_FLOPS = 9
@@ -89,10 +90,11 @@ def format_flops(count: float) -> str:
     return f"{count / 1e9:.3f} G" if count >= 1e9 else f"{count / 1e6:.3f} M"
 
 
-def _tokens_by_block(config: BackboneConfig) -> list[int]:
-    """Tokens in each block, the class token included: it is always there."""
+def _tokens_by_block(config: BackboneConfig, *, at_end: bool = False) -> list[int]:
+    """Tokens at the start or end of each block, the class token included: it is always there."""
     pruned_after = config.prune.after_blocks if config.prune else ()
-    stages = [sum(after <= block for after in pruned_after) for block in range(config.depth)]
+    blocks = range(at_end, config.depth + at_end)
+    stages = [sum(after <= block for after in pruned_after) for block in blocks]
     return [config.image_tokens[stage] + (config.class_index is not None) for stage in stages]
 
 
@@ -144,6 +146,25 @@ def _count_plain_mamba(config: PlainMambaConfig) -> Flops:
         "skip": tokens * paths * E,
         "out_proj": tokens * E * D,
         "depthwise blocks": sum(by_block[i] * DWCONV_SIZE**2 * D for i in config.dwconv_blocks),
+        "head": D * config.num_classes,
+    }
+    return Flops(parts, parts)
+
+
+@_count.register
+def _count_vit(config: ViTConfig) -> Flops:
+    """Each pair of tokens costs 2 D: queries with keys, and weights with values.
+
+    A block prunes between its attention and its MLP.
+    """
+    D, by_block = config.embed_dim, _tokens_by_block(config)
+    tokens, in_mlps = sum(by_block), sum(_tokens_by_block(config, at_end=True))
+    parts = {
+        "patch embedding": config.image_tokens[0] * config.patch_size**2 * config.in_channels * D,
+        "qkv": tokens * D * 3 * D,
+        "attention": sum(2 * T**2 * D for T in by_block),
+        "proj": tokens * D * D,
+        "mlp": in_mlps * 2 * D * config.mlp_ratio * D,
         "head": D * config.num_classes,
     }
     return Flops(parts, parts)

@@ -77,7 +77,8 @@ def kept_pixels(positions: np.ndarray, config: BackboneConfig) -> np.ndarray:
     """Which pixels belong to kept patches.
 
     Args:
-      positions: [K] original positions kept in one image; a class token's is passed over.
+      positions: [K] original positions kept in one image; those of a class token and of fused
+        tokens are passed over.
       config: of the model.
 
     Returns:
@@ -85,6 +86,7 @@ def kept_pixels(positions: np.ndarray, config: BackboneConfig) -> np.ndarray:
     """
     (H, W), margin = config.grid, (config.patch_size - config.step) // 2
     height, width, _ = config.image_shape
+    positions = positions[positions < config.length]
     if config.class_index is not None:
         positions = positions[positions != config.class_index]
         positions = positions - (positions > config.class_index)

@@ -63,9 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name,
             overrides,
             classes if len(classes) == model.config.num_classes else (),
-            imagenet.MEAN,
-            imagenet.STD,
-            imagenet.CROP_PCT,
+            *imagenet.photos(name),
         )
         write = partial(save_weights, out, model, metadata)
     try:

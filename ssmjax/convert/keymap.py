@@ -57,19 +57,22 @@ class Family:
     Attributes:
       table: from a config to every entry of the state_dict, in official order.
       wrap: what a checkpoint file holds around a state_dict.
+      refused: names that tell a variant which is not built here, and what to say of each.
     """
 
     table: Callable[[Any], list[Entry]]
     wrap: Callable[[Mapping[str, Any]], dict[str, Any]]
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def from_square(embedding: np.ndarray, config: BackboneConfig) -> np.ndarray:
     """Position embeddings [1,L,D] of a square grid resized to the config's; all else as it is."""
-    class_token = config.class_index is not None
-    if embedding.ndim != 3 or embedding.shape[0] != 1 or embedding.shape[1] <= class_token:
+    others = config.class_index is not None
+    if embedding.ndim != 3 or embedding.shape[0] != 1 or embedding.shape[1] <= others:
         return embedding
-    patches = embedding.shape[1] - class_token
+    patches = embedding.shape[1] - others
     side = math.isqrt(patches)
     if side * side != patches:
         return embedding
+    class_token = config.class_index_among(patches), config.class_index
     return resize_pos_embed(embedding, (side, side), config.grid, class_token=class_token)

@@ -6,17 +6,19 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ssmjax.convert import plain_mamba, vim
+from ssmjax.convert import plain_mamba, vim, vit
 from ssmjax.convert.keymap import Entry, Family
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import BackboneConfig
 from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.vim import VimConfig
+from ssmjax.models.vit import ViTConfig
 from ssmjax.weights import flat_params
 
 _FAMILIES: Mapping[type, Family] = {
     VimConfig: vim.FAMILY,
     PlainMambaConfig: plain_mamba.FAMILY,
+    ViTConfig: vit.FAMILY,
 }
 
 
@@ -31,15 +33,20 @@ def load_torch_state_dict(model: Backbone, state_dict: Mapping[str, Any]) -> Non
         become float32.
 
     Raises:
-      ValueError: there is no conversion for such a model, or one error that lists every missing
-        and unused name, wrong shape, kind of numbers and value that is not finite, and every
-        variable that would be left unfilled. The model is then unchanged.
+      ValueError: there is no conversion for such a model, or the state_dict is of a variant that
+        is not built here, or one error that lists every missing and unused name, wrong shape, kind
+        of numbers and value that is not finite, and every variable that would be left unfilled.
+        The model is then unchanged.
     """
     if not isinstance(state_dict, Mapping):
         raise ValueError(
             f"state_dict is a {type(state_dict).__name__}; give a dict of official name to array."
         )
-    entries = family(model.config).table(model.config)
+    official = family(model.config)
+    for name, reason in official.refused.items():
+        if name in state_dict:
+            raise ValueError(f"The state_dict holds {name}: {reason}.")
+    entries = official.table(model.config)
     shapes = official_shapes(model)
     leaves = flat_params(model)
     filled = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}

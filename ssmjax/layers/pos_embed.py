@@ -10,7 +10,7 @@ def resize_pos_embed(
     old: tuple[int, int],
     new: tuple[int, int],
     *,
-    class_token: bool = False,
+    class_token: tuple[int | None, int | None] = (None, None),
 ) -> np.ndarray:
     """Resize as the official code does: bicubic with a = -0.75, half-pixel centres, no antialias.
 
@@ -18,9 +18,8 @@ def resize_pos_embed(
       embedding: [1,L,D], the h*w patches in raster order and perhaps a class token.
       old: (h, w), the grid it was made for.
       new: (H, W), the grid wanted.
-      class_token: whether a class token stands after half of the patches. It is left as it is and
-        put after half of the new ones. (The official fine-tuning script takes the first token
-        for it.)
+      class_token: where the class token stands before and after, None without one; its embedding
+        is left as it is. (The official fine-tuning script of Vim takes the first token for it.)
 
     Returns:
       [1,L',D] of the embedding's dtype, for H*W patches; computed in float64.
@@ -28,10 +27,10 @@ def resize_pos_embed(
     if old == new:
         return embedding
     (h, w), (H, W) = old, new
-    if class_token:
-        middle = h * w // 2
-        patches = resize_pos_embed(np.delete(embedding, middle, axis=1), old, new)
-        return np.insert(patches, H * W // 2, embedding[:, middle], axis=1)
+    before, after = class_token
+    if before is not None and after is not None:
+        patches = resize_pos_embed(np.delete(embedding, before, axis=1), old, new)
+        return np.insert(patches, after, embedding[:, before], axis=1)
     grid = embedding.reshape(h, w, -1).astype(np.float64)
     resized = np.einsum("Hh,Ww,hwd->HWd", _weights(h, H), _weights(w, W), grid, optimize=True)
     return resized.reshape(1, H * W, -1).astype(embedding.dtype)

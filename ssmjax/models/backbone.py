@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,15 @@ class Backbone(nnx.Module):
     The parameters of all blocks are stacked along a leading axis, so that the blocks between two
     pruning stages are one `lax.scan` and compile once. A family gives its config, `blocks`, whose
     call is `(stream, layout, drop, alignment=..., implementation=...)` to `(stream, signals,
-    (hidden, residual))`, its `head`, and the methods below.
+    (hidden, residual))`, where `drop(x, branch)` is drop path, drawn anew for each residual branch
+    of the block; its `head`, and the methods below.
+
+    Tokens are pruned after a block, or inside it where the family says `prunes_inside`: its blocks
+    then have a `first_half` with the call of a whole one, and a `second_half` from `(stream, drop)`
+    to the stream.
     """
+
+    prunes_inside: ClassVar[bool] = False
 
     config: BackboneConfig
     blocks: nnx.Module
@@ -73,7 +80,8 @@ class Backbone(nnx.Module):
           images: [B,height,width,channels], normalised as the weights expect.
           key: random key for drop path (with `train`) and `importance="random"`.
           train: whether drop path acts.
-          return_positions: also return, per pruning stage, the [B,K] int32 original positions kept.
+          return_positions: also return, per pruning stage, the [B,K] int32 original positions kept;
+            L + s is the token that stage s, from 0, fused of others.
           return_intermediates: also return {"hidden": per block [B,K,D], its mixer's output,
             "residual": per block [B,K,D], the sum it normalised, and last the sum that the final
             norm took, "features": [B,D], the head's input}.
@@ -110,39 +118,72 @@ class Backbone(nnx.Module):
         model.config = dataclasses.replace(self.config, prune=prune)
         return model
 
-    def _run_blocks(self, stream, positions, first, last, signal, key, trace, implementation):
+    def _run_blocks(self, stream, positions, first, last, strategy, key, trace, implementation):
         """Blocks first to last (0-based, last excluded), scanned over their parameters.
 
-        Returns the stream, the last block's `signal` (a name in `Signals`, or None), and with
-        `trace` a list of (hidden, residual) per run of blocks, stacked.
+        Where a stage follows, by `strategy`, the last block goes as far as it prunes tokens.
+        Returns the stream, what the strategy needs of the last block, and with `trace` a list of
+        (hidden, residual) per run of blocks, stacked.
         """
         config, layout = self.config, self.layout(stream[0].shape[0], positions)
-        alignment = config.prune.alignment if config.prune else "none"
-        graphdef, stacked = nnx.split(self.blocks)
-        keep = 1 - np.linspace(0, config.drop_path_rate, config.depth, dtype=np.float32)
-        keys = None if key is None else jax.random.split(key, config.depth)
+        needs = strategy.needs if strategy else None
+        options = {
+            "alignment": config.prune.alignment if config.prune else "none",
+            "implementation": implementation,
+        }
+        graphdef, stacked = self._stacked(key)
 
-        def run(carry, inputs):
-            params, keep, key = inputs
-            drop = (lambda x: x) if key is None else partial(drop_path, keep=keep, key=key)
-            stream, signals, traced = nnx.merge(graphdef, params)(
-                carry[0], layout, drop, alignment=alignment, implementation=implementation
-            )
-            told = None if signal is None else getattr(signals, signal)
-            return (stream, told), traced if trace else ()
+        def run(carry, inputs, half=False):
+            block, drop = _open(graphdef, inputs)
+            call = block.first_half if half else block
+            stream, signals, traced = call(carry[0], layout, drop, **options)
+            return (stream, getattr(signals, needs) if needs else None), traced if trace else ()
 
-        example = jax.tree.map(lambda a: a[0], (stacked, keep, keys))
-        (_, told), _ = jax.eval_shape(run, (stream, None), example)
+        def part(start, stop):
+            return jax.tree.map(lambda a: a[start:stop], stacked)
+
+        (_, told), _ = jax.eval_shape(run, (stream, None), jax.tree.map(lambda a: a[0], stacked))
         told = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), told)
         outputs = []
-        inside = (number for number in self.breaks if first < number <= last)
-        for start, stop in itertools.pairwise(sorted({first, last, *inside})):
-            inputs = jax.tree.map(lambda a: a[start:stop], (stacked, keep, keys))  # noqa: B023
-            (stream, told), output = lax.scan(run, (stream, told), inputs)
+        whole = last - 1 if strategy and self.prunes_inside else last
+        inside = (number for number in self.breaks if first < number <= whole)
+        for start, stop in itertools.pairwise(sorted({first, whole, *inside})):
+            (stream, told), output = lax.scan(run, (stream, told), part(start, stop))
             outputs.append(output)
             if stop in self.breaks:
                 stream = self.after_block(stop, stream, layout)
+        if whole < last:
+            (stream, told), output = lax.scan(
+                partial(run, half=True), (stream, told), part(whole, last)
+            )
+            outputs.append(output)
         return stream, told, outputs
+
+    def _finish_block(self, number, stream, key):
+        """What is left of block `number` (1-based) once its tokens are pruned."""
+        if not self.prunes_inside:
+            return stream
+        graphdef, stacked = self._stacked(key)
+        block, drop = _open(graphdef, jax.tree.map(lambda a: a[number - 1], stacked))
+        return block.second_half(stream, drop)
+
+    def _stacked(self, key):
+        """The graph of a block, and along a leading axis: parameters, drop path's rate and key."""
+        config = self.config
+        graphdef, params = nnx.split(self.blocks)
+        keep = 1 - np.linspace(0, config.drop_path_rate, config.depth, dtype=np.float32)
+        keys = None if key is None else jax.random.split(key, config.depth)
+        return graphdef, (params, keep, keys)
+
+
+def _open(graphdef, inputs):
+    """One block of `_stacked`, and its drop path."""
+    params, keep, key = inputs
+
+    def drop(x, branch=0):
+        return x if key is None else drop_path(x, keep, jax.random.fold_in(key, branch))
+
+    return nnx.merge(graphdef, params), drop
 
 
 def stack(block: Callable[..., nnx.Module], config: BackboneConfig, rngs: nnx.Rngs) -> nnx.Module:
@@ -163,22 +204,24 @@ def _forward(graphdef, state, images, key, train, trace, implementation):
         jnp.arange(config.length, dtype=jnp.int32), (images.shape[0], config.length)
     )
     positions, sizes, stages, traced, first = None, None, [], [], 0
-    counts, needs = config.image_tokens, prune.strategy.needs if prune else None
+    strategy = prune.strategy if prune else None
     for stage, block in enumerate(prune.after_blocks if prune else ()):
-        if counts[stage + 1] < counts[stage]:
+        if config.kept_tokens[stage] < config.image_tokens[stage]:
             stream, signal, outputs = model._run_blocks(
-                stream, positions, first, block, needs, path_key, trace, implementation
+                stream, positions, first, block, strategy, path_key, trace, implementation
             )
             traced += outputs
             stream, positions, sizes = reduce_tokens(
                 prune,  # pyright: ignore[reportArgumentType]
                 Present(stream, everything if positions is None else positions, sizes),
-                counts[stage + 1],
+                config.kept_tokens[stage],
+                fused_position=config.length + stage,
                 signal=signal,
                 class_index=config.class_index,
                 grid=config.grid,
                 key=None if prune_key is None else jax.random.fold_in(prune_key, stage),
             )
+            stream = model._finish_block(block, stream, path_key)
             first = block
         stages.append(everything if positions is None else positions)
     stream, _, outputs = model._run_blocks(

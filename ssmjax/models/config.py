@@ -19,22 +19,18 @@ class BackboneConfig:
     Attributes:
       depth: number of blocks.
       embed_dim: D, the width of a token.
-      d_state: N, states per channel.
-      expand: E / D.
       patch_size: pixels of a patch side.
       stride: pixels between patches; None is `patch_size`.
       img_size: pixels, one side or (height, width).
       in_channels: channels of an image.
       num_classes: outputs of the head.
       drop_path_rate: rate of the last block; it rises linearly from 0 at the first.
-      dtype: compute dtype; parameters, states, steps and norms stay in float32 or wider.
+      dtype: compute dtype; parameters, states, steps, norms and softmax stay in float32 or wider.
       prune: where and how to prune, or None for the dense model.
     """
 
     depth: int = 24
     embed_dim: int = 192
-    d_state: int = 16
-    expand: int = 2
     patch_size: int = 16
     stride: int | None = None
     img_size: int | tuple[int, int] = 224
@@ -45,7 +41,7 @@ class BackboneConfig:
     prune: PruneConfig | None = None
 
     # The fields of `ssmjax.pruning.strategies.strategy.Signals` that the family's blocks give.
-    signals: ClassVar[tuple[str, ...]] = ("output", "delta")
+    signals: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         size = self.img_size
@@ -57,16 +53,9 @@ class BackboneConfig:
         if self.dtype is not None:
             with contextlib.suppress(TypeError):  # What is no dtype is refused below.
                 object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
-        sizes = ("depth", "embed_dim", "d_state", "expand", "patch_size", "stride", "in_channels")
-        for field in (*sizes, "num_classes"):
-            if field == "stride" and self.stride is None:
-                continue
-            value = whole_number(getattr(self, field))
-            if value is None or value < 1:
-                raise ValueError(
-                    f"{field} is {getattr(self, field)!r}; it must be a whole number of at least 1."
-                )
-            object.__setattr__(self, field, value)
+        self._check_whole("depth", "embed_dim", "patch_size", "in_channels", "num_classes")
+        if self.stride is not None:
+            self._check_whole("stride")
         if min(self.grid) < 1:
             raise ValueError(
                 f"img_size is {size[0]} x {size[1]}; one patch of {self.patch_size} pixels must "
@@ -89,6 +78,16 @@ class BackboneConfig:
                 f"so every number must be at most {self.depth}."
             )
 
+    def _check_whole(self, *fields: str) -> None:
+        """Turn fields into ints; raises ValueError for what is none of at least 1."""
+        for field in fields:
+            value = whole_number(getattr(self, field))
+            if value is None or value < 1:
+                raise ValueError(
+                    f"{field} is {getattr(self, field)!r}; it must be a whole number of at least 1."
+                )
+            object.__setattr__(self, field, value)
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of an image, in pixels."""
@@ -106,10 +105,15 @@ class BackboneConfig:
         H, W = ((side - self.patch_size) // self.step + 1 for side in self.image_shape[:2])
         return H, W
 
+    @staticmethod
+    def class_index_among(patches: int) -> int | None:
+        """Original position of a class token among so many patches; None without one."""
+        return None
+
     @property
     def class_index(self) -> int | None:
         """Original position of the class token, which is never pruned; None without one."""
-        return None
+        return self.class_index_among(self.grid[0] * self.grid[1])
 
     @property
     def length(self) -> int:
@@ -118,12 +122,39 @@ class BackboneConfig:
 
     @property
     def image_tokens(self) -> tuple[int, ...]:
-        """Image tokens present at first and after each pruning stage."""
+        """Image tokens present at first and after each pruning stage, fused ones included."""
         counts = [self.grid[0] * self.grid[1]]
         if self.prune is not None:
             for _ in self.prune.after_blocks:
-                counts.append(self.prune.count(counts[-1]))
+                kept = self.prune.count(counts[-1])
+                counts.append(kept + (self.prune.reduction == "fuse" and kept < counts[-1]))
         return tuple(counts)
+
+    @property
+    def kept_tokens(self) -> tuple[int, ...]:
+        """How many of the image tokens present each pruning stage keeps."""
+        if self.prune is None:
+            return ()
+        return tuple(self.prune.count(tokens) for tokens in self.image_tokens[:-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class SSMConfig(BackboneConfig):
+    """Of models whose blocks mix tokens by selective scans.
+
+    Attributes:
+      d_state: N, states per channel.
+      expand: E / D.
+    """
+
+    d_state: int = 16
+    expand: int = 2
+
+    signals = ("output", "delta")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_whole("d_state", "expand")
 
     @property
     def channels(self) -> int:

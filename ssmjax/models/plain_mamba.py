@@ -13,7 +13,7 @@ from ssmjax.layers.norm import BatchNorm
 from ssmjax.layers.patch_embed import StemPatchEmbed
 from ssmjax.layers.scan_paths import scan_paths
 from ssmjax.models.backbone import Backbone, stack
-from ssmjax.models.config import BackboneConfig
+from ssmjax.models.config import SSMConfig
 from ssmjax.pruning.config import PruneConfig, whole_number
 from ssmjax.pruning.positions import kept_at, nearest_kept
 
@@ -23,7 +23,7 @@ DWCONV_SIZE = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class PlainMambaConfig(BackboneConfig):
+class PlainMambaConfig(SSMConfig):
     """Everything that defines a PlainMamba.
 
     Attributes:

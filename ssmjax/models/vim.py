@@ -11,7 +11,7 @@ from ssmjax.layers.mixer import BidirectionalMixer, Neighbours
 from ssmjax.layers.norm import RMSNorm
 from ssmjax.layers.patch_embed import PatchEmbed
 from ssmjax.models.backbone import Backbone, stack
-from ssmjax.models.config import BackboneConfig
+from ssmjax.models.config import SSMConfig
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.select import gather_tokens
 
@@ -20,13 +20,13 @@ CONV_TAPS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class VimConfig(BackboneConfig):
+class VimConfig(SSMConfig):
     """Everything that defines a Vim."""
 
-    @property
-    def class_index(self) -> int:
+    @staticmethod
+    def class_index_among(patches: int) -> int:
         """Half of the patches come before the class token."""
-        return self.grid[0] * self.grid[1] // 2
+        return patches // 2
 
 
 PRESETS: Mapping[str, VimConfig] = {

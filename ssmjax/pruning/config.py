@@ -12,7 +12,7 @@ from ssmjax.pruning.strategies.strategy import Strategy
 
 ALIGNMENT = ("previous", "zero_token", "none")
 CONV = ("compact", "aligned")
-REDUCTION = ("drop", "merge")
+REDUCTION = ("drop", "merge", "fuse")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +25,16 @@ class PruneConfig:
       importance: which tokens are kept, by a name in `ssmjax.pruning.strategies`: `clip` (the
         paper's equation 9), `sum`, `l1` or `l2` of the SSM's output; `coverage`, the first of
         these within each neighbourhood; `delta`, the step size; `similarity_local` or
-        `similarity_global`, those unlike others; `random` or `uniform`, whatever they show.
+        `similarity_global`, those unlike others; `attention`, what a ViT's class token attends to
+        (EViT); `random` or `uniform`, whatever they show.
       alignment: what a pruned position does to the hidden state: `previous` moves it by the step
         of the kept token before (the paper's equation 6), `zero_token` by the step of an
         all-zero token, `none` leaves it (the EViT way).
       conv: in convolutions, kept tokens are neighbours (`compact`) or stay in place among zeros
         (`aligned`).
       reduction: other tokens are gone (`drop`), or averaged into kept ones, each weighted by how
-        many patches it stands for (`merge`).
+        many patches it stands for (`merge`), or added into one token more, each times its score
+        (`fuse`, EViT's way).
 
     Raises:
       ValueError: naming the field and its valid choices.
@@ -73,6 +75,13 @@ class PruneConfig:
             value = getattr(self, field)
             if value not in choices:
                 raise ValueError(f"{field} is {value!r}; choose one of {', '.join(choices)}.")
+
+        if self.reduction == "fuse" and not self.strategy.shares:
+            able = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.shares)
+            raise ValueError(
+                f"reduction is 'fuse', which adds tokens up, each times its score; those of "
+                f"{self.importance!r} are no shares of a whole, so choose importance {able}."
+            )
 
     @property
     def strategy(self) -> Strategy:

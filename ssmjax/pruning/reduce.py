@@ -1,4 +1,4 @@
-"""One pruning stage: judge the tokens, keep the best, drop the others or merge them in."""
+"""One pruning stage: judge the tokens, keep the best, drop the others, merge or fuse them."""
 
 import functools
 import operator
@@ -22,7 +22,7 @@ class Present(NamedTuple):
 
     Attributes:
       stream: their features.
-      positions: [B,K] int32 original positions, increasing.
+      positions: [B,K] int32 original positions, increasing; L or more for fused tokens.
       sizes: [B,K] how many patches each stands for, in float32; None where nothing is merged.
     """
 
@@ -36,6 +36,7 @@ def reduce_tokens(
     present: Present,
     count: int,
     *,
+    fused_position: int,
     signal: jax.Array | None,
     class_index: int | None,
     grid: tuple[int, int],
@@ -43,10 +44,13 @@ def reduce_tokens(
 ) -> Present:
     """Keep `count` image tokens of every image, and its class token if there is one.
 
+    Fusing adds one token behind them.
+
     Args:
       prune: which tokens to keep, and what becomes of the others.
       present: the tokens.
       count: image tokens to keep, static and fewer than there are.
+      fused_position: what a token is called that this stage fuses of others.
       signal: of the block before, what the strategy needs; see `Strategy.needs`.
       class_index: original position of the class token, or None.
       grid: (H, W) patches of the image.
@@ -68,9 +72,13 @@ def reduce_tokens(
         tokens = Tokens(signal, features, positions, protected, class_index, grid, key)
         judgement = strategy.judge(tokens)
         kept = select_tokens(judgement.scores, left + others, protected)
+        before = present
         if prune.reduction == "merge":
-            present = _merge(present, judgement.targets, kept, protected)
-        present = jax.tree.map(lambda array: gather_tokens(array, kept), present)  # noqa: B023
+            before = _merge(present, judgement.targets, kept, protected)
+        present = jax.tree.map(lambda array: gather_tokens(array, kept), before)  # noqa: B023
+        if prune.reduction == "fuse":
+            shares = jnp.where(_is_kept(kept, positions.shape[1]), 0, judgement.scores)
+            present = _append(present, _added(before.stream, shares[:, None]), fused_position)
     return present
 
 
@@ -97,7 +105,7 @@ def _merge(
     if sizes is None:
         sizes = jnp.ones(positions.shape)
     index = jnp.arange(positions.shape[1], dtype=jnp.int32)
-    is_kept = jnp.any(kept[:, None, :] == index[:, None], axis=2)
+    is_kept = _is_kept(kept, positions.shape[1])
     if targets is None:
         able = is_kept if protected is None else is_kept & ~protected
         targets = _nearest(positions, able)
@@ -105,12 +113,31 @@ def _merge(
     groups = jnp.where(targets[:, None, :] == index[:, None], sizes[:, None, :], 0)
     totals = groups.sum(axis=2)
     shares = groups / jnp.maximum(totals, 1)[..., None]
+    return Present(_added(stream, shares), positions, totals)
 
-    def mean(part):
+
+def _added(stream: Stream, shares: jax.Array) -> Stream:
+    """Sums of the tokens [B,K,D], each times its share in [B,count,K]: [B,count,D]."""
+
+    def add(part):
         added = jnp.einsum("bij,bjd->bid", shares, _wide(part), precision=lax.Precision.HIGHEST)
         return added.astype(part.dtype)
 
-    return Present(tuple(mean(part) for part in stream), positions, totals)
+    return tuple(add(part) for part in stream)
+
+
+def _append(present: Present, stream: Stream, position: int) -> Present:
+    """One token more, with `stream` [B,1,D], behind the others."""
+    positions = jnp.pad(present.positions, ((0, 0), (0, 1)), constant_values=position)
+    pairs = zip(present.stream, stream, strict=True)
+    joined = tuple(jnp.concatenate(pair, axis=1) for pair in pairs)
+    return Present(joined, positions, present.sizes)
+
+
+def _is_kept(kept: jax.Array, tokens: int) -> jax.Array:
+    """[B,tokens] bool, whether a token is among the indices `kept` [B,count]."""
+    index = jnp.arange(tokens, dtype=jnp.int32)
+    return jnp.any(kept[:, None, :] == index[:, None], axis=2)
 
 
 def _nearest(positions: jax.Array, able: jax.Array) -> jax.Array:

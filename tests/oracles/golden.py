@@ -1,4 +1,7 @@
-"""Reads the golden fixtures (numbers of the official PyTorch code, see tests/golden/recipe.py)."""
+"""Reads the golden fixtures (numbers of the official PyTorch code, see tests/golden/recipe.py).
+
+Those of ViT are timm's, made by tests/golden/make_vit.py.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +16,7 @@ FOLDER = Path(__file__).parent.parent / "golden"
 
 
 class Case(NamedTuple):
-    family: str  # vim | plainmamba
+    family: str  # vim | plainmamba | vit
     config: dict
     num_params: int
     state: dict  # official name -> float32 array, PyTorch layout
@@ -64,8 +67,8 @@ def load(name: str) -> Case:
 
 
 def check(case: Case, logits, features, hidden, residual, dtype, tolerance):
-    """`hidden`: each mixer's output. `residual`: what Vim normalised, PlainMamba's block output."""
-    layers = {"vim": ("layer", "resid"), "plainmamba": ("mixer", "layer")}[case.family]
+    """`hidden`: each mixer's output. `residual`: what Vim normalised, the others' block output."""
+    layers = ("layer", "resid") if case.family == "vim" else ("mixer", "layer")
     # Layers first, so that a failure names the first that differs.
     for i, of_layer in enumerate(zip(hidden, residual, strict=True)):
         for name, got in zip(layers, of_layer, strict=True):
@@ -185,4 +188,29 @@ def plain_mamba_state(
         if i in dwconv_blocks:
             shapes[f"{layer}dw.0.weight"] = (embed_dim, 1, 3, 3)
             shapes |= _batch_norm(f"{layer}dw.1", embed_dim)
+    return recipe.state_dict(seed, list(shapes.items()))
+
+
+def vit_state(seed, embed_dim, depth, tokens, classes, patch_size, mlp_ratio=4) -> dict:
+    """Weights by the recipe for any small ViT; `tokens` counts the class token."""
+    shapes = {
+        "cls_token": (1, 1, embed_dim),
+        "pos_embed": (1, tokens, embed_dim),
+        "patch_embed.proj.weight": (embed_dim, 3, patch_size, patch_size),
+        "patch_embed.proj.bias": (embed_dim,),
+        "norm.weight": (embed_dim,),
+        "norm.bias": (embed_dim,),
+        "head.weight": (classes, embed_dim),
+        "head.bias": (classes,),
+    }
+    linears = {
+        "attn.qkv": (3 * embed_dim, embed_dim),
+        "attn.proj": (embed_dim, embed_dim),
+        "mlp.fc1": (mlp_ratio * embed_dim, embed_dim),
+        "mlp.fc2": (embed_dim, mlp_ratio * embed_dim),
+    }
+    for i in range(depth):
+        for name, shape in (*linears.items(), ("norm1", (embed_dim,)), ("norm2", (embed_dim,))):
+            shapes[f"blocks.{i}.{name}.weight"] = shape
+            shapes[f"blocks.{i}.{name}.bias"] = shape[:1]
     return recipe.state_dict(seed, list(shapes.items()))

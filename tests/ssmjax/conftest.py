@@ -11,9 +11,11 @@ from ssmjax.convert.__main__ import main
 from ssmjax.convert.load import official_shapes
 from ssmjax.models.plain_mamba import PlainMamba, PlainMambaConfig
 from ssmjax.models.vim import Vim, VimConfig
+from ssmjax.models.vit import ViT, ViTConfig
 from tests.golden import recipe
 
-SIZES = {"depth": 2, "embed_dim": 16, "d_state": 2, "patch_size": 4, "img_size": 16}
+VIT_SIZES = {"depth": 2, "embed_dim": 16, "patch_size": 4, "img_size": 16}
+SIZES = VIT_SIZES | {"d_state": 2}
 PLAIN = PlainMambaConfig(**SIZES, conv_size=3, stem_convs=1, dwconv_blocks=(1,))
 
 
@@ -25,6 +27,7 @@ def small_models():
         "vim_wide": (Vim, VimConfig(**SIZES | {"embed_dim": 32})),
         "vim_fine": (Vim, VimConfig(**SIZES, stride=2)),
         "plain": (PlainMamba, PLAIN),
+        "deit": (ViT, ViTConfig(**VIT_SIZES, num_heads=2)),
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_PRESETS", presets)

@@ -17,6 +17,10 @@ from tests.ssmjax.blank import blank_model
 
 SIZES = {"depth": 3, "embed_dim": 16, "d_state": 2, "patch_size": 4, "img_size": 16}
 VIM = ("vim_tiny_patch16_224", SIZES | {"num_classes": 3})
+VIT = (
+    "deit_tiny_patch16_224",
+    {key: size for key, size in VIM[1].items() if key != "d_state"} | {"num_heads": 2},
+)
 PLAIN = ("plainmamba_l1", VIM[1] | {"conv_size": 5, "stem_convs": 2, "dwconv_blocks": (0, 2)})
 COUNT = "backbone.patch_embed.stem.1.num_batches_tracked"
 
@@ -43,7 +47,7 @@ def assert_same(got, want):
         assert got[name].tobytes() == want[name].tobytes(), name
 
 
-@pytest.fixture(params=[VIM, PLAIN], ids=["vim", "plain_mamba"])
+@pytest.fixture(params=[VIM, PLAIN, VIT], ids=["vim", "plain_mamba", "vit"])
 def model(request):
     name, sizes = request.param
     return blank(name, **sizes)
@@ -116,6 +120,17 @@ def test_one_error_lists_all_problems():
     assert_same(to_torch_state_dict(model), before)
 
 
+def test_distilled_weights_are_refused():
+    """They have a second token and a second head, and position embeddings of both tokens."""
+    model = blank(VIT[0], **VIT[1])
+    state = random_state(model)
+    distilled = state | {"dist_token": state["cls_token"], "pos_embed": np.ones((1, 18, 16))}
+    with pytest.raises(ValueError, match="holds dist_token: a distilled model .* without dist"):
+        ssmjax.load_torch_state_dict(model, distilled)
+    before = to_torch_state_dict(model)
+    assert not any(before[name].any() for name in before)
+
+
 @pytest.mark.parametrize("state", [None, [("head.bias", np.zeros(3))]])
 def test_what_is_no_state_dict(state):
     with pytest.raises(ValueError, match="give a dict of official name to array"):
@@ -132,25 +147,30 @@ def test_a_leaf_outside_the_table():
 @pytest.mark.parametrize("size", [(16, 16), (12, 12), (24, 16), (20, 36)])
 @pytest.mark.parametrize("old", [16, 12])
 def test_position_embeddings_are_resized(old, size):
-    """The class token, at index M // 2 of M patches before and after, is no patch."""
+    """The class token is no patch: index M // 2 of M patches in Vim, before and after, 0 in ViT."""
     grid, count = (old // 4, old // 4), (old // 4) ** 2
     H, W = size[0] // 4, size[1] // 4
-    for name, sizes in (VIM, PLAIN):
+    for (name, sizes), places in (
+        (VIM, (count // 2, H * W // 2)),
+        (VIT, (0, 0)),
+        (PLAIN, None),
+    ):
         state = random_state(blank(name, **sizes | {"img_size": old}))
         model = blank(name, **sizes | {"img_size": size})
         ssmjax.load_torch_state_dict(model, state)
         got = np.asarray(model.pos_embed[...])
         patches = state.get("backbone.pos_embed", state.get("pos_embed"))
-        if name == VIM[0]:
-            np.testing.assert_array_equal(got[:, H * W // 2], patches[:, count // 2])
-            got = np.delete(got, H * W // 2, axis=1)
-            patches = np.delete(patches, count // 2, axis=1)
+        if places is not None:
+            before, after = places
+            np.testing.assert_array_equal(got[:, after], patches[:, before])
+            got = np.delete(got, after, axis=1)
+            patches = np.delete(patches, before, axis=1)
         np.testing.assert_array_equal(got, resize_pos_embed(patches, grid, (H, W)))
 
 
 def test_position_embeddings_of_as_many_patches_stay():
     """An oblong model's own state_dict, though its 16 patches could be 4 x 4."""
-    for name, sizes in (VIM, PLAIN):
+    for name, sizes in (VIM, PLAIN, VIT):
         model = blank(name, **sizes | {"img_size": (8, 32)})
         state = random_state(model)
         ssmjax.load_torch_state_dict(model, state)

@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 import ssmjax
+from ssmjax import imagenet
 from ssmjax.convert.load import load_torch_state_dict, to_torch_state_dict
 from ssmjax.weights import read_metadata
 from tests.golden import recipe
@@ -40,12 +41,14 @@ def converted(convert, name, content, folder, *options, suffix=".pth", save=torc
     }
 
 
-@pytest.mark.parametrize("name", ["vim", "plain"])
+@pytest.mark.parametrize("name", ["vim", "plain", "deit"])
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
 def test_there_and_back(convert, states, tmp_path, name, suffix):
     official, ours = tmp_path / f"official{suffix}", tmp_path / "new" / "ours.safetensors"
     back = tmp_path / "newer" / f"back{suffix}"
-    wrapped = {"model": states[name]} if name == "vim" else {"meta": {}, "state_dict": states[name]}
+    key = "state_dict" if name == "plain" else "model"
+    wrapped = {"meta": {}} if name == "plain" else {}
+    wrapped[key] = states[name]
     if suffix == ".safetensors":
         arrays = {key: tensor.numpy() for key, tensor in states[name].items()}
         safetensors.numpy.save_file(arrays, official)
@@ -65,7 +68,7 @@ def test_there_and_back(convert, states, tmp_path, name, suffix):
     else:
         got = torch.load(back, weights_only=True)
         assert list(got) == list(wrapped) and got.get("meta", {}) == {}
-        assert_same(got["model" if name == "vim" else "state_dict"], states[name])
+        assert_same(got[key], states[name])
     assert os.listdir(ours.parent) == [ours.name] and os.listdir(back.parent) == [back.name]
 
 
@@ -79,6 +82,14 @@ def test_the_file_needs_nothing_else(convert, states, tmp_path):
     load_torch_state_dict(expected, {key: a.numpy() for key, a in states["plain"].items()})
     images = recipe.images(1, (2, 16, 16, 3))
     np.testing.assert_array_equal(model(images), expected(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "crop_pct"),
+    [("deit_tiny_patch16_224", 0.485, 0.875), ("vit_large_patch16_384", 0.5, 1.0)],
+)
+def test_how_photos_are_given(name, mean, crop_pct):
+    assert (imagenet.photos(name).mean[0], imagenet.photos(name).crop_pct) == (mean, crop_pct)
 
 
 def vim_file(state):

@@ -173,6 +173,14 @@ def test_a_failed_write_leaves_what_was_there(convert, refused, monkeypatch, sta
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_distilled_model(refused, states, tmp_path):
+    official = tmp_path / "distilled.pth"
+    torch.save({"model": states["deit"] | {"dist_token": torch.zeros(1, 1, 16)}}, official)
+    error = refused(official, "--model", "deit", "--out", tmp_path / "ours.safetensors")
+    assert f"{official} does not fit deit: The state_dict holds dist_token: a distilled" in error
+    assert os.listdir(tmp_path) == [official.name]
+
+
 def test_neither_over_the_input_nor_over_a_folder(refused, monkeypatch, states, tmp_path):
     monkeypatch.chdir(tmp_path)
     safetensors.numpy.save_file(

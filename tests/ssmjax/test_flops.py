@@ -66,6 +66,23 @@ def test_dense_figures_of_plain_mamba(name, paper, official_counter):
 
 
 @pytest.mark.parametrize(
+    ("name", "official"),
+    [
+        ("deit_tiny_patch16_224", 1.258),
+        ("deit_small_patch16_224", 4.608),
+        ("deit_base_patch16_224", 17.582),
+        ("vit_base_patch16_384", 55.5),
+        ("vit_large_patch16_384", 191),
+    ],
+)
+def test_dense_figures_of_vit(name, official):
+    """DeiT's counter also counts norms."""
+    count = flops(abstract(name))
+    assert count.total == count.published
+    assert count.total / 1e9 == pytest.approx(official, rel=5e-3)
+
+
+@pytest.mark.parametrize(
     ("name", "paper", "paper_saves"),
     [
         ("vim_tiny_patch16_224", 1.29, 0.140),
@@ -122,6 +139,21 @@ def test_every_token_of_plain_mamba_is_counted():
         "skip": tokens * 4 * E,
         "out_proj": tokens * E * D,
         "depthwise blocks": (25 + 18) * 9 * D,
+        "head": D * 6,
+    }
+
+
+def test_every_token_of_vit_is_counted():
+    # 25 patches and the class token.
+    sizes = {key: size for key, size in MICRO.items() if key != "d_state"}
+    count = flops(abstract("deit_tiny_patch16_224", **sizes, num_heads=4, mlp_ratio=3))
+    T, D = 26, 32
+    assert count.parts == {
+        "patch embedding": 25 * 8 * 8 * 3 * D,
+        "qkv": 4 * T * D * 3 * D,
+        "attention": 4 * (T * T * D + T * T * D),
+        "proj": 4 * T * D * D,
+        "mlp": 4 * T * (D * 3 * D + 3 * D * D),
         "head": D * 6,
     }
 
@@ -228,6 +260,11 @@ def test_printed_form_names_both_totals():
         ("plainmamba_l1", 7_551_656),
         ("plainmamba_l2", 26_145_832),
         ("plainmamba_l3", 50_956_456),
+        ("deit_tiny_patch16_224", 5_717_416),
+        ("deit_small_patch16_224", 22_050_664),
+        ("deit_base_patch16_224", 86_567_656),
+        ("vit_base_patch16_384", 86_859_496),
+        ("vit_large_patch16_384", 304_715_752),
     ],
 )
 def test_parameters(name, parameters):

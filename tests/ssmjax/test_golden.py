@@ -17,6 +17,7 @@ from tests.ssmjax.blank import blank_model
 TOLERANCES = golden.tolerances()
 # Cases of published sizes run the registered config, so that it is tested too.
 REGISTERED = {
+    "deit_tiny": "deit_tiny_patch16_224",
     "plainmamba_l1": "plainmamba_l1",
     "plainmamba_l1_192x256": "plainmamba_l1",
     "plainmamba_l2": "plainmamba_l2",
@@ -24,7 +25,12 @@ REGISTERED = {
     "vim_tiny": "vim_tiny_patch16_224",
     "vim_tiny_stride8": "vim_tiny_patch16_stride8_224",
 }
-QUICK = ("plainmamba_l1", "plainmamba_micro", "vim_micro", "vim_tiny")
+SOME = {
+    "plainmamba": "plainmamba_l1",
+    "vim": "vim_tiny_patch16_224",
+    "vit": "deit_tiny_patch16_224",
+}
+QUICK = ("deit_tiny", "plainmamba_l1", "plainmamba_micro", "vim_micro", "vim_tiny")
 
 
 @functools.cache
@@ -37,6 +43,8 @@ def _micro_options(case):
     if case.family == "vim":
         same = ("patch_size", "stride", "depth", "embed_dim", "d_state", "num_classes")
         return {name: case.config[name] for name in same}
+    if case.family == "vit":
+        return case.config
     mixer = case.config["layer_cfgs"]["mamba_cfg"]
     return {
         "patch_size": case.config["patch_size"],
@@ -54,8 +62,7 @@ def _build(name, case, dtype, **options):
     if name in REGISTERED:
         model = blank_model(REGISTERED[name], **options)
     else:
-        registered = {"vim": "vim_tiny_patch16_224", "plainmamba": "plainmamba_l1"}[case.family]
-        model = blank_model(registered, **{**_micro_options(case), **options})
+        model = blank_model(SOME[case.family], **{**_micro_options(case), **options})
     ssmjax.load_torch_state_dict(model, case.state)
     return model
 
@@ -83,8 +90,8 @@ def test_model(name, dtype):
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         logits, feats = _run(_build(name, case, jnp.dtype(dtype)), case.images)
         assert logits.dtype == dtype
-        # What each block of Vim normalised; what each block of PlainMamba gave to the next.
-        of_blocks = {"vim": slice(None, -1), "plainmamba": slice(1, None)}[case.family]
+        # What each block of Vim normalised; what each block of the others gave to the next.
+        of_blocks = slice(None, -1) if case.family == "vim" else slice(1, None)
         residual = feats["residual"][of_blocks]
         got = (logits, feats["features"], feats["hidden"], residual)
         golden.check(case, *got, dtype, TOLERANCES[dtype])
@@ -108,7 +115,7 @@ def test_published_weights_fit(name):
         assert sum(np.sum(np.asarray(x) ** power, dtype=np.float64) for x in leaves) == want
 
 
-@pytest.mark.parametrize("name", ["plainmamba_micro", "vim_micro"])
+@pytest.mark.parametrize("name", ["plainmamba_micro", "vim_micro", "vit_micro"])
 def test_nothing_missing_and_nothing_left_over(name):
     case = _case(name)
     model = _build(name, case, jnp.float32)

@@ -40,6 +40,7 @@ def test_registered_models():
         "vim_base_patch16_224",
         "vim_tiny_patch16_stride8_224",
         "vim_small_patch16_stride8_224",
+        "deit_small_patch16_224",
     ):
         assert name in ssmjax.list_models()
 
@@ -109,6 +110,8 @@ def test_drop_path_acts_in_training_only():
         ({"dtype": None}, "dtype is None; choose"),
         ({"name": ["vim"]}, "There is no model"),
         ({"name": "plainmamba_l1", "dwconv_blocks": 0}, "dwconv_blocks is 0; give a tuple"),
+        ({"name": "deit_tiny_patch16_224"}, "no option d_state; choose among .*num_heads"),
+        ({"num_heads": 4}, "no option num_heads; choose among .*d_state"),
     ],
 )
 def test_bad_options(options, said):

@@ -14,10 +14,13 @@ class Signals(NamedTuple):
     Attributes:
       output: [B,K,E] what enters an SSM's `out_proj`: the gated output, all directions added.
       delta: [B,K,E] an SSM's step sizes, after bias and softplus, averaged over directions.
+      attention: [B,K] float32 (or wider), how much of each token a ViT's class token takes, mean
+        over heads.
     """
 
     output: jax.Array | None = None
     delta: jax.Array | None = None
+    attention: jax.Array | None = None
 
 
 class Tokens(NamedTuple):
@@ -72,9 +75,11 @@ class Strategy:
       needs: the field of `Signals` it reads, or None.
       halves: whether it can drop half of the tokens at most, so that deeper cuts take rounds.
       by_chance: whether it needs a random key.
+      shares: whether its scores are shares of a whole, by which tokens can be added up.
     """
 
     judge: Callable[[Tokens], Judgement]
     needs: str | None = None
     halves: bool = False
     by_chance: bool = False
+    shares: bool = False

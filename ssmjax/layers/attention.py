@@ -1,0 +1,37 @@
+"""Multi-head self-attention, which also says what attended to what."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class SelfAttention(nnx.Module):
+    """Softmax attention among all tokens (arXiv 2010.11929).
+
+    Written out, since `jax.nn.dot_product_attention` keeps its weights to itself and takes every
+    softmax in float32, float64 inputs too.
+    """
+
+    def __init__(self, features: int, heads: int, *, dtype, rngs: nnx.Rngs):
+        linear = nnx.initializers.truncated_normal(0.02)
+        self.qkv = nnx.Linear(features, 3 * features, dtype=dtype, kernel_init=linear, rngs=rngs)
+        self.proj = nnx.Linear(features, features, dtype=dtype, kernel_init=linear, rngs=rngs)
+        self.heads = heads
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mix tokens.
+
+        Args:
+          x: [B,K,D] normalised tokens.
+
+        Returns:
+          [B,K,D] mixed tokens, and [B,heads,K,K] in float32 (or wider): how much of each token
+          (last axis) each token takes; rows sum to 1.
+        """
+        B, K, D = x.shape
+        q, k, v = jnp.moveaxis(self.qkv(x).reshape(B, K, 3, self.heads, -1), 2, 0)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        products = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)
+        weights = jax.nn.softmax(products * q.shape[-1] ** -0.5)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
+        return self.proj(mixed.reshape(B, K, D)), weights

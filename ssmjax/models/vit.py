@@ -1,0 +1,158 @@
+"""ViT and DeiT: self-attention blocks over patches, the class token first."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ssmjax.layers.attention import SelfAttention
+from ssmjax.layers.patch_embed import PatchEmbed
+from ssmjax.models.backbone import Backbone, stack
+from ssmjax.models.config import BackboneConfig
+from ssmjax.pruning.config import PruneConfig
+from ssmjax.pruning.strategies.strategy import Signals
+
+EPSILON = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig(BackboneConfig):
+    """Everything that defines a ViT.
+
+    Attributes:
+      num_heads: attention heads; they share D evenly.
+      mlp_ratio: width of the hidden layer of a block's MLP / D.
+    """
+
+    depth: int = 12
+    num_heads: int = 3
+    mlp_ratio: int = 4
+
+    signals = ("attention",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_whole("num_heads", "mlp_ratio")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"num_heads is {self.num_heads}; it must divide embed_dim, {self.embed_dim}."
+            )
+        for field in ("alignment", "conv"):
+            default = getattr(PruneConfig, field)
+            if self.prune is not None and getattr(self.prune, field) != default:
+                raise ValueError(
+                    f"{field} is {getattr(self.prune, field)!r}; a ViT has no hidden state and no "
+                    f"convolution between tokens, so leave it at {default!r}."
+                )
+
+    @staticmethod
+    def class_index_among(patches: int) -> int:
+        """The class token comes first."""
+        return 0
+
+
+PRESETS: Mapping[str, ViTConfig] = {
+    "deit_tiny_patch16_224": ViTConfig(embed_dim=192, num_heads=3),
+    "deit_small_patch16_224": ViTConfig(embed_dim=384, num_heads=6),
+    "deit_base_patch16_224": ViTConfig(embed_dim=768, num_heads=12),
+    "vit_base_patch16_384": ViTConfig(embed_dim=768, num_heads=12, img_size=384),
+    "vit_large_patch16_384": ViTConfig(embed_dim=1024, depth=24, num_heads=16, img_size=384),
+}
+
+# EViT's schedule and keep ratio (arXiv 2202.07800), without the fused token.
+PAPER: Mapping[str, PruneConfig] = {
+    name: PruneConfig(after_blocks=(4, 7, 10), keep_ratio=0.7, importance="attention")
+    for name in PRESETS
+    if name.startswith("deit_")
+}
+
+
+class MLP(nnx.Module):
+    """Linear, GELU, linear, on each token."""
+
+    def __init__(self, features: int, hidden: int, *, dtype, rngs: nnx.Rngs):
+        linear = nnx.initializers.truncated_normal(0.02)
+        self.fc1 = nnx.Linear(features, hidden, dtype=dtype, kernel_init=linear, rngs=rngs)
+        self.fc2 = nnx.Linear(hidden, features, dtype=dtype, kernel_init=linear, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class Block(nnx.Module):
+    """Normalise, attend, add; normalise, MLP, add. The stream is one array, float32."""
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.dtype = jnp.dtype(config.dtype)
+        features, options = config.embed_dim, {"dtype": self.dtype, "rngs": rngs}
+        self.norm1 = _norm(features, rngs)
+        self.attn = SelfAttention(features, config.num_heads, **options)
+        self.norm2 = _norm(features, rngs)
+        self.mlp = MLP(features, config.mlp_ratio * features, **options)
+
+    def __call__(self, stream, layout, drop, *, alignment, implementation):
+        """See `Backbone`; there is nothing to lay out or align."""
+        stream, signals, traced = self.first_half(stream, layout, drop)
+        return self.second_half(stream, drop), signals, traced
+
+    def first_half(self, stream, layout, drop, **_):
+        """Attention, after which EViT prunes."""
+        (x,) = stream
+        mixed, weights = self.attn(self.norm1(x).astype(self.dtype))
+        signals = Signals(attention=weights[:, :, 0].mean(axis=1))
+        return (x + drop(mixed).astype(x.dtype),), signals, (mixed, x)
+
+    def second_half(self, stream, drop):
+        """The MLP."""
+        (x,) = stream
+        hidden = self.mlp(self.norm2(x).astype(self.dtype))
+        return (x + drop(hidden, branch=1).astype(x.dtype),)
+
+
+class ViT(Backbone):
+    """Vision Transformer (arXiv 2010.11929) as DeiT has it (arXiv 2012.12877), pruned as EViT."""
+
+    prunes_inside = True
+
+    config: ViTConfig
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        dtype = jnp.dtype(config.dtype)
+        embedding = nnx.initializers.truncated_normal(0.02)
+        self.patch_embed = PatchEmbed(
+            config.in_channels,
+            config.embed_dim,
+            config.patch_size,
+            config.step,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.cls_token = nnx.Param(embedding(rngs.params(), (1, 1, config.embed_dim)))
+        self.pos_embed = nnx.Param(embedding(rngs.params(), (1, config.length, config.embed_dim)))
+        self.blocks = stack(Block, config, rngs)
+        self.norm = _norm(config.embed_dim, rngs)
+        self.head = nnx.Linear(
+            config.embed_dim, config.num_classes, dtype=dtype, kernel_init=embedding, rngs=rngs
+        )
+
+    def embed(self, images: jax.Array) -> tuple[jax.Array]:
+        """The class token, then patches, plus position embeddings."""
+        patches = self.patch_embed(images)
+        wide = patches.astype(jnp.promote_types(patches.dtype, jnp.float32))
+        token = jnp.broadcast_to(self.cls_token[...], (wide.shape[0], 1, wide.shape[2]))
+        return (jnp.concatenate([token, wide], axis=1) + self.pos_embed[...],)
+
+    def layout(self, batch: int, positions: jax.Array | None) -> None:
+        """Attention does not ask where a token stands."""
+
+    def finish(self, stream, positions, sizes):
+        """The class token, which pruning leaves first."""
+        (x,) = stream
+        return self.norm(x[:, 0]), x
+
+
+def _norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(features, epsilon=EPSILON, use_fast_variance=False, rngs=rngs)

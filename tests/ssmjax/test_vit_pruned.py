@@ -1,0 +1,213 @@
+"""EViT, on the kept tokens only, against a masked float64 run over all tokens."""
+
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ssmjax
+from ssmjax.analysis.flops import flops
+from ssmjax.analysis.pictures import kept_pixels
+from tests.golden import recipe
+from tests.oracles import golden, vit_oracle
+from tests.oracles.compare import assert_close
+from tests.ssmjax.blank import blank_model
+
+# 5 x 5 patches behind the class token.
+SIZES = {"embed_dim": 32, "depth": 4, "patch_size": 8}
+NAME, HEADS, PATCHES = "deit_small_patch16_224", 4, 25
+
+
+class Prune(NamedTuple):
+    after_blocks: tuple
+    keep_ratio: float
+    fuse: bool
+
+    def config(self, **options):
+        reduction = "fuse" if self.fuse else "drop"
+        options = {"importance": "attention", "reduction": reduction, **options}
+        return ssmjax.PruneConfig(self.after_blocks, self.keep_ratio, **options)
+
+    def __str__(self):
+        blocks = "-".join(map(str, self.after_blocks))
+        return f"{blocks}_{self.keep_ratio}_{'fuse' if self.fuse else 'drop'}"
+
+
+EVIT, FUSED = (Prune((1, 3), 0.7, fuse) for fuse in (False, True))
+CASES = [
+    (EVIT, "float64"),
+    (FUSED, "float64"),
+    (EVIT, "float32"),
+    (FUSED, "float32"),
+    (Prune((1, 2, 3, 4), 0.5, True), "float64"),  # The second stage may drop what the first fused.
+    (Prune((2,), 0.97, True), "float64"),  # One token is dropped, and fused with none.
+]
+
+
+def weights(seed):
+    return golden.vit_state(seed, **SIZES, tokens=PATCHES + 1, classes=6)
+
+
+def images(seed, batch=3):
+    return recipe.images(seed, (batch, 40, 40, 3))
+
+
+def build(state, prune, dtype="float32", **options):
+    """`prune` is a `PruneConfig` or None."""
+    options = {**SIZES, "num_heads": HEADS, "img_size": 40, "num_classes": 6, **options}
+    model = blank_model(NAME, **options, dtype=jnp.dtype(dtype), prune=prune)
+    ssmjax.load_torch_state_dict(model, state)
+    return model
+
+
+def run(model, x, **options):
+    """(logits, positions of each stage)."""
+    return model(x, return_positions=True, **options)
+
+
+@pytest.mark.parametrize(("prune", "dtype"), CASES, ids=str)
+def test_against_masked_run(prune, dtype):
+    state, x = weights(11), images(11)
+    want = vit_oracle.vit(state, x, HEADS, *prune)
+    assert min(want.margins) > 1e-5, "choose another seed: rounding could change the selection"
+    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+        logits, stages = run(build(state, prune.config(), dtype), x)
+    assert len(stages) == len(prune.after_blocks)
+    for got, kept in zip(stages, want.positions, strict=True):
+        assert got.dtype == jnp.int32
+        np.testing.assert_array_equal(got, kept)
+    assert logits.dtype == dtype
+    assert_close(logits, want.logits, {"float32": 1e-5, "float64": 1e-10}[dtype], "logits")
+
+
+def test_every_block_against_masked_run():
+    state, x = weights(11), images(11)
+    want = vit_oracle.vit(state, x, HEADS, *FUSED)
+    with jax.enable_x64(True):
+        _, feats = build(state, FUSED.config(), "float64")(x, return_intermediates=True)
+    present = [np.arange(PATCHES + 1)] * len(x)
+    for i in range(4):
+        for name, of_block in (("hidden", want.hidden[i]), ("residual", None)):
+            got = feats[name][i if name == "hidden" else i + 1]
+            if name == "residual":
+                of_block = want.outputs[i]
+                present = want.positions[i // 2] if i in (0, 2) else present
+            rows = np.stack([a[p] for a, p in zip(of_block, present, strict=True)])
+            assert_close(got, rows, 1e-10, f"{name} of block {i}")
+
+
+def test_counts():
+    """ceil(0.7 * 25) = 18, then 13; with a fused token 19, of which ceil(13.3) = 14 stay, 15."""
+    state = weights(12)
+    for prune, counts in ((EVIT, (25, 18, 13)), (FUSED, (25, 19, 15))):
+        model = build(state, prune.config())
+        assert model.config.image_tokens == counts
+        _, stages = run(model, images(12))
+        assert [s.shape for s in stages] == [(3, count + 1) for count in counts[1:]]
+        for number, stage in enumerate(map(np.asarray, stages)):
+            assert (stage[:, 0] == 0).all() and (np.diff(stage, axis=1) > 0).all()
+            fused = PATCHES + 1 + number
+            assert (stage[:, -1] == fused).all() if prune.fuse else stage.max() <= PATCHES
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_keep_all_is_dense_bit_for_bit(fuse):
+    state, x = weights(13), images(13)
+    dense, _ = run(build(state, None), x)
+    logits, stages = run(build(state, Prune((1, 3), 1.0, fuse).config()), x)
+    np.testing.assert_array_equal(logits, dense)
+    for stage in stages:
+        np.testing.assert_array_equal(stage, np.tile(np.arange(PATCHES + 1), (3, 1)))
+
+
+def test_image_alone_equals_image_in_batch():
+    model, x = build(weights(14), FUSED.config()), images(14)
+    logits, stages = run(model, x)
+    assert len({tuple(row) for row in np.asarray(stages[0])}) == 3  # Each image has its own.
+    alone, alone_stages = run(model, x[1:2])
+    assert_close(alone[0], logits[1], 2e-6)
+    for one, all_ in zip(alone_stages, stages, strict=True):
+        np.testing.assert_array_equal(one[0], all_[1])
+
+
+def test_gradient_of_images():
+    """Along a random direction, against central differences; attention's share in fusing too."""
+    state, x = weights(16), images(16).astype(np.float64)
+    direction, cotangent = recipe.images(17, x.shape), recipe.tensor(17, "head.weight", (3, 6))
+    ends = [vit_oracle.vit(state, x + sign * 1e-5 * direction, HEADS, *FUSED) for sign in (1, -1)]
+    for up, down in zip(ends[0].positions, ends[1].positions, strict=True):
+        np.testing.assert_array_equal(up, down)
+    want = ((ends[0].logits - ends[1].logits) * cotangent).sum() / 2e-5
+    with jax.enable_x64(True):
+        model = build(state, FUSED.config(), "float64")
+        grad = jax.jit(jax.grad(lambda images: (model(images) * cotangent).sum()))(x)
+    assert np.isfinite(grad).all()
+    assert_close((np.asarray(grad) * direction).sum(), want, 1e-6)
+
+
+@pytest.mark.parametrize("importance", ["random", "uniform"])
+def test_baselines(importance):
+    state, x = weights(18), images(18)
+    model = build(state, EVIT.config(importance=importance))
+    logits, stages = run(model, x, key=jax.random.key(0))
+    assert [s.shape for s in stages] == [(3, 19), (3, 14)]
+    assert len(np.unique(stages[0], axis=0)) == (3 if importance == "random" else 1)
+    assert_close(logits, vit_oracle.vit(state, x, HEADS, *EVIT, given=stages).logits, 1e-5)
+
+
+def test_drop_path_and_pruning_train():
+    model = build(weights(19), FUSED.config(), drop_path_rate=0.5)
+    logits = [model(images(19), train=True, key=jax.random.key(k)) for k in (1, 1, 2)]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert np.isfinite(logits[0]).all() and np.abs(logits[0] - logits[2]).max() > 0.1
+
+
+def test_flops_inside_a_block():
+    """Attention sees the tokens that its block prunes, the MLP does not."""
+    count = flops(build(weights(12), FUSED.config())).parts
+    D, before, after = 32, (26, 20, 20, 16), (20, 20, 16, 16)
+    assert count["qkv"] == sum(before) * 3 * D * D
+    assert count["attention"] == sum(2 * T * T * D for T in before)
+    assert count["mlp"] == sum(after) * 2 * D * 4 * D
+
+
+def test_published_schedule():
+    dense, pruned = (blank_model(NAME, prune=prune) for prune in (None, "paper"))
+    assert pruned.config.prune == Prune((4, 7, 10), 0.7, False).config()
+    assert pruned.config.image_tokens == (196, 138, 97, 68)
+    assert flops(pruned).total / 1e9 == pytest.approx(3.0, rel=2e-2)
+    assert 1 - flops(pruned).total / flops(dense).total == pytest.approx(0.35, abs=1e-2)
+
+
+def test_pictures_pass_over_fused_tokens():
+    model = build(weights(12), FUSED.config())
+    _, stages = run(model, images(12))
+    row = np.asarray(stages[1])[0]
+    patches = row[(row > 0) & (row <= PATCHES)] - 1
+    pixels = kept_pixels(row, model.config)
+    assert {int(5 * y + x) for y, x in np.argwhere(pixels[4::8, 4::8])} == set(patches)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"importance": "clip"}, "importance is 'clip'.*choose one of .*attention.*uniform"),
+        ({"alignment": "none"}, "alignment is 'none'; .* ViT"),
+        ({"conv": "aligned"}, "conv is 'aligned'; .* ViT"),
+        (
+            {"importance": "random", "reduction": "fuse"},
+            "reduction is 'fuse'.*choose importance attention",
+        ),
+    ],
+)
+def test_what_means_nothing_to_a_vit_is_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        build(weights(12), EVIT.config(**options))
+
+
+def test_attention_is_refused_elsewhere():
+    with pytest.raises(ValueError, match="importance is 'attention'.*choose one of .*clip"):
+        blank_model("vim_tiny_patch16_224", prune=EVIT.config())
