@@ -6,15 +6,16 @@ from typing import Annotated, TypeVar
 import tyro
 
 from ssmjax import command_line
-from train.config import Config, load_config
+from train.config import Kind, load_config
 
 Options = TypeVar("Options")
 
 
-def parse(options: type[Options], description: str) -> tuple[Config, Options]:
+def parse(kind: type[Kind], options: type[Options], description: str) -> tuple[Kind, Options]:
     """Read the command line.
 
     Args:
+      kind: what the file defines, such as `train.config.Config`; it can be made without arguments.
       options: a dataclass of the command's own options, one of them `config`, a file's path.
       description: for `--help`.
 
@@ -30,12 +31,12 @@ def parse(options: type[Options], description: str) -> tuple[Config, Options]:
     found, others = finder.parse_known_args()
     if found.config is None and not {"-h", "--help"} & set(others):
         raise ValueError("--config is missing; give a file, as --config configs/NAME.py.")
-    loaded = Config() if found.config is None else load_config(found.config)
+    loaded = kind() if found.config is None else load_config(found.config, kind)
     flat = tyro.conf.arg(name="")
 
     def command(
         options: Annotated[options, flat],  # pyright: ignore[reportInvalidTypeForm]
-        config: Annotated[tyro.conf.AvoidSubcommands[Config], flat] = loaded,
+        config: Annotated[tyro.conf.AvoidSubcommands[kind], flat] = loaded,  # pyright: ignore[reportInvalidTypeForm]
     ):  # A return type would only make tyro warn of its type variable.
         return config, options
 

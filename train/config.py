@@ -4,7 +4,7 @@ import dataclasses
 import os
 import runpy
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ssmjax import PruneConfig
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD
@@ -152,21 +152,27 @@ class Config:
             raise ValueError(f"optim.ema is {optim.ema}; it must be between 0 and 1, as 0.999.")
 
 
-def load_config(path: str) -> Config:
-    """The `config` that a Python file defines.
+Kind = TypeVar("Kind")
+
+
+def load_config(path: str, kind: type[Kind]) -> Kind:
+    """The `config = Config(...)`, or another kind named likewise, that a Python file defines.
 
     Raises:
-      ValueError: no such file, a file that fails to run, or one without a `Config` named `config`.
+      ValueError: no such file, a file that fails to run, or one that defines no such thing.
     """
+    name = kind.__name__.lower()
     if not Path(path).is_file():
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py"))) or "none here"
         raise ValueError(f"There is no config file {path}; those in configs/: {known}.")
     try:
-        config = runpy.run_path(path).get("config")
+        config = runpy.run_path(path).get(name)
     except Exception as error:
         raise ValueError(f"The config file {path} fails: {error}") from error
-    if not isinstance(config, Config):
-        raise ValueError(f"{path} must define `config = Config(...)`, from train.config.")
+    if not isinstance(config, kind):
+        raise ValueError(
+            f"{path} must define `{name} = {kind.__name__}(...)`, from {kind.__module__}."
+        )
     return config
 
 

@@ -11,6 +11,7 @@ from kernels.host_memory import keep_freed_memory
 from ssmjax import command_line
 from ssmjax.weights import read_metadata
 from train import cli
+from train.config import Config
 from train.data.pipeline import open_split
 from train.measure import accuracy, images_per_second
 
@@ -31,7 +32,7 @@ class EvaluateOptions:
 def main() -> None:
     """The command: load, measure, print one line."""
     keep_freed_memory()
-    config, options = cli.parse(EvaluateOptions, __doc__ or "")
+    config, options = cli.parse(Config, EvaluateOptions, __doc__ or "")
     path = Path(options.checkpoint)
     weights = path / "weights.safetensors" if path.is_dir() else path
     metadata = read_metadata(weights)

@@ -4,8 +4,6 @@ Without `prune` in the config it trains the dense model; without `model.weights`
 """
 
 import dataclasses
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -16,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 import ssmjax
 from kernels.host_memory import keep_freed_memory
 from ssmjax import command_line
-from ssmjax.atomic import replacing
 from ssmjax.models.config import SSMConfig
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, read_metadata, save_weights
@@ -25,15 +22,16 @@ from train.checkpoint import Checkpoints
 from train.config import Config, RunOptions
 from train.data.pipeline import Split, open_split, train_batches
 from train.loop import Log, fit
-from train.measure import accuracy
+from train.measure import Measure, measurer
 from train.step import init_state, make_train_step
 from train.summary import Result, summarise
+from train.workdir import open_workdir
 
 
 def main() -> None:
     """The command: parse, run."""
     keep_freed_memory()
-    config, options = cli.parse(RunOptions, __doc__ or "")
+    config, options = cli.parse(Config, RunOptions, __doc__ or "")
     finetune(config, Path(options.workdir), options.resume)
 
 
@@ -52,30 +50,11 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
       ValueError, train.data.fetch.DataError: one sentence for people.
     """
     console = Console(stderr=True)
-    workdir = _open_workdir(workdir, config, resume)
-    data = config.data
-    weights = config.model.weights
-    classes = read_metadata(weights).class_names if weights else ()
-    train_split, test_split = (
-        open_split(data.name, split, data.data_dir, classes)
-        for split in (data.train_split, data.eval_split)
-    )
+    open_workdir(workdir, config, resume, "checkpoints/*")
+    train_split, test_split = open_splits(config)
     model, metadata = start_model(config, test_split.class_names)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
-
-        def measure(model: ssmjax.Backbone, title: str) -> float:
-            value = accuracy(model, test_split.source, metadata, config, progress, title)
-            progress.console.print(f"{title}: {100 * value:.2f}%")
-            return value
-
+    with bars(console) as progress:
+        measure = measurer(test_split.source, metadata, config, progress)
         results: list[Result] = []
         for name, regime, variant in untrained(model, config):
             title = name if name == regime else f"{name}, {regime}"
@@ -96,6 +75,35 @@ def finetune(config: Config, workdir: Path, resume: str) -> None:
         pictures=config.pictures,
         console=console,
     )
+
+
+def bars(console: Console) -> Progress:
+    """What shows how far each task is, and how long it will take."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=not console.is_terminal)
+
+
+def open_splits(config: Config) -> tuple[Split, Split]:
+    """The photos to train on and those to measure on.
+
+    Raises:
+      ValueError: no such weights.
+      train.data.fetch.DataError: no such photos, or of other classes than the weights'.
+    """
+    data, weights = config.data, config.model.weights
+    classes = read_metadata(weights).class_names if weights else ()
+    train_split, test_split = (
+        open_split(data.name, split, data.data_dir, classes)
+        for split in (data.train_split, data.eval_split)
+    )
+    return train_split, test_split
 
 
 def start_model(config: Config, class_names: tuple[str, ...]) -> tuple[ssmjax.Backbone, Metadata]:
@@ -153,7 +161,7 @@ def train(
     metadata: Metadata,
     split: Split,
     workdir: Path,
-    measure: Callable[[ssmjax.Backbone, str], float],
+    measure: Measure,
     progress: Progress,
 ) -> None:
     """Train `model` in place, from the workdir's newest checkpoint if there is one."""
@@ -198,33 +206,6 @@ def train(
     )
     checkpoints.close()
     nnx.update(model, state.averaged)
-
-
-def _open_workdir(workdir: Path, config: Config, resume: str) -> Path:
-    """Create the folder; refuse one that is not writable or belongs to another run."""
-    record = workdir / "config.json"
-    mine = json.dumps(dataclasses.asdict(config), indent=1)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if (workdir / "checkpoints").exists() and any((workdir / "checkpoints").iterdir()):
-            if resume == "never":
-                raise ValueError(
-                    f"{workdir} already holds a run; go on with --resume auto, or choose another "
-                    "--workdir."
-                )
-            if record.exists() and record.read_text() != mine:
-                raise ValueError(
-                    f"{workdir} holds a run of another config (see {record}); choose another "
-                    "--workdir, or the same config."
-                )
-        if not record.exists():
-            with replacing(record) as file:
-                file.write_text(mine)
-    except OSError as error:
-        raise ValueError(
-            f"--workdir {workdir} cannot be written ({error.strerror}); choose a folder of yours."
-        ) from error
-    return workdir
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Accuracy and speed of models."""
+"""Accuracy, speed and memory of models."""
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from ssmjax import Backbone
 from ssmjax.weights import Metadata
 from train.config import Config
 from train.data.pipeline import Source, eval_batches
+
+Measure = Callable[[Backbone, str], float]  # Of a model and a title to its accuracy.
 
 
 def accuracy(
@@ -52,6 +55,17 @@ def accuracy(
     return int(total) / len(source)
 
 
+def measurer(source: Source, metadata: Metadata, config: Config, progress: Progress) -> Measure:
+    """`accuracy` on one split, said on the progress bar's console as soon as it is known."""
+
+    def measure(model: Backbone, title: str) -> float:
+        value = accuracy(model, source, metadata, config, progress, title)
+        progress.console.print(f"{title}: {100 * value:.2f}%")
+        return value
+
+    return measure
+
+
 @partial(jax.jit, static_argnums=0)
 def _count(graphdef, params, batch, key):
     logits = nnx.merge(graphdef, params)(batch["image"], key=key)
@@ -62,16 +76,7 @@ def images_per_second(
     models: Sequence[Backbone], *, batch_size: int, rounds: int = 11
 ) -> list[float]:
     """Inference speed of each model, measured in turn in this process: medians, synchronised."""
-    runs = []
-    for model in models:
-        graphdef, params = nnx.split(model)
-        shape = (batch_size, *model.config.image_shape)
-        batch = {
-            "image": np.random.default_rng(0).standard_normal(shape, np.float32),
-            "label": np.zeros(batch_size, np.int32),
-            "mask": np.ones(batch_size, bool),
-        }
-        runs.append(partial(_count, graphdef, params, batch, jax.random.key(0)))
+    runs = [partial(_count, *_arguments(model, batch_size)) for model in models]
     seconds: list[list[float]] = [[] for _ in runs]
     for number in range(rounds + 1):
         for run, times in zip(runs, seconds, strict=True):
@@ -80,3 +85,27 @@ def images_per_second(
             if number > 0:  # The first may compile.
                 times.append(time.perf_counter() - start)
     return [batch_size / statistics.median(times) for times in seconds]
+
+
+def peak_memory(model: Backbone, *, batch_size: int) -> int:
+    """Bytes that inference needs at its peak: parameters, images, results and temporary arrays.
+
+    By the compiled program's own account, on every device: what an accelerator counts at run time
+    is the largest of all that the process ever did, and cannot tell one model from another. What
+    `images_per_second` compiled is not compiled again.
+    """
+    compiled = _count.lower(*_arguments(model, batch_size)).compile()
+    needed: Any = compiled.memory_analysis()
+    return needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
+
+
+def _arguments(model: Backbone, batch_size: int) -> tuple:
+    """Of `_count`, for noise in place of photos."""
+    graphdef, params = nnx.split(model)
+    shape = (batch_size, *model.config.image_shape)
+    batch = {
+        "image": np.random.default_rng(0).standard_normal(shape, np.float32),
+        "label": np.zeros(batch_size, np.int32),
+        "mask": np.ones(batch_size, bool),
+    }
+    return graphdef, params, batch, jax.random.key(0)

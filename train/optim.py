@@ -1,5 +1,7 @@
 """The optimiser: AdamW, clipped, warmed up, with a cosine at the end."""
 
+import functools
+
 import jax
 import optax
 from flax import nnx
@@ -9,6 +11,7 @@ from train.config import OptimConfig
 DECAYED = ("kernel", "dt_kernel")  # Last names of the parameters that weight decay acts on.
 
 
+@functools.cache  # Equal runs get the same object, so that they share a compiled step.
 def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     """Learning rate by step."""
     return optax.warmup_cosine_decay_schedule(
@@ -20,6 +23,7 @@ def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     )
 
 
+@functools.cache
 def optimizer(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """AdamW; weight decay on matrices and kernels, not on norms, biases, A_log, D, embeddings."""
     return optax.chain(

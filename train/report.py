@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,26 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     It fits 80 columns: the words of a row stand below each other, and what pruning never changes,
     the number of parameters, is left to the files.
     """
+    print_rows(
+        ("model", *_HEADINGS[_WORDS:-1]),
+        (
+            (name, f"{regime} {tokens}", *numbers)
+            for name, regime, tokens, *numbers, _ in _cells(rows)
+        ),
+        console,
+    )
+
+
+def print_rows(
+    headings: Sequence[str], rows: Iterable[tuple[str, str, *tuple[str, ...]]], console: Console
+) -> None:
+    """Print rows of a name, what stands below it, and the numbers; a heading has the first two."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("model", overflow="fold")
-    for heading in _HEADINGS[_WORDS:-1]:
+    table.add_column(headings[0], overflow="fold")
+    for heading in headings[1:]:
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, regime, tokens, *numbers, _ in _cells(rows):
-        words = Text(name).append(f"\n  {regime} {tokens}", style="dim")
-        table.add_row(words, *numbers)
+    for name, below, *numbers in rows:
+        table.add_row(Text(name).append(f"\n  {below}", style="dim"), *numbers)
     console.print(table)
 
 
@@ -99,10 +112,14 @@ def write_table(rows: Sequence[Row], folder: Path) -> None:
     writer.writerows(records)
     _write(folder / "results.csv", text.getvalue())
 
-    rule = ["---"] * _WORDS + ["--:"] * (len(_HEADINGS) - _WORDS)
-    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in _cells(rows))
-    lines = (f"| {' | '.join(cells)} |" for cells in (_HEADINGS, rule, *escaped))
-    _write(folder / "results.md", "\n".join(lines) + "\n")
+    _write(folder / "results.md", markdown(_HEADINGS, _cells(rows), words=_WORDS))
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int) -> str:
+    """A table in Markdown; so many of the first columns hold words, the others numbers."""
+    rule = ["---"] * words + ["--:"] * (len(headings) - words)
+    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in rows)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (headings, rule, *escaped))
 
 
 def write_curve(history: Sequence[dict[str, Any]], path: Path) -> None:
@@ -122,15 +139,7 @@ def write_curve(history: Sequence[dict[str, Any]], path: Path) -> None:
     )
     if not losses:
         raise ReportError("There is no curve to draw: no step with a loss has been logged.")
-    try:
-        # Here, not above: it is an extra, and loads slowly.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ReportError(
-            "The curve was not drawn: it needs matplotlib (pip install 'ssmjax[plots]')."
-        ) from error
-    # A Figure of its own, without pyplot, draws into memory and never looks for a screen.
-    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+    figure = new_figure()
     left = figure.add_subplot(xlabel="step")
     left.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=1.2)
     left.set_ylabel("training loss", color="tab:blue")
@@ -142,6 +151,28 @@ def write_curve(history: Sequence[dict[str, Any]], path: Path) -> None:
         right.plot(steps, [100 * v for v in values], "o-", color="tab:orange", markersize=4)
         right.set_ylabel("evaluation top-1 %", color="tab:orange")
         right.spines["top"].set_visible(False)
+    save_figure(figure, path)
+
+
+def new_figure() -> Any:
+    """An empty `matplotlib.figure.Figure`.
+
+    Raises:
+        ReportError: matplotlib is not installed.
+    """
+    try:
+        # Here, not above: it is an extra, and loads slowly.
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ReportError(
+            "Nothing was drawn: that needs matplotlib (pip install 'ssmjax[plots]')."
+        ) from error
+    # A Figure of its own, without pyplot, draws into memory and never looks for a screen.
+    return Figure(figsize=(7, 4), dpi=150, layout="constrained")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG, replaced in one step."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 

@@ -1,5 +1,6 @@
 """What is compiled: the training step."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -53,10 +54,14 @@ def make_train_step(
       key: folded with the step's number for drop path and random selection.
       teacher: the model whose outputs to follow, with weight `config.distill`.
     """
-
     graphdef, _, buffers = nnx.split(model, nnx.Param, ...)
     teacher_graphdef, teacher_state = (None, None) if teacher is None else nnx.split(teacher)
+    step = _compiled(graphdef, teacher_graphdef, optimizer, config)
+    return lambda state, batch: step(state, batch, key, buffers, teacher_state)
 
+
+@functools.lru_cache(maxsize=1)  # Runs that differ in the seed alone compile once.
+def _compiled(graphdef, teacher_graphdef, optimizer: optax.GradientTransformation, config):
     def loss_of(params, batch, key, buffers, teacher_state):
         logits = nnx.merge(graphdef, params, buffers)(batch["image"], train=True, key=key)
         target = optax.smooth_labels(
@@ -70,7 +75,7 @@ def make_train_step(
         divergence = jnp.sum(jnp.exp(soft) * (soft - follow), axis=-1).mean()
         return (1 - config.distill) * loss + config.distill * TEMPERATURE**2 * divergence
 
-    def step(state: TrainState, batch, *constant):
+    def step(state: TrainState, batch, key, *constant):
         step_key = jax.random.fold_in(key, state.step)
         loss, grads = jax.value_and_grad(loss_of)(state.params, batch, step_key, *constant)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -83,5 +88,4 @@ def make_train_step(
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, averaged, opt_state), metrics  # pyright: ignore[reportArgumentType]
 
-    jitted = jax.jit(step, donate_argnums=0)
-    return lambda state, batch: jitted(state, batch, buffers, teacher_state)
+    return jax.jit(step, donate_argnums=0)

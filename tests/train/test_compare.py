@@ -1,0 +1,300 @@
+"""The comparison as a user runs it: table from CSV, going on after a kill, and what is refused."""
+
+import csv
+import dataclasses
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import ssmjax
+import train.compare.run as compare_run
+from ssmjax import PruneConfig, command_line
+from ssmjax.weights import Metadata, save_weights
+from tests.train.conftest import ROOT, losses
+from train.compare.__main__ import main
+from train.compare.config import Comparison
+from train.compare.lines import lines
+from train.compare.records import Record, append_records, read_records
+from train.compare.report import as_markdown
+from train.config import load_config
+from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD, CLASS_NAMES
+
+SIZES = {"depth": 2, "embed_dim": 16, "d_state": 2, "img_size": 16, "patch_size": 4}
+
+COMPARISON = """
+from ssmjax import PruneConfig
+from train.compare.config import Comparison, Entry, Published
+from train.config import DataConfig, ModelConfig, OptimConfig
+
+comparison = Comparison(
+    models={{"tiny": ModelConfig("vim_tiny_patch16_224", weights={weights!r}, **{sizes})}},
+    entries=(
+        Entry("tiny", "dense", None, Published(80.5, 5.1, 1.0)),
+        Entry("tiny", "half", PruneConfig((1,), 0.5), Published(78.8, 3.6, 1.27)),
+    ),
+    measure={measure},
+    seeds=(0, 1),
+    data=DataConfig(data_dir={data_dir!r}),
+    optim=OptimConfig(epochs=4, batch_size=8, lr=1e-2),
+    eval_batch_size=16,
+    checkpoint_every=5,
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def config_file(data_dir, tmp_path_factory):
+    """A comparison of a tiny model, whose weights are as good as any other."""
+    folder = tmp_path_factory.mktemp("comparison")
+    weights, name = str(folder / "dense.safetensors"), "vim_tiny_patch16_224"
+    model = ssmjax.create_model(name, num_classes=len(CLASS_NAMES), **SIZES)
+    fields = {**SIZES, "num_classes": len(CLASS_NAMES)}
+    save_weights(weights, model, Metadata(name, fields, CLASS_NAMES, CIFAR_MEAN, CIFAR_STD))
+    path = folder / "tiny.py"
+    given = {"weights": weights, "sizes": {}, "measure": ("speed", "accuracy")}
+    path.write_text(COMPARISON.format(data_dir=str(data_dir), **given))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Runs the command in this process."""
+
+    def run(*arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["train.compare", *map(str, arguments)])
+            command_line.run(main)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(run, config_file, tmp_path_factory):
+    """A comparison that was never interrupted."""
+    workdir = tmp_path_factory.mktemp("finished")
+    run("--config", config_file, "--workdir", workdir)
+    return workdir
+
+
+def accuracies(workdir):
+    return [
+        (r.method, r.seed, r.zero_shot, r.fine_tuned)
+        for r in read_records(workdir / "results.csv")
+        if r.seed is not None
+    ]
+
+
+def fine_tunes(workdir):
+    """{step: loss} of each."""
+    return [losses(path.parent) for path in sorted(workdir.glob("runs/*/*/log.jsonl"))]
+
+
+def test_what_is_measured(finished):
+    records = read_records(finished / "results.csv")
+    found = accuracies(finished)
+    assert [line[:2] for line in found] == [("dense", 0), ("half", 0), ("half", 1)]
+    assert [zero_shot is None for _, _, zero_shot, _ in found] == [False, False, True]
+    assert [fine_tuned is None for *_, fine_tuned in found] == [True, False, False]
+    speeds = [r for r in records if r.images_per_second is not None]
+    assert [r.method for r in speeds] == ["dense", "half"]
+    assert [r.tokens for r in speeds] == ["16", "16>8"]
+    assert all(r.peak_memory > 4 * r.parameters for r in speeds)
+    assert not list(finished.glob("runs/*/*/checkpoints"))
+    first, second = fine_tunes(finished)
+    assert first != second
+
+
+def test_table_from_the_csv_is_the_runs_own_and_a_second_run_changes_nothing(
+    run, config_file, finished
+):
+    before = {path: path.read_bytes() for path in finished.glob("results.*")}
+    assert len(before) == 2
+    plots = [finished / "results_flops.png", finished / "results_speed.png"]
+    for path in (finished / "results.md", *plots):
+        path.unlink()
+    run("--table", finished / "results.csv")
+    assert {path: path.read_bytes() for path in before} == before
+    assert all(path.is_file() for path in plots)
+    run("--config", config_file, "--workdir", finished)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_killed_in_a_fine_tune_goes_on_and_ends_the_same(
+    run, command, config_file, finished, tmp_path, capsys
+):
+    arguments = ("--config", config_file, "--workdir", tmp_path, "--measure", "accuracy")
+    process = command.start("train.compare", *arguments)
+    while process.poll() is None and not list(tmp_path.glob("runs/1-*/1/checkpoints/5")):
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert accuracies(tmp_path) == accuracies(finished)[:2]
+    run(*arguments)
+    assert "going on from step" in capsys.readouterr().err
+    assert accuracies(tmp_path) == accuracies(finished)
+    assert fine_tunes(tmp_path) == fine_tunes(finished)
+    assert not list(tmp_path.glob("runs/*/*/checkpoints"))
+
+
+def test_zero_shot_is_measured_again_only_where_chance_selects(config_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_run, "train", lambda *_: None)
+    monkeypatch.setattr(compare_run, "measurer", lambda *_: lambda *_: 0.5)
+    comparison = load_config(str(config_file), Comparison)
+    dense, half = comparison.entries
+    chance = dataclasses.replace(half, prune=PruneConfig((1,), 0.5, importance="random"))
+    for entry, again in ((half, None), (chance, 0.5)):
+        workdir = tmp_path / entry.prune.importance
+        entries = dataclasses.replace(comparison, entries=(dense, entry), measure=("accuracy",))
+        compare_run.compare(entries, workdir, "command")
+        lines = [("dense", 0, 0.5, None), ("half", 0, 0.5, 0.5), ("half", 1, again, 0.5)]
+        assert accuracies(workdir) == lines
+
+
+def test_speed_alone_needs_neither_weights_nor_photos(run, tmp_path, monkeypatch):
+    speeds = [[100.0, 125.0]]  # Asked for once: the models take turns.
+    monkeypatch.setattr(compare_run, "images_per_second", lambda *_, **__: speeds.pop())
+    monkeypatch.setattr(compare_run, "peak_memory", lambda *_, **__: 7_000_000)
+    path = tmp_path / "speed.py"
+    given = {"weights": None, "sizes": SIZES, "measure": ("speed",)}
+    path.write_text(COMPARISON.format(data_dir="/nowhere", **given))
+    run("--config", path, "--workdir", tmp_path / "run")
+    text = (tmp_path / "run" / "results.md").read_text()
+    assert "Accuracy: not measured." in text and "zero-shot" not in text
+    assert "| 125.0 | 16 | 1.25x |" in text
+    assert not (tmp_path / "run" / "runs").exists()
+
+
+FACTS = Record(
+    *("net", "dense", "", None, "64", 1000, 200_000_000, 180_000_000, 80.5, 5.1, 1.0),
+    *("python -m train.compare --config a.py --workdir b", "cpu", "0.10.2"),
+)
+PRUNED = dataclasses.replace(
+    *(FACTS,),
+    **{"method": "a|b", "after_blocks": "2 4", "keep_ratio": 0.5, "tokens": "64>32>16"},
+    **{"flops": 150_000_000, "paper_top1": 78.8, "paper_gflops": 3.6, "paper_speedup": 1.27},
+)
+TUNED = (0.701, 0.743, 0.722)
+
+
+@pytest.fixture
+def records():
+    speed = {"batch_size": 200, "peak_memory": 5_000_000}
+    return [
+        dataclasses.replace(FACTS, seed=0, zero_shot=0.75),
+        dataclasses.replace(PRUNED, seed=0, zero_shot=0.6, fine_tuned=TUNED[0]),
+        dataclasses.replace(PRUNED, seed=1, fine_tuned=TUNED[1]),
+        dataclasses.replace(PRUNED, seed=2, fine_tuned=TUNED[2]),
+        dataclasses.replace(FACTS, **speed, images_per_second=100.0),
+        dataclasses.replace(PRUNED, **speed, images_per_second=130.0),
+    ]
+
+
+def test_numbers_of_the_table(records):
+    text = as_markdown(records)
+    assert text.startswith(f"Made by `{FACTS.command}` on cpu, jax 0.10.2.\n\n")
+    headings, _, dense, pruned = (
+        [cell.strip() for cell in line.replace(r"\|", "/").strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    )
+    tuned = f"{100 * np.mean(TUNED):.2f} ± {100 * np.std(TUNED, ddof=1):.2f}"
+    assert list(zip(headings, dense, pruned, strict=True)) == [
+        ("backbone", "net", "net"),
+        ("method", "dense", "a/b"),
+        ("keep", "", "0.5 after 2, 4"),
+        ("tokens", "64", "64>32>16"),
+        ("zero-shot %", "75.00", "60.00"),
+        ("points", "", "-15.00"),
+        ("fine-tuned %", "", tuned),
+        ("points", "", f"{100 * (np.mean(TUNED) - 0.75):+.2f}"),
+        ("seeds", "", "3"),
+        ("FLOPs", "200.000 M", "150.000 M"),
+        ("fewer %", "", "25.0"),
+        ("images/s", "100.0", "130.0"),
+        ("batch", "200", "200"),
+        ("speed-up", "1.00x", "1.30x"),
+        ("eta", "", "0.90"),  # (1.3 - 1) / (200 / 150 - 1)
+        ("MB", "5", "5"),
+        ("parameters", "1,000", "1,000"),
+        ("published %", "80.5", "78.8 (-1.7)"),
+        ("published FLOPs", "5.10 G", "3.60 G"),
+        ("FLOPs as published", "180.000 M", "180.000 M"),
+        ("published speed-up", "1.00x", "1.27x"),
+    ]
+
+
+def test_unfinished_tables(records):
+    (line,) = lines(records[1:2])
+    assert line.dense is None and line.speedup is None and line.eta is None
+    assert "| 70.10 |" in as_markdown(records[1:2])
+    assert "Speed and memory: not measured." in as_markdown(records[:2])
+    # Nothing was saved, so no part of it became speed.
+    same = dataclasses.replace(records[5], flops=FACTS.flops)
+    assert lines([records[4], same])[1].eta is None
+
+
+def test_csv_returns_what_it_was_given(records, tmp_path):
+    path = tmp_path / "results.csv"
+    append_records(path, records[:2])
+    append_records(path, records[2:])
+    assert read_records(path) == records
+    with path.open(newline="") as file:
+        assert [row["fine_tuned"] for row in csv.DictReader(file)][1:4] == list(map(str, TUNED))
+
+
+def test_configs_can_be_read():
+    files = sorted(ROOT.glob("configs/compare_*.py"))
+    assert files
+    for file in files:
+        assert load_config(str(file), Comparison).entries
+
+
+def test_refused_in_one_line(run, config_file, finished, records, tmp_path, capsys):
+    text, good = config_file.read_text(), ("--config", config_file, "--workdir", tmp_path / "run")
+
+    def changed(old, new):
+        assert old in text
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(text.replace(old, new))
+        return "--config", path, "--workdir", tmp_path / "run"
+
+    def table(old, new):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
+        append_records(path, records)
+        path.write_text(path.read_text().replace(old, new, 1))
+        return "--table", path
+
+    cases = {
+        "must define `comparison = Comparison(...)`, from train.compare.config": changed(
+            "comparison = ", "config = "
+        ),
+        "tiny has 0 entries without prune": changed("None, ", "PruneConfig((2,), 0.5), "),
+        'two entries "tiny, half, 0.5 after 1"': changed(
+            "    ),\n    measure",
+            "    ) + (Entry('tiny', 'half', PruneConfig((1,), 0.5)),),\n    measure",
+        ),
+        'The entry "big, half, 0.5 after 1" is of no model; choose one of tiny': changed(
+            '"tiny", "half"', '"big", "half"'
+        ),
+        "tiny has no weights": changed("weights=", "img_size=32, dtype="),
+        "seeds is (1, 1)": (*good, "--seeds", "1", "1"),
+        "eval_batch_size is 0": (*good, "--eval-batch-size", "0"),
+        "optim.lr is -1": (*good, "--optim.lr", "-1"),
+        "holds a run of another config": (
+            *("--config", config_file, "--workdir", finished, "--seeds", "3"),
+        ),
+        "There is no file nowhere.csv": ("--table", "nowhere.csv"),
+        "is not a CSV of train.compare: its columns are not backbone": ("--table", config_file),
+        "line 2 has '64k' for parameters, not a number": table(",1000,", ",64k,"),
+        "line 2 has no flops": table(",200000000,", ",,"),
+        "line 2 has too many or too few values": table(",cpu,0.10.2,", ","),
+    }
+    for sentence, case in cases.items():
+        with pytest.raises(SystemExit) as stop:
+            run(*case)
+        err = capsys.readouterr().err
+        assert stop.value.code == 2, (sentence, err)
+        assert err.startswith("error: ") and err.count("\n") == 1, (sentence, err)
+        assert sentence in err

@@ -1,0 +1,127 @@
+"""The measuring: speeds side by side, then one short fine-tune after the other."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import Progress
+
+import ssmjax
+from ssmjax.analysis.flops import count_parameters
+from train.compare.config import Comparison, Entry
+from train.compare.records import Record, append_records, read_records
+from train.compare.report import report
+from train.finetune import bars, open_splits, start_model, train
+from train.measure import images_per_second, measurer, peak_memory
+from train.workdir import open_workdir
+
+
+def compare(comparison: Comparison, workdir: Path, command: str) -> None:
+    """Measure what `workdir` does not hold yet, and report.
+
+    Leaves there: `results.csv`, and what `train.compare.report.report` makes of it; and in `runs/`
+    the log of every fine-tune.
+
+    Args:
+      comparison: what to do.
+      workdir: created when missing; one that holds part of this comparison is gone on with.
+      command: as typed, for the table to name.
+
+    Raises:
+      ValueError, train.data.fetch.DataError: one sentence for people.
+    """
+    if not comparison.entries:
+        raise ValueError("The comparison has no entries; give some.")
+    open_workdir(workdir, comparison, "auto", "results.csv", "runs/*/*/checkpoints/*")
+    table, console = workdir / "results.csv", Console(stderr=True)
+    made_by = {
+        "command": command,
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
+    with bars(console) as progress:
+        if "speed" in comparison.measure:
+            for backbone in progress.track(comparison.models, description="speed"):
+                _measure_speed(comparison, backbone, table, made_by)
+        if "accuracy" in comparison.measure:
+            for entry, seed in progress.track(comparison.runs, description="accuracy"):
+                _measure_accuracy(comparison, entry, seed, table, made_by, progress)
+    report(table, console)
+
+
+def _measure_speed(comparison: Comparison, backbone: str, table: Path, made_by: dict) -> None:
+    """Add the lines of speed of one backbone, whose models take turns, if they are not there."""
+    if any(r.backbone == backbone and r.images_per_second is not None for r in _known(table)):
+        return
+    chosen, entries = comparison.model(backbone), comparison.of(backbone)
+    dense = ssmjax.create_model(
+        chosen.name, weights=chosen.weights, prune=None, **chosen.overrides()
+    )
+    models = [dense.with_prune(entry.prune) for entry in entries]
+    speeds = images_per_second(models, batch_size=comparison.eval_batch_size)
+    lines = [
+        Record(
+            **_facts(entry, model),
+            **made_by,
+            batch_size=comparison.eval_batch_size,
+            images_per_second=speed,
+            peak_memory=peak_memory(model, batch_size=comparison.eval_batch_size),
+        )
+        for entry, model, speed in zip(entries, models, speeds, strict=True)
+    ]
+    append_records(table, lines)
+
+
+def _measure_accuracy(
+    comparison: Comparison,
+    entry: Entry,
+    seed: int,
+    table: Path,
+    made_by: dict,
+    progress: Progress,
+) -> None:
+    """Add the line of one entry and seed, if it is not there; its fine-tune may be half done."""
+    number = comparison.entries.index(entry)
+    name = re.sub(r"\W+", "-", str(entry.key)).strip("-").lower()
+    folder = table.parent / "runs" / f"{number}-{name}" / str(seed)
+    if not any(r.key == entry.key and r.seed == seed for r in _known(table)):
+        config = comparison.config(entry, seed)
+        train_split, test_split = open_splits(config)
+        model, metadata = start_model(config, test_split.class_names)
+        model = model.with_prune(entry.prune)
+        measure = measurer(test_split.source, metadata, config, progress)
+        zero_shot = fine_tuned = None
+        title = f"{entry.key}, seed {seed}"
+        chance = entry.prune is not None and entry.prune.importance == "random"
+        if chance or seed == comparison.seeds[0]:
+            zero_shot = measure(model, f"{title}, zero-shot")
+        if entry.prune is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            train(config, model, metadata, train_split, folder, measure, progress)
+            fine_tuned = measure(model, f"{title}, fine-tuned")
+        accuracy = {"seed": seed, "zero_shot": zero_shot, "fine_tuned": fine_tuned}
+        append_records(table, [Record(**_facts(entry, model), **made_by, **accuracy)])
+    # Not before the line is safe, and also when a kill came between the two.
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _known(table: Path) -> list[Record]:
+    return read_records(table) if table.exists() else []
+
+
+def _facts(entry: Entry, model: ssmjax.Backbone) -> dict[str, Any]:
+    """What a line says of its entry, whatever was measured."""
+    flops = ssmjax.flops(model)
+    return {
+        **entry.key._asdict(),
+        "tokens": ">".join(map(str, model.config.image_tokens)),
+        "parameters": count_parameters(model),
+        "flops": flops.total,
+        "published_flops": flops.published,
+        "paper_top1": entry.published.top1,
+        "paper_gflops": entry.published.gflops,
+        "paper_speedup": entry.published.speedup,
+    }
