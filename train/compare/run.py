@@ -95,7 +95,7 @@ def _measure_accuracy(
         measure = measurer(test_split.source, metadata, config, progress)
         zero_shot = fine_tuned = None
         title = f"{entry.key}, seed {seed}"
-        chance = entry.prune is not None and entry.prune.importance == "random"
+        chance = entry.prune is not None and entry.prune.strategy.by_chance
         if chance or seed == comparison.seeds[0]:
             zero_shot = measure(model, f"{title}, zero-shot")
         if entry.prune is not None:
