@@ -1,7 +1,5 @@
 """Accuracy and speed of models."""
 
-import statistics
-import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -11,6 +9,7 @@ import numpy as np
 from flax import nnx
 from rich.progress import Progress
 
+from kernels.timing import medians
 from ssmjax import Backbone
 from ssmjax.weights import Metadata
 from train.config import Config
@@ -62,8 +61,8 @@ def images_per_second(
     models: Sequence[Backbone], *, batch_size: int, rounds: int = 11
 ) -> list[float]:
     """Inference speed of each model, measured in turn in this process: medians, synchronised."""
-    runs = []
-    for model in models:
+    runs = {}
+    for number, model in enumerate(models):
         graphdef, params = nnx.split(model)
         shape = (batch_size, *model.config.image_shape)
         batch = {
@@ -71,12 +70,5 @@ def images_per_second(
             "label": np.zeros(batch_size, np.int32),
             "mask": np.ones(batch_size, bool),
         }
-        runs.append(partial(_count, graphdef, params, batch, jax.random.key(0)))
-    seconds: list[list[float]] = [[] for _ in runs]
-    for number in range(rounds + 1):
-        for run, times in zip(runs, seconds, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            if number > 0:  # The first may compile.
-                times.append(time.perf_counter() - start)
-    return [batch_size / statistics.median(times) for times in seconds]
+        runs[number] = partial(_count, graphdef, params, batch, jax.random.key(0))
+    return [batch_size / seconds for seconds in medians(runs, rounds).values()]
