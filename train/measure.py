@@ -1,7 +1,5 @@
 """Accuracy, speed and memory of models."""
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 from flax import nnx
 from rich.progress import Progress
 
+from kernels.timing import medians
 from ssmjax import Backbone
 from ssmjax.weights import Metadata
 from train.config import Config
@@ -76,15 +75,8 @@ def images_per_second(
     models: Sequence[Backbone], *, batch_size: int, rounds: int = 11
 ) -> list[float]:
     """Inference speed of each model, measured in turn in this process: medians, synchronised."""
-    runs = [partial(_count, *_arguments(model, batch_size)) for model in models]
-    seconds: list[list[float]] = [[] for _ in runs]
-    for number in range(rounds + 1):
-        for run, times in zip(runs, seconds, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            if number > 0:  # The first may compile.
-                times.append(time.perf_counter() - start)
-    return [batch_size / statistics.median(times) for times in seconds]
+    runs = {i: partial(_count, *_arguments(model, batch_size)) for i, model in enumerate(models)}
+    return [batch_size / seconds for seconds in medians(runs, rounds).values()]
 
 
 def peak_memory(model: Backbone, *, batch_size: int) -> int:

@@ -6,12 +6,14 @@ Medians over rounds in which each contender runs once, synchronised, on inputs t
 """
 
 import dataclasses
+import itertools
 import json
 import re
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import tyro
@@ -19,10 +21,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from kernels.bench.contenders import contenders
-from kernels.bench.measure import bytes_per_second, error, exponentials_per_second, medians
+from kernels.bench.contenders import Phase, contenders
+from kernels.bench.measure import bytes_per_second, error, exponentials_per_second
 from kernels.bench.suites import SUITES, Case
 from kernels.host_memory import keep_freed_memory
+from kernels.timing import medians
 
 SETS = 3  # Of inputs, so that none is found in a cache.
 RESULTS = Path(__file__).parent.parent / "results"
@@ -83,15 +86,21 @@ def measure(case: Case, rounds: int) -> list[dict]:
         except (NotImplementedError, RuntimeError) as reason:
             records.append(about | {"contender": name, "refused": " ".join(str(reason).split())})
     times = {
-        phase: medians({name: p.phases[phase] for name, p in prepared.items()}, rounds, SETS)
+        phase: medians({name: _rotating(p.phases[phase]) for name, p in prepared.items()}, rounds)
         for phase in ("forward", "saving", "backward", "both")
     }
     for name, (phases, memory) in prepared.items():
-        record = {f"{phase}_ms": of[name] for phase, of in times.items()}
+        record = {f"{phase}_ms": 1e3 * of[name] for phase, of in times.items()}
         wrong = error(phases["forward"](0), rotation[0])
         record |= {"memory_bytes": memory, "error": wrong}
         records.append(about | {"contender": name} | record)
     return records
+
+
+def _rotating(phase: Phase) -> Callable[[], Any]:
+    """The phase, at every call on the next set of inputs."""
+    turns = itertools.cycle(range(SETS))
+    return lambda: phase(next(turns))
 
 
 def table(records: list[dict]) -> Table:

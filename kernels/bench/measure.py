@@ -1,32 +1,17 @@
-"""Times, roofs and errors."""
+"""Roofs and errors."""
 
-import statistics
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.bench.contenders import Arguments, Phase
+from kernels.bench.contenders import Arguments
 
 # Exponentials a second where the data sheet tells them: 16 a cycle and multiprocessor.
 _EXPONENTIAL_RATE = {"NVIDIA H200": 16 * 132 * 1.98e9}
 _REPEATS = 9
-
-
-def medians(phases: Mapping[str, Phase], rounds: int, sets: int) -> dict[str, float]:
-    """Milliseconds of each; all run once in every round, so that noise is shared."""
-    for run in phases.values():
-        run(0)
-    seconds: dict[str, list[float]] = {name: [] for name in phases}
-    for number in range(rounds):
-        for name, run in phases.items():
-            start = time.perf_counter()
-            run(number % sets)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
 
 
 def exponentials_per_second() -> float:

@@ -15,6 +15,40 @@ def gaps(positions: jax.Array, reverse: bool) -> jax.Array:
     return jnp.pad(between, ((0, 0), (0, 1) if reverse else (1, 0)))
 
 
+def step_sizes(
+    delta: jax.Array, delta_bias: jax.Array | None, *, delta_softplus: bool, dtype: jnp.dtype
+) -> jax.Array:
+    """The step of every kept token, [B,K,E] of `dtype`."""
+    step = delta.astype(dtype)
+    if delta_bias is not None:
+        step = step + delta_bias.astype(dtype)
+    return jax.nn.softplus(step) if delta_softplus else step
+
+
+def later_decays(
+    step: jax.Array, gap: jax.Array, gap_delta: jax.Array | None, reverse: bool
+) -> jax.Array:
+    """The decays of all kept tokens but the first in scan order, whose state is still zero.
+
+    A decay is the step plus Gamma, the sum of gamma over the gap before the token (equation 6 of
+    the paper, once per pruned position).
+
+    Args:
+      step: [B,K,E].
+      gap: [B,K] of step's dtype, as from `gaps`.
+      gap_delta: [E] gamma; None: gamma is the step of the token before.
+      reverse: scan from the last token to the first.
+
+    Returns:
+      [B,K-1,E].
+    """
+    later, earlier = slice(1, None), slice(None, -1)
+    if reverse:
+        later, earlier = earlier, later
+    gamma = step[:, earlier] if gap_delta is None else gap_delta.astype(step.dtype)
+    return step[:, later] + gap[:, later, None] * gamma
+
+
 def steps(
     delta: jax.Array,
     delta_bias: jax.Array | None,
@@ -26,24 +60,15 @@ def steps(
     reverse: bool,
     dtype: jnp.dtype,
 ) -> tuple[jax.Array, jax.Array]:
-    """The step and the decay of every kept token, both [B,K,E] of `dtype`.
-
-    The decay is the step plus Gamma, the sum of gamma over the gap before the token
-    (equation 6 of the paper, once per pruned position).
-    """
-    step = delta.astype(dtype)
-    if delta_bias is not None:
-        step = step + delta_bias.astype(dtype)
-    if delta_softplus:
-        step = jax.nn.softplus(step)
+    """The step and the decay of every kept token, both [B,K,E] of `dtype`."""
+    step = step_sizes(delta, delta_bias, delta_softplus=delta_softplus, dtype=dtype)
     if positions is None or alignment == "none":
         return step, step
-    gap = gaps(positions, reverse)[..., None].astype(dtype)
-    if gap_delta is not None:
-        return step, step + gap * gap_delta.astype(dtype)
-    shifted = step[:, 1:] if reverse else step[:, :-1]
-    previous = jnp.pad(shifted, ((0, 0), (0, 1) if reverse else (1, 0), (0, 0)))
-    return step, step + gap * previous
+    gap = gaps(positions, reverse).astype(dtype)
+    decay = [step[:, :1], later_decays(step, gap, gap_delta, reverse)]
+    if reverse:
+        decay = [decay[1], step[:, -1:]]
+    return step, jnp.concatenate(decay, axis=1)
 
 
 def finish(y: jax.Array, u: jax.Array, D: jax.Array | None, z: jax.Array | None) -> jax.Array:
