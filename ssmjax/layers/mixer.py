@@ -1,6 +1,8 @@
 """The mixers of both families, on all tokens or on the kept ones."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,9 @@ from kernels import selective_scan
 from ssmjax.layers.conv import CausalConv, Cells, GridConv
 from ssmjax.layers.ssm import SelectiveSSM, out_projection
 from ssmjax.pruning.select import gather_tokens
+
+# Takes what `selective_scan` takes: that itself, or what else there is to know of a scan.
+Scan = Callable[..., Any]
 
 
 class Neighbours(NamedTuple):
@@ -32,30 +37,21 @@ class Direction(SelectiveSSM):
         super().__init__(channels, states, rank, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self,
-        x: jax.Array,
-        z: jax.Array,
-        layout: Neighbours,
-        *,
-        reverse: bool,
-        alignment: str,
-        implementation: str | None,
+        self, scan: Scan, x: jax.Array, layout: Neighbours, *, reverse: bool, alignment: str
     ) -> jax.Array:
-        """[B,K,E] inputs and gates to [B,K,E] gated scan output. See `BidirectionalMixer`."""
+        """What `scan` makes of this direction's [B,K,E] inputs. See `BidirectionalMixer`."""
         u = jax.nn.silu(self.conv(x, layout.conv, reverse))
         delta, B, C = self.project(u)
-        return selective_scan(  # pyright: ignore[reportReturnType]
+        return scan(
             u,
             delta,
             -jnp.exp(self.A_log[...]),
             B,
             C,
             self.D[...],
-            z,
             delta_bias=self.delta_bias,
             delta_softplus=True,
             reverse=reverse,
-            implementation=implementation,
             **self.gap(layout.scan, alignment, self.conv.bias[...]),
         )
 
@@ -103,13 +99,25 @@ class BidirectionalMixer(nnx.Module):
           implementation: of the scan; see `kernels.selective_scan`.
 
         Returns:
-          [B,K,D] mixed tokens, and [B,K,E] the sum of both gated directions, for token scores.
+          [B,K,D] mixed tokens, and [B,K,E] what entered `out_proj`, for token scores.
         """
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
-        options = {"alignment": alignment, "implementation": implementation}
-        y = self.forward(x, z, layout, reverse=False, **options)
-        y = y + self.backward(x, z, layout, reverse=True, **options)
-        return self.out_proj(y / 2), y
+        scan = partial(selective_scan, z=z, implementation=implementation)
+        y = self.over_scans(scan, x, layout, alignment)
+        return self.out_proj(y), y
+
+    def over_scans(self, scan: Scan, x: jax.Array, layout: Neighbours, alignment: str) -> jax.Array:
+        """The mean of what `scan` makes of both directions.
+
+        Args:
+          scan: takes what `kernels.selective_scan` takes, but for the gate.
+          x: [B,K,E] what is scanned: the first half of what `in_proj` gives; the other is the gate.
+          layout: how the tokens lie.
+          alignment: as above.
+        """
+        forward = self.forward(scan, x, layout, reverse=False, alignment=alignment)
+        backward = self.backward(scan, x, layout, reverse=True, alignment=alignment)
+        return (forward + backward) / 2
 
 
 class Paths(NamedTuple):
@@ -178,9 +186,15 @@ class PathMixer(SelectiveSSM):
           implementation: of the scan; see `kernels.selective_scan`.
 
         Returns:
-          [B,K,D] mixed tokens, and [B,K,E] the gated sum of the paths, for token scores.
+          [B,K,D] mixed tokens, and [B,K,E] what entered `out_proj`, for token scores.
         """
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
+        scan = partial(selective_scan, implementation=implementation)
+        y = self.over_scans(scan, x, paths, alignment) * jax.nn.silu(z)
+        return self.out_proj(y), y
+
+    def over_scans(self, scan: Scan, x: jax.Array, paths: Paths, alignment: str) -> jax.Array:
+        """The sum of what `scan` makes of the four paths. See `BidirectionalMixer.over_scans`."""
         u = jax.nn.silu(self.conv(x, paths.cells))
         parameters = self.project(u)
 
@@ -188,7 +202,7 @@ class PathMixer(SelectiveSSM):
             delta, B, C = (
                 (gather_tokens(p, order) for p in parameters) if self.paired else parameters
             )
-            return selective_scan(
+            return scan(
                 u,
                 delta,
                 -jnp.exp(self.A_log[...]),
@@ -198,11 +212,8 @@ class PathMixer(SelectiveSSM):
                 delta_bias=self.delta_bias,
                 delta_softplus=True,
                 order=order,
-                implementation=implementation,
                 **self.gap(steps, alignment, self.conv.bias[...]),  # pyright: ignore[reportOptionalSubscript]
             )
 
         # Under vmap, what the paths share, such as exp(delta A) of a dense model, is computed once.
-        y: jax.Array = jax.vmap(along)(paths.order, paths.direction, paths.steps)  # pyright: ignore[reportAssignmentType]
-        y = y.sum(axis=0) * jax.nn.silu(z)
-        return self.out_proj(y), y
+        return jax.vmap(along)(paths.order, paths.direction, paths.steps).sum(axis=0)
