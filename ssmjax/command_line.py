@@ -9,6 +9,8 @@ from typing import Any
 
 import tyro
 
+from ssmjax.pruning import PruneConfig
+
 
 def parse(target: Any, arguments: Sequence[str] | None = None, *, description: str = "") -> Any:
     """What `tyro.cli` makes of the command line, or of `arguments`.
@@ -25,6 +27,19 @@ def parse(target: Any, arguments: Sequence[str] | None = None, *, description: s
         if not stop.code:
             raise
         raise ValueError(_sentence(complaint.getvalue())) from None
+
+
+def pruning(after_blocks: tuple[int, ...], keep_ratio: float | None) -> PruneConfig | None:
+    """What the options --after-blocks and --keep-ratio ask for; None where neither is given.
+
+    Raises:
+      ValueError: one without the other, or as `PruneConfig` does.
+    """
+    if not after_blocks and keep_ratio is None:
+        return None
+    if not after_blocks or keep_ratio is None:
+        raise ValueError("--after-blocks and --keep-ratio go together; give both or neither.")
+    return PruneConfig(after_blocks, keep_ratio)
 
 
 def run(main: Callable[[], None]) -> None:

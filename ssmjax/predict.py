@@ -6,15 +6,14 @@ python -m ssmjax.predict PHOTO ... --weights FILE [--top 5] [--picture OUT.png]
 from __future__ import annotations
 
 import dataclasses
-import warnings
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import jax
 import numpy as np
 import tyro
-from PIL import Image, ImageOps
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -22,11 +21,9 @@ from rich.text import Text
 
 from ssmjax import command_line, imagenet
 from ssmjax.analysis.pictures import kept_tokens_picture
-from ssmjax.atomic import replacing
-from ssmjax.models.backbone import Backbone
-from ssmjax.pruning import PruneConfig
+from ssmjax.photos import check_png, in_batches, read_images, write_png
 from ssmjax.registry import create_model
-from ssmjax.weights import Metadata, read_metadata
+from ssmjax.weights import read_metadata
 
 BATCH = 32  # Photos that go through the model at once.
 
@@ -56,74 +53,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _predict(command_line.parse(Options, arguments))
 
 
-def read_image(path: Path, size: tuple[int, int], crop_pct: float = 1.0) -> np.ndarray:
-    """Read the middle of a photo as people see it: upright, in RGB, transparent parts white.
-
-    Args:
-      path: of any format Pillow reads; 16-bit grey is brought to 8 bits, and of an animation the
-        first frame is taken.
-      size: (height, width) in pixels of the result; what has another shape is cut off (bicubic).
-      crop_pct: share of the photo used along the side that is not cut.
-
-    Returns:
-      [height,width,3] uint8.
-
-    Raises:
-      ValueError: there is no such file, or it is not a whole, readable image.
-    """
-    if not path.is_file():
-        raise ValueError(f"There is no image file {path}; check the path.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Large, yet read.
-            image = Image.open(path)
-        with image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode == "F":
-                raise ValueError("its pixels are floating-point numbers of no known range")
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip instead of scale.
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB")
-    # Pillow's readers raise all of these for broken files.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{path} cannot be read as an image ({error}); give a sound JPEG, PNG, WebP, TIFF, BMP "
-            "or GIF of 8 or 16 bits."
-        ) from error
-    height, width = size
-    border = (1 - crop_pct) / 2
-    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC, bleed=border))
-
-
 def _predict(options: Options) -> None:
-    if not options.images:
-        raise ValueError("No image was given; name one or more image files.")
     if options.top < 1:
         raise ValueError(f"--top is {options.top}; it must be at least 1.")
     if options.picture:
-        if options.picture.suffix.lower() != ".png":
-            raise ValueError(f"--picture is {options.picture}; its name must end in .png.")
-        if options.picture.is_dir():
-            raise ValueError(f"--picture is {options.picture}, a folder; name a file.")
-        if not options.picture.absolute().parent.is_dir():
-            raise ValueError(f"The folder of --picture {options.picture} does not exist; make it.")
+        check_png("--picture", options.picture)
     metadata = read_metadata(options.weights)
-    model = create_model(options.model, weights=options.weights, prune=_pruning(options))
+    prune = command_line.pruning(options.after_blocks, options.keep_ratio) or "stored"
+    model = create_model(options.model, weights=options.weights, prune=prune)
     config = model.config
-    if config.in_channels != 3:
-        raise ValueError(f"The model takes {config.in_channels} channels; photos have 3.")
     if options.picture and config.prune is None:
         raise ValueError(
             "--picture shows the patches kept, and this model is dense; say where to prune, as "
             "--after-blocks 2 3 --keep-ratio 0.7."
         )
 
-    size = config.image_shape[:2]
-    images = np.stack([read_image(path, size, metadata.crop_pct) for path in options.images])
-    probabilities, stages = _classify(model, images, metadata)
+    classify = functools.partial(model, key=jax.random.key(0), return_positions=True)
+    images = read_images(options.images, config, metadata)
+    logits, stages = in_batches(classify, images, metadata, BATCH)
+    probabilities = np.asarray(jax.nn.softmax(logits))
     names = imagenet.readable(metadata.class_names)
     if len(names) != config.num_classes:
         names = tuple(f"class {number}" for number in range(config.num_classes))
@@ -133,29 +81,7 @@ def _predict(options: Options) -> None:
             f"{path.name}: {names[p.argmax()]} ({100 * p.max():.0f}%)"
             for path, p in zip(options.images, probabilities, strict=True)
         ]
-        _save(kept_tokens_picture(images, stages, config, captions), options.picture)
-
-
-def _pruning(options: Options) -> PruneConfig | Literal["stored"]:
-    if not options.after_blocks and options.keep_ratio is None:
-        return "stored"
-    if not options.after_blocks or options.keep_ratio is None:
-        raise ValueError("--after-blocks and --keep-ratio go together; give both or neither.")
-    return PruneConfig(options.after_blocks, options.keep_ratio)
-
-
-def _classify(
-    model: Backbone, images: np.ndarray, metadata: Metadata
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """[n,height,width,3] uint8 to [n,num_classes] probabilities and per stage [n,K_i] positions."""
-    probabilities, stages = [], []
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH].astype(np.float32) / 255
-        batch = (batch - np.array(metadata.mean, np.float32)) / np.array(metadata.std, np.float32)
-        logits, positions = model(batch, key=jax.random.key(0), return_positions=True)
-        probabilities.append(np.asarray(jax.nn.softmax(logits)))
-        stages.append([np.asarray(stage) for stage in positions])
-    return np.concatenate(probabilities), [np.concatenate(s) for s in zip(*stages, strict=True)]
+        write_png(kept_tokens_picture(images, stages, config, captions), options.picture)
 
 
 def _print_table(
@@ -172,15 +98,6 @@ def _print_table(
             table.add_row(name, Text(names[index]), f"{100 * p[index]:.1f}%")
         table.add_section()
     Console().print(table)
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    try:
-        with replacing(path) as file:
-            picture.save(file, format="PNG")
-    except OSError as error:
-        raise OSError(f"The picture {path} cannot be written: {error.strerror}.") from error
 
 
 if __name__ == "__main__":

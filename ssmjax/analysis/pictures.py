@@ -43,11 +43,7 @@ def kept_tokens_picture(
       ValueError: images of another shape or type, no stages, or another number of rows or captions
         than photos.
     """
-    height, width, _ = config.image_shape
-    if images.dtype != np.uint8 or images.shape[1:] != (height, width, 3) or not len(images):
-        raise ValueError(
-            f"images is {images.dtype} {images.shape}; it must be uint8 [n, {height}, {width}, 3]."
-        )
+    check_photos(images, config)
     if config.prune is None or len(stages) != len(config.prune.after_blocks):
         raise ValueError(
             f"There are {len(stages)} stages; the picture needs one array of positions per pruning "
@@ -61,52 +57,81 @@ def kept_tokens_picture(
     patches = config.grid[0] * config.grid[1]
     blocks_and_counts = zip(config.prune.after_blocks, config.image_tokens[1:], strict=True)
     titles = ["photo", *(f"after block {b}: {kept} of {patches}" for b, kept in blocks_and_counts)]
-    scale = max(1, round(TILE / max(height, width)))
     rows = []
     for i, photo in enumerate(images):
-        tile = ImageOps.scale(Image.fromarray(photo), scale, Image.Resampling.BICUBIC)
-        grey = _greyed(tile)
+        tile = enlarged(photo)
         rows.append([tile])
         for stage in stages:
-            kept = kept_pixels(np.asarray(stage[i]), config).repeat(scale, 0).repeat(scale, 1)
-            rows[-1].append(Image.composite(tile, grey, Image.fromarray(kept)))
-    return _lay_out(rows, titles, captions)
+            kept = kept_cells(np.asarray(stage[i]), config)
+            rows[-1].append(without_pruned(tile, tile, kept, config))
+    return lay_out(rows, titles, captions)
 
 
-def kept_pixels(positions: np.ndarray, config: BackboneConfig) -> np.ndarray:
-    """Which pixels belong to kept patches.
+def check_photos(images: np.ndarray, config: BackboneConfig) -> None:
+    """Raises ValueError unless images is uint8 [n,height,width,3] of the model's size, n >= 1."""
+    height, width, _ = config.image_shape
+    if images.dtype != np.uint8 or images.shape[1:] != (height, width, 3) or not len(images):
+        raise ValueError(
+            f"images is {images.dtype} {images.shape}; it must be uint8 [n, {height}, {width}, 3]."
+        )
+
+
+def kept_cells(positions: np.ndarray, config: BackboneConfig) -> np.ndarray:
+    """[H,W] bool, the cells of the grid whose patches were kept.
 
     Args:
       positions: [K] original positions kept in one image; those of a class token and of fused
         tokens are passed over.
       config: of the model.
-
-    Returns:
-      [height,width] bool. Pixels outside all cells go with the nearest.
     """
-    (H, W), margin = config.grid, (config.patch_size - config.step) // 2
-    height, width, _ = config.image_shape
+    H, W = config.grid
     positions = positions[positions < config.length]
     if config.class_index is not None:
         positions = positions[positions != config.class_index]
         positions = positions - (positions > config.class_index)
     kept = np.zeros(H * W, bool)
     kept[positions] = True
+    return kept.reshape(H, W)
+
+
+def cell_pixels(cells: np.ndarray, config: BackboneConfig) -> np.ndarray:
+    """Each pixel's cell: [H,W] to [height,width]. Pixels outside all cells go with the nearest."""
+    (H, W), margin = config.grid, (config.patch_size - config.step) // 2
+    height, width, _ = config.image_shape
     rows = np.clip((np.arange(height) - margin) // config.step, 0, H - 1)
     columns = np.clip((np.arange(width) - margin) // config.step, 0, W - 1)
-    return kept.reshape(H, W)[rows[:, None], columns]
+    return cells[rows[:, None], columns]
 
 
-def _greyed(photo: Image.Image) -> Image.Image:
-    """The photo as if all of it were pruned: without colour, and pale."""
+def enlarged(photo: np.ndarray) -> Image.Image:
+    """A photo [height,width,3] uint8 as a tile: a whole number of times its size."""
+    scale = max(1, round(TILE / max(photo.shape[:2])))
+    return ImageOps.scale(Image.fromarray(photo), scale, Image.Resampling.BICUBIC)
+
+
+def without_pruned(
+    tile: Image.Image, photo: Image.Image, kept: np.ndarray, config: BackboneConfig
+) -> Image.Image:
+    """A tile; where patches were pruned, [H,W] `kept` is false, the photo without colour, and pale.
+
+    Both are as large as `enlarged` makes a photo.
+    """
     paper = Image.new("RGB", photo.size, (_PRUNED_GREY,) * 3)
-    return Image.blend(photo.convert("L").convert("RGB"), paper, _GREY_SHARE)
+    grey = Image.blend(photo.convert("L").convert("RGB"), paper, _GREY_SHARE)
+    mask = Image.fromarray(cell_pixels(kept, config))
+    return Image.composite(tile, grey, mask.resize(photo.size, Image.Resampling.NEAREST))
 
 
-def _lay_out(
+def lay_out(
     rows: list[list[Image.Image]], titles: list[str], captions: Sequence[str] | None
 ) -> Image.Image:
-    """Tiles under their titles, in two columns of rows when there are many."""
+    """A picture of rows of tiles under their titles, in two columns of rows when there are many.
+
+    Args:
+      rows: one tile per title, all of one size.
+      titles: over the tiles.
+      captions: one line under each row, cut where it is too long, or None.
+    """
     width, height = rows[0][0].size
     font = ImageFont.load_default(size=12)
     columns = 2 if len(rows) > ROWS_IN_ONE_COLUMN else 1

@@ -1,6 +1,8 @@
 """The mixers of both families, on all tokens or on the kept ones."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,9 @@ from ssmjax.layers.conv import CausalConv, Cells, GridConv
 from ssmjax.layers.ssm import SelectiveSSM, out_projection
 from ssmjax.pruning.select import gather_tokens
 from ssmjax.pruning.strategies.strategy import Signals
+
+# Takes what `selective_scan` takes: that itself, or what else there is to know of a scan.
+Scan = Callable[..., Any]
 
 
 class Neighbours(NamedTuple):
@@ -33,33 +38,23 @@ class Direction(SelectiveSSM):
         super().__init__(channels, states, rank, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self,
-        x: jax.Array,
-        z: jax.Array,
-        layout: Neighbours,
-        *,
-        reverse: bool,
-        alignment: str,
-        implementation: str | None,
-    ) -> tuple[jax.Array, jax.Array]:
-        """[B,K,E] inputs and gates to the gated scan output and the steps, both [B,K,E]."""
+        self, scan: Scan, x: jax.Array, layout: Neighbours, *, reverse: bool, alignment: str
+    ) -> Any:
+        """What `scan` makes of this direction's [B,K,E] inputs. See `BidirectionalMixer`."""
         u = jax.nn.silu(self.conv(x, layout.conv, reverse))
         delta, B, C = self.project(u)
-        y: jax.Array = selective_scan(  # pyright: ignore[reportAssignmentType]
+        return scan(
             u,
             delta,
             -jnp.exp(self.A_log[...]),
             B,
             C,
             self.D[...],
-            z,
             delta_bias=self.delta_bias,
             delta_softplus=True,
             reverse=reverse,
-            implementation=implementation,
             **self.gap(layout.scan, alignment, self.conv.bias[...]),
         )
-        return y, self.step(delta)
 
 
 class BidirectionalMixer(nnx.Module):
@@ -105,15 +100,32 @@ class BidirectionalMixer(nnx.Module):
           implementation: of the scan; see `kernels.selective_scan`.
 
         Returns:
-          [B,K,D] mixed tokens, and what token scores need: of both directions, the sum of the
-          gated outputs and the mean of the steps.
+          [B,K,D] mixed tokens, and what token scores need: what entered `out_proj`, and the mean
+          steps of both directions.
         """
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
-        options = {"alignment": alignment, "implementation": implementation}
-        y, step = self.forward(x, z, layout, reverse=False, **options)
-        y_back, step_back = self.backward(x, z, layout, reverse=True, **options)
-        y = y + y_back
-        return self.out_proj(y / 2), Signals(y, (step + step_back) / 2)
+        scan = partial(_scan_and_step, z=z, implementation=implementation)
+        y, step = self.over_scans(scan, x, layout, alignment)
+        return self.out_proj(y), Signals(y, step)
+
+    def over_scans(self, scan: Scan, x: jax.Array, layout: Neighbours, alignment: str) -> Any:
+        """The mean of what `scan` makes of both directions.
+
+        Args:
+          scan: takes what `kernels.selective_scan` takes, but for the gate.
+          x: [B,K,E] what is scanned: the first half of what `in_proj` gives; the other is the gate.
+          layout: how the tokens lie.
+          alignment: as above.
+        """
+        forward = self.forward(scan, x, layout, reverse=False, alignment=alignment)
+        backward = self.backward(scan, x, layout, reverse=True, alignment=alignment)
+        return jax.tree.map(lambda ahead, back: (ahead + back) / 2, forward, backward)
+
+
+def _scan_and_step(u, delta, *others, delta_bias, **options) -> tuple[jax.Array, jax.Array]:
+    """The scan's output and its steps, both [B,K,E]."""
+    y: Any = selective_scan(u, delta, *others, delta_bias=delta_bias, **options)
+    return y, jax.nn.softplus(delta + delta_bias)
 
 
 class Paths(NamedTuple):
@@ -182,18 +194,26 @@ class PathMixer(SelectiveSSM):
           implementation: of the scan; see `kernels.selective_scan`.
 
         Returns:
-          [B,K,D] mixed tokens, and what token scores need: the gated sum of the paths, and the
-          steps in raster order.
+          [B,K,D] mixed tokens, and what token scores need: what entered `out_proj`, and the steps
+          in raster order.
         """
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
-        u = jax.nn.silu(self.conv(x, paths.cells))
+        scan = partial(selective_scan, implementation=implementation)
+        y = self.over_scans(scan, x, paths, alignment) * jax.nn.silu(z)
+        # Where no score needs the steps, nothing of them is computed.
+        delta, _, _ = self.project(self._inputs(x, paths))
+        return self.out_proj(y), Signals(y, self.step(delta))
+
+    def over_scans(self, scan: Scan, x: jax.Array, paths: Paths, alignment: str) -> jax.Array:
+        """The sum of what `scan` makes of the four paths. See `BidirectionalMixer.over_scans`."""
+        u = self._inputs(x, paths)
         parameters = self.project(u)
 
         def along(order, direction, steps):
             delta, B, C = (
                 (gather_tokens(p, order) for p in parameters) if self.paired else parameters
             )
-            return selective_scan(
+            return scan(
                 u,
                 delta,
                 -jnp.exp(self.A_log[...]),
@@ -203,11 +223,12 @@ class PathMixer(SelectiveSSM):
                 delta_bias=self.delta_bias,
                 delta_softplus=True,
                 order=order,
-                implementation=implementation,
                 **self.gap(steps, alignment, self.conv.bias[...]),  # pyright: ignore[reportOptionalSubscript]
             )
 
         # Under vmap, what the paths share, such as exp(delta A) of a dense model, is computed once.
-        y: jax.Array = jax.vmap(along)(paths.order, paths.direction, paths.steps)  # pyright: ignore[reportAssignmentType]
-        y = y.sum(axis=0) * jax.nn.silu(z)
-        return self.out_proj(y), Signals(y, self.step(parameters[0]))
+        return jax.vmap(along)(paths.order, paths.direction, paths.steps).sum(axis=0)
+
+    def _inputs(self, x: jax.Array, paths: Paths) -> jax.Array:
+        """[B,K,E] what all paths scan."""
+        return jax.nn.silu(self.conv(x, paths.cells))

@@ -9,14 +9,14 @@ from jax import lax
 class RMSNorm(nnx.Module):
     """`x / rms(x) * scale` over the last axis; the official Vim norm, weight only."""
 
-    def __init__(self, features: int, *, epsilon: float):
+    def __init__(self, features: int, *, epsilon: float, dtype: jnp.dtype):
         self.scale = nnx.Param(jnp.ones(features))
-        self.epsilon = epsilon
+        self.epsilon, self.dtype = epsilon, dtype
 
-    def __call__(self, x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """[..., D] in float32 (or wider) to [..., D] of `dtype`."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] in float32 (or wider) to [..., D] of `self.dtype`."""
         mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-        return (x * lax.rsqrt(mean_square + self.epsilon) * self.scale[...]).astype(dtype)
+        return (x * lax.rsqrt(mean_square + self.epsilon) * self.scale[...]).astype(self.dtype)
 
 
 class BatchNorm(nnx.Module):

@@ -48,7 +48,8 @@ class Block(nnx.Module):
     """Add, normalise, mix. The residual stream is float32; the mixer's output is added later."""
 
     def __init__(self, config: VimConfig, *, rngs: nnx.Rngs):
-        self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON)
+        dtype = jnp.dtype(config.dtype)
+        self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON, dtype=dtype)
         self.mixer = BidirectionalMixer(
             config.embed_dim,
             config.expand,
@@ -56,7 +57,7 @@ class Block(nnx.Module):
             config.rank,
             CONV_TAPS,
             config.depth,
-            dtype=jnp.dtype(config.dtype),
+            dtype=dtype,
             rngs=rngs,
         )
 
@@ -64,7 +65,7 @@ class Block(nnx.Module):
         """See `Backbone`; the stream is (hidden, residual)."""
         hidden, residual = stream
         residual = residual + hidden.astype(residual.dtype)
-        x = self.norm(residual, hidden.dtype)
+        x = self.norm(residual)
         hidden, signals = self.mixer(x, layout, alignment=alignment, implementation=implementation)
         return (drop(hidden), residual), signals, (hidden, residual)
 
@@ -89,7 +90,7 @@ class Vim(Backbone):
         self.cls_token = nnx.Param(embedding(rngs.params(), (1, 1, config.embed_dim)))
         self.pos_embed = nnx.Param(embedding(rngs.params(), (1, config.length, config.embed_dim)))
         self.blocks = stack(Block, config, rngs)
-        self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON)
+        self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON, dtype=dtype)
         self.head = nnx.Linear(
             config.embed_dim, config.num_classes, dtype=dtype, kernel_init=embedding, rngs=rngs
         )
@@ -119,4 +120,4 @@ class Vim(Backbone):
         else:
             place = jnp.argmax(positions == index, axis=1, keepdims=True)
             token = gather_tokens(residual, place)[:, 0]
-        return self.norm(token, hidden.dtype), residual
+        return self.norm(token), residual

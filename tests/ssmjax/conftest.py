@@ -1,5 +1,6 @@
-"""Small models with official checkpoints, and the convert command, for tests of conversion."""
+"""Commands run in this process, and small models with official checkpoints."""
 
+import functools
 from collections import OrderedDict
 
 import pytest
@@ -48,10 +49,10 @@ def states(small_models):
 
 
 @pytest.fixture
-def convert(capsys):
-    """Run the command: (exit status, stdout, stderr) of the arguments."""
+def command(capsys):
+    """Run a command's main: (exit status, stdout, stderr) of the arguments."""
 
-    def run(*arguments):
+    def run(main, *arguments):
         status = 0
         try:
             command_line.run(lambda: main([str(argument) for argument in arguments]))
@@ -61,6 +62,12 @@ def convert(capsys):
         return status, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def convert(command):
+    """Run the convert command."""
+    return functools.partial(command, main)
 
 
 @pytest.fixture

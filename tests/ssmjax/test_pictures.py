@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssmjax.analysis.pictures import TILE, kept_pixels, kept_tokens_picture
+from ssmjax.analysis.pictures import TILE, cell_pixels, kept_cells, kept_tokens_picture
 from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.vim import VimConfig
 from ssmjax.pruning import PruneConfig
@@ -20,6 +20,10 @@ def stages(n=1):
     """Kept: patches 0, 1, 7, 8, 9, 10, 14, 15 after block 2; then 0, 7, 8, 15."""
     first, second = [0, 1, 7, 8, 9, 10, 11, 15, 16], [0, 7, 8, 9, 16]
     return [np.tile(first, (n, 1)), np.tile(second, (n, 1))]
+
+
+def kept_pixels(positions, config):
+    return cell_pixels(kept_cells(positions, config), config)
 
 
 def tiles(picture, background=255):

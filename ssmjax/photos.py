@@ -1,0 +1,111 @@
+"""Photos for models, and pictures for people: how commands read, prepare and write image files."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image, ImageOps
+
+from ssmjax.atomic import replacing
+from ssmjax.models.config import BackboneConfig
+from ssmjax.weights import Metadata
+
+
+def read_image(path: Path, size: tuple[int, int], crop_pct: float = 1.0) -> np.ndarray:
+    """Read the middle of a photo as people see it: upright, in RGB, transparent parts white.
+
+    Args:
+      path: of any format Pillow reads; 16-bit grey is brought to 8 bits, and of an animation the
+        first frame is taken.
+      size: (height, width) in pixels of the result; what has another shape is cut off (bicubic).
+      crop_pct: share of the photo used along the side that is not cut.
+
+    Returns:
+      [height,width,3] uint8.
+
+    Raises:
+      ValueError: there is no such file, or it is not a whole, readable image.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no image file {path}; check the path.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Large, yet read.
+            image = Image.open(path)
+        with image:
+            image = ImageOps.exif_transpose(image)
+            if image.mode == "F":
+                raise ValueError("its pixels are floating-point numbers of no known range")
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip instead of scale.
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("RGB")
+    # Pillow's readers raise all of these for broken files.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}); give a sound JPEG, PNG, WebP, TIFF, BMP "
+            "or GIF of 8 or 16 bits."
+        ) from error
+    height, width = size
+    border = (1 - crop_pct) / 2
+    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC, bleed=border))
+
+
+def read_images(paths: Sequence[Path], config: BackboneConfig, metadata: Metadata) -> np.ndarray:
+    """[n,height,width,3] uint8, the photos as the model takes them.
+
+    Raises:
+      ValueError: no path, one that cannot be read (see `read_image`), or a model of other images.
+    """
+    if not paths:
+        raise ValueError("No image was given; name one or more image files.")
+    height, width, channels = config.image_shape
+    if channels != 3:
+        raise ValueError(f"The model takes {channels} channels; photos have 3.")
+    return np.stack([read_image(path, (height, width), metadata.crop_pct) for path in paths])
+
+
+def in_batches(
+    function: Callable[[np.ndarray], Any], images: np.ndarray, metadata: Metadata, batch: int
+) -> Any:
+    """What a function makes of many photos, computed `batch` of them at once.
+
+    Args:
+      function: from [b,height,width,3] float32, normalised, to arrays [b,...] in any pytree.
+      images: [n,height,width,3] uint8.
+      metadata: of the weights; says how to normalise.
+      batch: the largest b.
+
+    Returns:
+      The pytree with numpy arrays [n,...].
+    """
+    mean, std = (np.array(a, np.float32) for a in (metadata.mean, metadata.std))
+    results = []
+    for start in range(0, len(images), batch):
+        normalised = (images[start : start + batch].astype(np.float32) / 255 - mean) / std
+        results.append(jax.tree.map(np.asarray, function(normalised)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def check_png(option: str, path: Path) -> None:
+    """Refuse an option's value that `write_png` could not write to; raises ValueError."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{option} is {path}; its name must end in .png.")
+    if path.is_dir():
+        raise ValueError(f"{option} is {path}, a folder; name a file.")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"The folder of {option} {path} does not exist; make it.")
+
+
+def write_png(picture: Image.Image, path: Path) -> None:
+    """Write a PNG, whole or not at all. Raises OSError with a sentence for people."""
+    try:
+        with replacing(path) as file:
+            picture.save(file, format="PNG")
+    except OSError as error:
+        raise OSError(f"The picture {path} cannot be written: {error.strerror}.") from error
