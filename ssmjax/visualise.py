@@ -62,7 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _visualise(options: Options) -> None:
-    if options.weights is None and options.model is None:
+    if options.weights is not None:
+        metadata = read_metadata(options.weights)
+    elif options.model is not None:
+        metadata = Metadata("", {}, (), *imagenet.photos(options.model))
+    else:
         raise ValueError("No model was given; name a weight file with --weights.")
     if options.out is not None:
         check_png("--out", options.out)
@@ -75,11 +79,6 @@ def _visualise(options: Options) -> None:
             "This model is dense; say where to prune, as --after-blocks 2 3 --keep-ratio 0.7 or "
             "--prune paper."
         )
-    metadata = (
-        Metadata("", {}, (), *imagenet.photos(options.model))
-        if options.weights is None
-        else read_metadata(options.weights)
-    )
     images = read_images(options.images, model.config, metadata)
     draw = _tokens if options.kind == "tokens" else _attention
     draw(model, images, metadata, options)

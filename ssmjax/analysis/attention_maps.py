@@ -15,6 +15,7 @@ from jax import lax
 
 from ssmjax.analysis.hidden_attention import mean_attention
 from ssmjax.models.backbone import Backbone
+from ssmjax.models.config import SSMConfig
 from ssmjax.pruning.select import gather_tokens
 
 VARIANTS = ("raw", "rollout", "attribution")
@@ -57,9 +58,14 @@ def attention_maps(
       positions: [B,K] int32, the tokens present in the last block looked at.
 
     Raises:
-      ValueError: a variant or layer that does not exist, or images that `model` refuses.
+      ValueError: a model without scans, or one that merges tokens; a variant or layer that does not
+        exist; images that `model` refuses.
     """
-    depth = model.config.depth
+    depth, prune = model.config.depth, model.config.prune
+    if not isinstance(model.config, SSMConfig):
+        raise ValueError("Hidden attention is what scans do; this model has none.")
+    if prune is not None and prune.reduction != "drop":
+        raise ValueError(f'reduction is {prune.reduction!r}; maps need "drop".')
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}; choose one of {', '.join(VARIANTS)}.")
     if layer is not None and variant != "raw":

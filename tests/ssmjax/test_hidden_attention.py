@@ -263,3 +263,17 @@ def test_errors(options, message):
     model = blank_model("vim_tiny_patch16_224", **SIZES, img_size=24)
     with pytest.raises(ValueError, match=message):
         attention_maps(model, images(), **options)
+
+
+@pytest.mark.parametrize(
+    ("family", "prune", "message"),
+    [
+        ("deit_tiny_patch16_224", None, "this model has none"),
+        ("vim_tiny_patch16_224", {"reduction": "merge"}, "reduction is 'merge'"),
+    ],
+)
+def test_models_without_maps(family, prune, message):
+    prune = ssmjax.PruneConfig((1,), 0.5, **prune) if prune else None
+    sizes = {"depth": 1, "embed_dim": 12, "patch_size": 8, "img_size": 24}
+    with pytest.raises(ValueError, match=message):
+        attention_maps(blank_model(family, prune=prune, **sizes), images())
