@@ -14,10 +14,14 @@ def kept_at(positions: jax.Array, cells: int) -> tuple[jax.Array, jax.Array]:
     Returns:
       [B,H*W] int32 indices into K, 0 where none stands, and [B,H*W] bool, whether one does.
     """
-    rows = jnp.arange(positions.shape[0])[:, None]
-    empty = jnp.zeros((positions.shape[0], cells), jnp.int32)
-    index = empty.at[rows, positions].set(jnp.arange(positions.shape[1], dtype=jnp.int32))
-    return index, empty.astype(bool).at[rows, positions].set(True)
+    index = jnp.arange(positions.shape[1], dtype=jnp.int32)
+
+    # Image by image, so that a batch spread over devices stays there.
+    def at_cells(positions):
+        empty = jnp.zeros(cells, jnp.int32)
+        return empty.at[positions].set(index), empty.astype(bool).at[positions].set(True)
+
+    return jax.vmap(at_cells)(positions)
 
 
 def nearest_kept(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:

@@ -25,8 +25,9 @@ def select_tokens(scores: jax.Array, count: int, protected: jax.Array | None = N
     ranked = jnp.where(jnp.isnan(scores), -jnp.inf, ranked)
     if protected is not None:
         ranked = jnp.where(protected, jnp.inf, ranked)
-    _, best = lax.top_k(ranked, count)
-    return jnp.sort(best, axis=-1)
+    # Not lax.top_k: with the batch spread over devices, XLA would gather it for that.
+    best = jnp.argsort(ranked, axis=-1, descending=True, stable=True)[:, :count]
+    return jnp.sort(best.astype(jnp.int32), axis=-1)
 
 
 def gather_tokens(tokens: jax.Array, indices: jax.Array) -> jax.Array:

@@ -72,7 +72,7 @@ def test_counts(ratio, tokens, count):
         ({"after_blocks": ()}, "after_blocks is"),
         (
             {"importance": "best"},
-            "choose one of random, uniform, coverage, delta, clip",
+            "choose one of attention, random, uniform",
         ),
         ({"alignment": "next"}, "choose one of previous, zero_token, none"),
         ({"conv": "none"}, "choose one of compact, aligned"),

@@ -21,17 +21,20 @@ def judge(tokens: Tokens, *, local: bool) -> Judgement:
         jnp.arange(tokens.positions.shape[1], dtype=jnp.int32), tokens.positions.shape
     )
     if tokens.protected is None:
-        return _match(tokens.features, present, local)
+        return Judgement(*_match(tokens.features, present, local))
     # Places count image tokens only: those in order, without the class token.
     images = jnp.argsort(tokens.protected, axis=1, stable=True)[:, :-1]
     found = _match(gather_tokens(tokens.features, images), images, local)
-    rows = jnp.arange(images.shape[0])[:, None]
-    scores = jnp.full(present.shape, jnp.inf, found.scores.dtype).at[rows, images].set(found.scores)
-    return Judgement(scores, present.at[rows, images].set(found.targets))
+    place = jnp.maximum(jnp.cumsum(~tokens.protected, axis=1) - 1, 0)
+    scores, targets = (jnp.take_along_axis(a, place, axis=1) for a in found)
+    return Judgement(
+        jnp.where(tokens.protected, jnp.inf, scores),
+        jnp.where(tokens.protected, present, targets),
+    )
 
 
-def _match(features: jax.Array, indices: jax.Array, local: bool) -> Judgement:
-    """Judge [B,M,D] features; `indices` [B,M] is what to call them in `targets`."""
+def _match(features: jax.Array, indices: jax.Array, local: bool) -> tuple[jax.Array, jax.Array]:
+    """Scores and targets of [B,M,D] features; `indices` [B,M] is what to call them in targets."""
     unit = features * lax.rsqrt(jnp.sum(jnp.square(features), axis=-1, keepdims=True) + 1e-12)
     even, odd = unit[:, ::2], unit[:, 1::2]
     similarity = jnp.einsum("bid,bjd->bij", even, odd, precision=lax.Precision.HIGHEST)
@@ -43,7 +46,7 @@ def _match(features: jax.Array, indices: jax.Array, local: bool) -> Judgement:
     resemblance = jnp.where(jnp.isnan(even[:, :, 0]), jnp.nan, jnp.max(similarity, axis=-1))
     scores = jnp.full(indices.shape, jnp.inf, unit.dtype).at[:, ::2].set(-resemblance)
     targets = indices.at[:, ::2].set(jnp.take_along_axis(indices, best, axis=1))
-    return Judgement(scores, targets)
+    return scores, targets
 
 
 STRATEGIES = {
