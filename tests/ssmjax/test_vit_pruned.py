@@ -42,7 +42,7 @@ CASES = [
     (FUSED, "float64"),
     (FUSED, "float32"),
     (Prune((1, 2), 0.5, True), "float64"),  # The second stage may drop what the first fused.
-    (Prune((2,), 0.97, True), "float64"),  # One token is dropped, and fused with none.
+    (Prune((2,), 0.97, True), "float64"),  # One token is dropped, and fused alone.
 ]
 
 
@@ -171,7 +171,7 @@ def test_published_schedule():
     dense, pruned = (blank_model(NAME, prune=prune) for prune in (None, "paper"))
     assert pruned.config.prune == Prune((4, 7, 10), 0.7, False).config()
     assert pruned.config.image_tokens == (196, 138, 97, 68)
-    assert flops(pruned).total / 1e9 == pytest.approx(3.0, rel=2e-2)
+    assert flops(pruned).total / 1e9 == pytest.approx(3.0, rel=5e-3)
     assert 1 - flops(pruned).total / flops(dense).total == pytest.approx(0.35, abs=1e-2)
 
 
