@@ -133,22 +133,23 @@ class Backbone(nnx.Module):
         }
         graphdef, stacked = self._stacked(key)
 
-        def run(carry, inputs, half=False):
+        def run(stream, inputs, tells=False):
             block, drop = _open(graphdef, inputs)
-            call = block.first_half if half else block
-            stream, signals, traced = call(carry[0], layout, drop, **options)
-            return (stream, getattr(signals, needs) if needs else None), traced if trace else ()
+            call = block.first_half if tells and self.prunes_inside else block
+            stream, signals, traced = call(stream, layout, drop, **options)
+            return stream, (signals if tells else (), traced if trace else ())
 
-        (_, told), _ = jax.eval_shape(run, (stream, None), jax.tree.map(lambda a: a[0], stacked))
-        told = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), told)
-        outputs = []
-        halved = last - 1 if strategy and self.prunes_inside else last
+        # The block that tells is run apart: in a loop, all would hand their signals on.
+        apart = last - 1 if strategy else last
         inside = (number for number in self.breaks if first < number <= last)
-        for start, stop in itertools.pairwise(sorted({first, halved, last, *inside})):
+        told, outputs = None, []
+        for start, stop in itertools.pairwise(sorted({first, apart, last, *inside})):
             inputs = jax.tree.map(lambda a: a[start:stop], stacked)  # noqa: B023
-            scanned = partial(run, half=start == halved)
-            (stream, told), output = lax.scan(scanned, (stream, told), inputs)
+            scanned = partial(run, tells=start == apart)
+            stream, (signals, output) = lax.scan(scanned, stream, inputs)
             outputs.append(output)
+            if start == apart and needs:
+                told = getattr(signals, needs)[0]
             if stop in self.breaks:
                 stream = self.after_block(stop, stream, layout)
         return stream, told, outputs
