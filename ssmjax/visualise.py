@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -35,14 +35,13 @@ class Options:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Photos of any usual format and size."""
     kind: Literal["tokens", "attention"]
-    """What to draw: the patches kept, stage by stage; or heat maps of hidden attention, dense and
-    pruned with and without alignment, whose cosine similarities are printed as a table."""
+    """What to draw: the patches kept, or heat maps of hidden attention, compared in a table."""
     weights: Path | None = None
     """Weight file, as `train.finetune` and `ssmjax.convert` write them."""
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the model; with fresh parameters, unless a weight file is given."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="OUT.png")] = None
-    """PNG to write; attention can do without, and print its table only."""
+    """PNG to write; without it, attention prints its table only."""
     prune: Literal["stored", "paper"] = "stored"
     """Prune as the weight file says, or as the paper does."""
     after_blocks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="BLOCK ...")] = ()
@@ -50,8 +49,7 @@ class Options:
     keep_ratio: Annotated[float | None, tyro.conf.arg(metavar="RATIO")] = None
     """Share of the patches kept at each of them."""
     variant: Literal["raw", "rollout", "attribution"] = "raw"
-    """Which attention: of one block, passed on through all blocks, or weighted by its share in the
-    logit of the class that the dense model says."""
+    """Attention of one block, passed on through all, or weighted by the dense model's class."""
     layer: Annotated[int | None, tyro.conf.arg(metavar="BLOCK")] = None
     """The block of the raw variant, counted from 1; the last unless given."""
 
@@ -79,50 +77,49 @@ def _visualise(options: Options) -> None:
             "This model is dense; say where to prune, as --after-blocks 2 3 --keep-ratio 0.7 or "
             "--prune paper."
         )
-    images = read_images(options.images, model.config, metadata)
-    draw = _tokens if options.kind == "tokens" else _attention
-    draw(model, images, metadata, options)
-
-
-def _tokens(model: Backbone, images: np.ndarray, metadata: Metadata, options: Options) -> None:
-    run = partial(model, key=jax.random.key(0), return_positions=True)
-    _, stages = in_batches(run, images, metadata, BATCH)
-    names = [path.name for path in options.images]
-    assert options.out is not None
-    write_png(kept_tokens_picture(images, stages, model.config, names), options.out)
-
-
-def _attention(model: Backbone, images: np.ndarray, metadata: Metadata, options: Options) -> None:
-    """Print the table of similarities and, where asked for, write the picture."""
     config, names = model.config, [path.name for path in options.images]
-    assert config.prune is not None
-    aligned = "previous" if config.prune.alignment == "none" else config.prune.alignment
-    dense = model.with_prune(None)
-    models = [dense]
-    for alignment in (aligned, "none"):
-        models.append(model.with_prune(dataclasses.replace(config.prune, alignment=alignment)))
+    images = read_images(options.images, config, metadata)
+    if options.kind == "tokens":
+        run = partial(model, key=jax.random.key(0), return_positions=True)
+        _, stages = in_batches(run, images, metadata, BATCH)
+        draw = partial(kept_tokens_picture, images, stages, config, names)
+    else:
+        columns = _attention(model, images, metadata, options)
+        cosines = [cosine_similarity(columns[0].maps, c.maps, c.kept) for c in columns[1:]]
+        captions = [
+            f"{name}: cosine {aligned:.3f} aligned, {without:.3f} not"
+            for name, aligned, without in zip(names, *cosines, strict=True)
+        ]
+        draw = partial(attention_picture, images, columns, config, captions)
+        _print_table(names, cosines)
+    if options.out is not None:
+        write_png(draw(), options.out)
+
+
+def _attention(
+    model: Backbone, images: np.ndarray, metadata: Metadata, options: Options
+) -> list[Column]:
+    """The maps of the dense model, and of the pruned one with and without alignment."""
+    prune: Any = model.config.prune
+    aligned = "previous" if prune.alignment == "none" else prune.alignment
+    dense, *others = (
+        model.with_prune(prune)
+        for prune in (None, *(dataclasses.replace(prune, alignment=a) for a in (aligned, "none")))
+    )
 
     def look(images):
         classes = dense(images).argmax(axis=1)
         return [
             attention_maps(model, images, options.variant, layer=options.layer, classes=classes)
-            for model in models
+            for model in (dense, *others)
         ]
 
     columns = []
-    for title, (maps, positions) in zip(
-        ("dense", *PRUNED), in_batches(look, images, metadata, BATCH), strict=True
-    ):
-        kept = np.stack([kept_cells(row, config) for row in positions])
+    found = in_batches(look, images, metadata, BATCH)
+    for title, (maps, positions) in zip(("dense", *PRUNED), found, strict=True):
+        kept = np.stack([kept_cells(row, model.config) for row in positions])
         columns.append(Column(title, maps, kept))
-    cosines = [cosine_similarity(columns[0].maps, c.maps, c.kept) for c in columns[1:]]
-    if options.out is not None:
-        captions = [
-            f"{name}: cosine {with_gaps:.3f} aligned, {without:.3f} not"
-            for name, with_gaps, without in zip(names, *cosines, strict=True)
-        ]
-        write_png(attention_picture(images, columns, config, captions), options.out)
-    _print_table(names, cosines)
+    return columns
 
 
 def _print_table(names: Sequence[str], cosines: Sequence[np.ndarray]) -> None:

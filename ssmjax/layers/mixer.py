@@ -14,7 +14,7 @@ from ssmjax.layers.ssm import SelectiveSSM, out_projection
 from ssmjax.pruning.select import gather_tokens
 from ssmjax.pruning.strategies.strategy import Signals
 
-# Takes what `selective_scan` takes: that itself, or what else there is to know of a scan.
+# `selective_scan`, or another function of its arguments, such as `ssmjax.analysis` has.
 Scan = Callable[..., Any]
 
 
