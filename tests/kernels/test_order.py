@@ -1,5 +1,6 @@
 """Rows in another order than the steps: every implementation, against the loop on moved rows."""
 
+import re
 from contextlib import nullcontext
 from functools import partial
 
@@ -95,6 +96,20 @@ def test_paths_share_what_they_do_not_map(implementation):
     got, want = (jax.jit(jax.grad(partial(loss, scan_path=f)))(arrays) for f in (in_place, by_hand))
     for name in arrays:
         assert_close(got[name], want[name], 1e-5, name)
+
+
+def test_paths_without_gaps_share_their_exponentials():
+    arrays, _ = random_inputs(9, length=6, z=False, positions=False)
+    arrays, order = cast(arrays, "float32"), np.stack([orders(s, 2, 6) for s in range(4)])
+
+    def scan(order, **arrays):
+        return selective_scan(**arrays, order=order, implementation="reference")
+
+    B = jax.numpy.stack([arrays.pop("B")] * 4)  # As if each path had its own.
+    lowered = jax.jit(lambda a: jax.vmap(lambda o, B: scan(o, B=B, **a))(order, B)).lower(arrays)
+    batch, states, channels = 2, arrays["A"].shape[1], arrays["A"].shape[0]
+    exponentials = re.findall(r"stablehlo.exponential .* : tensor<(\S+)xf32>", lowered.as_text())
+    assert exponentials == [f"{batch}x{states}x{channels}"]
 
 
 def test_what_is_no_order_is_refused():
