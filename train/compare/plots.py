@@ -6,7 +6,7 @@ from pathlib import Path
 from train.compare.lines import Line, mean_and_deviation
 from train.report import new_figure, save_figure
 
-_MARKERS = "osD^v<>P"  # By backbone; colours are by method.
+_MARKERS = "osD^v<>P"  # By backbone; colours are by method, black where nothing is pruned.
 
 
 def write_plots(lines: Sequence[Line], stem: Path) -> None:
@@ -38,10 +38,12 @@ def _draw(lines: Sequence[Line], place: Callable[[Line], float], label: str, pat
     series: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         series.setdefault((line.key.backbone, line.key.method), []).append(line)
-    backbones, methods = (list(dict.fromkeys(names)) for names in zip(*series, strict=True))
+    backbones = list(dict.fromkeys(backbone for backbone, _ in series))
+    pruning = [line.key.method for line in lines if line.key.keep_ratio is not None]
+    colors = {method: f"C{number}" for number, method in enumerate(dict.fromkeys(pruning))}
     for (backbone, method), members in series.items():
         look = {
-            "color": f"C{methods.index(method)}",
+            "color": colors.get(method, "black"),
             "marker": _MARKERS[backbones.index(backbone) % len(_MARKERS)],
             "capsize": 3,
         }
