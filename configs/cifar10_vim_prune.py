@@ -9,11 +9,10 @@ Result:   74.36%, 1.51 points below dense, at 25.4% fewer FLOPs and 1.35 times i
 """
 
 from ssmjax import PruneConfig
-from train.config import Config, DataConfig, ModelConfig, OptimConfig
+from train.config import Config, ModelConfig, OptimConfig
 
 config = Config(
     model=ModelConfig(weights="checkpoints/cifar10_vim_dense.safetensors"),
-    data=DataConfig(augment=False),
     optim=OptimConfig(lr=8e-4, epochs=2, warmup_epochs=0.1, ema=0.998, distill=0.8),
     prune=PruneConfig(after_blocks=(4,), keep_ratio=0.18),
 )

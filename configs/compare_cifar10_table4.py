@@ -10,7 +10,7 @@ Result:   results/compare_cifar10_table4.md
 
 from ssmjax import PruneConfig
 from train.compare.config import Comparison, Entry
-from train.config import DataConfig, ModelConfig, OptimConfig
+from train.config import ModelConfig, OptimConfig
 
 WAYS = (
     ("previous", "compact"),
@@ -34,6 +34,5 @@ comparison = Comparison(
         ),
     ),
     seeds=(0, 1, 2),
-    data=DataConfig(augment=False),
     optim=OptimConfig(lr=5e-4, epochs=0.25, warmup_epochs=0.025, ema=0.98, distill=0.8),
 )

@@ -1,13 +1,15 @@
 """`--config FILE` with overrides from the command line."""
 
 import argparse
+import runpy
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
 
 from ssmjax import command_line
-from train.config import Kind, load_config
 
+Kind = TypeVar("Kind")
 Options = TypeVar("Options")
 
 
@@ -41,3 +43,24 @@ def parse(kind: type[Kind], options: type[Options], description: str) -> tuple[K
         return config, options
 
     return command_line.parse(command, description=description)
+
+
+def load_config(path: str, kind: type[Kind]) -> Kind:
+    """The `config = Config(...)`, or another kind named likewise, that a Python file defines.
+
+    Raises:
+      ValueError: no such file, a file that fails to run, or one that defines no such thing.
+    """
+    name = kind.__name__.lower()
+    if not Path(path).is_file():
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py"))) or "none here"
+        raise ValueError(f"There is no config file {path}; those in configs/: {known}.")
+    try:
+        config = runpy.run_path(path).get(name)
+    except Exception as error:
+        raise ValueError(f"The config file {path} fails: {error}") from error
+    if not isinstance(config, kind):
+        raise ValueError(
+            f"{path} must define `{name} = {kind.__name__}(...)`, from {kind.__module__}."
+        )
+    return config

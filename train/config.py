@@ -2,12 +2,18 @@
 
 import dataclasses
 import os
-import runpy
-from pathlib import Path
-from typing import Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal
 
 from ssmjax import PruneConfig
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD
+
+
+def _check(values: dict[str, Any], prefix: str, rule: str, good: Callable[[Any], bool]) -> None:
+    """Refuse values that break a rule; raises ValueError."""
+    for name, value in values.items():
+        if not good(value):
+            raise ValueError(f"{prefix}.{name} is {value}; it must be {rule}.".removeprefix("."))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +23,12 @@ class ModelConfig:
     Attributes:
       name: one of `ssmjax.list_models()`; None takes the one the weights name.
       weights: a safetensors file to start from; None starts from scratch.
+      new_head: a fresh head for the data set's classes, in place of the weights' own.
     """
 
     name: str | None = None
     weights: str | None = None
+    new_head: bool = False
     depth: int | None = None
     embed_dim: int | None = None
     d_state: int | None = None
@@ -35,31 +43,100 @@ class ModelConfig:
     def overrides(self) -> dict:
         """The fields of the model's own config that are set here."""
         fields = dataclasses.asdict(self)
-        return {k: v for k, v in fields.items() if v is not None and k not in ("name", "weights")}
+        return {
+            k: v
+            for k, v in fields.items()
+            if v is not None and k not in ("name", "weights", "new_head")
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """What happens to a photo in training, in timm's terms and order; the defaults leave it as is.
+
+    Attributes:
+      crop: `resize` takes the whole photo; `shift` moves it by up to 4 pixels, the border mirrored;
+        `random_resized` takes a random part, resized (bicubic).
+      scale: smallest and largest share of the photo's area in a random part.
+      flip: probability of a flip from left to right.
+      randaugment: RandAugment as timm writes it, such as "rand-m9-mstd0.5-inc1"; None without.
+      color_jitter: largest relative change of brightness, contrast and saturation.
+      erase: probability that a random rectangle becomes noise.
+      mixup: alpha of the beta distribution of mixup; 0 without.
+      cutmix: as `mixup`, of cutmix; with both, each batch gets one of them, by a fair coin.
+      repeats: times that each photo of an epoch is in it, augmented anew (repeated augmentation);
+        the epoch has as many images, of fewer photos.
+    """
+
+    crop: Literal["resize", "shift", "random_resized"] = "resize"
+    scale: tuple[float, float] = (0.08, 1.0)
+    flip: float = 0.0
+    randaugment: str | None = None
+    color_jitter: float = 0.0
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"data.augment.scale is {self.scale}; give two shares above 0 and at most 1, the "
+                "smaller one first."
+            )
+        shares = {name: getattr(self, name) for name in ("flip", "color_jitter", "erase")}
+        _check(shares, "data.augment", "between 0 and 1", lambda value: 0 <= value <= 1)
+        alphas = {"mixup": self.mixup, "cutmix": self.cutmix}
+        _check(alphas, "data.augment", "at least 0", lambda value: value >= 0)
+        repeats = {"repeats": self.repeats}
+        _check(repeats, "data.augment", "at least 1", lambda value: value >= 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which photos.
+    """Which photos, and what is done to them.
 
     Attributes:
-      name: `cifar10_photos`, which is fetched and prepared at first use, or any data set of images
-        and labels that tensorflow-datasets has prepared in `data_dir`, such as `cifar10`.
-      data_dir: folder of prepared data sets.
+      source: `tfds`, a data set that tensorflow-datasets has prepared; `folder`, a folder of
+        photos.
+      name: of the data set of source `tfds`: any of images and labels in `data_dir`, such as
+        `imagenet2012`; `cifar10_photos` is fetched and prepared at first use.
+      path: of the folder of source `folder`, which holds a folder per split, and in each a folder
+        per class.
+      data_dir: folder of prepared data sets; source `folder` is prepared there at first use.
       train_split: as tensorflow-datasets writes splits, such as "train[:90%]".
       eval_split: as `train_split`.
-      augment: random crops and flips in training.
+      augment: of the training photos.
+      crop_pct: share of a photo's shorter side that the middle square of evaluation takes; None is
+        what the weights say.
       mean: per channel, on a scale of 0 to 1, for weights that carry none.
       std: as `mean`.
+      max_unreadable: so many photos may be unreadable; they are skipped and named.
     """
 
+    source: Literal["tfds", "folder"] = "tfds"
     name: str = "cifar10_photos"
+    path: str | None = None
     data_dir: str = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     train_split: str = "train"
     eval_split: str = "test"
-    augment: bool = True
+    augment: AugmentConfig = AugmentConfig()
+    crop_pct: float | None = None
     mean: tuple[float, float, float] = CIFAR_MEAN
     std: tuple[float, float, float] = CIFAR_STD
+    max_unreadable: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.source == "folder") != (self.path is not None):
+            raise ValueError(
+                f"data.source is {self.source} and data.path is {self.path}; "
+                "give a path with source folder, and only then."
+            )
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise ValueError(f"data.crop_pct is {self.crop_pct}; choose above 0 to 1, as 0.9.")
+        limit = {"max_unreadable": self.max_unreadable}
+        _check(limit, "data", "at least 0", lambda value: value >= 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,25 +148,67 @@ class OptimConfig:
       min_lr: learning rate at the end.
       epochs: passes over the training split; may be a fraction.
       warmup_epochs: epochs of rising learning rate, counted in `epochs`.
-      batch_size: images a step.
+      warmup_lr: learning rate at the start of the warm-up.
+      batch_size: images a step, on all devices together.
+      accumulate: parts that a batch is worked through in, one after the other; needs less memory.
       weight_decay: on matrices and kernels only.
-      clip: largest gradient norm.
+      b2: decay of AdamW's second moment.
+      clip: largest gradient norm; None without limit.
+      layer_decay: factor of the learning rate from each block to the one before it; None is 1.
+      frozen: parameters that stay as they are: beginnings of their dotted names, as "patch_embed".
+      remat: recompute the blocks' insides in the backward pass; needs less memory, more time.
       label_smoothing: share of the target spread over all classes.
       distill: share of the loss that is the divergence from the outputs of the dense model that the
         run starts from (Hinton et al., arXiv 1503.02531); 0 follows the labels alone.
       ema: decay of the averaged parameters that are evaluated and saved; None evaluates the last.
+      max_skipped: steps in a row that may be skipped because loss or gradients are not finite.
     """
 
     lr: float = 1e-3
     min_lr: float = 1e-6
     epochs: float = 1.0
     warmup_epochs: float = 0.0
+    warmup_lr: float = 0.0
     batch_size: int = 64
+    accumulate: int = 1
     weight_decay: float = 0.05
-    clip: float = 1.0
+    b2: float = 0.99
+    clip: float | None = 1.0
+    layer_decay: float | None = None
+    frozen: tuple[str, ...] = ()
+    remat: bool = False
     label_smoothing: float = 0.0
     distill: float = 0.0
     ema: float | None = None
+    max_skipped: int = 10
+
+    def __post_init__(self) -> None:
+        positive = {name: getattr(self, name) for name in ("epochs", "batch_size", "lr")}
+        if self.clip is not None:
+            positive["clip"] = self.clip
+        _check(positive, "optim", "above 0", lambda value: value > 0)
+        least = {
+            n: getattr(self, n) for n in ("min_lr", "warmup_lr", "weight_decay", "max_skipped")
+        }
+        _check(least, "optim", "at least 0", lambda value: value >= 0)
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"optim.warmup_epochs is {self.warmup_epochs}; it must be at least 0 and below "
+                f"optim.epochs, {self.epochs}."
+            )
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ValueError(
+                f"optim.accumulate is {self.accumulate}; it must divide optim.batch_size, "
+                f"{self.batch_size}."
+            )
+        _check({"b2": self.b2}, "optim", "at least 0 and below 1", lambda value: 0 <= value < 1)
+        smoothing = {"label_smoothing": self.label_smoothing}
+        _check(smoothing, "optim", "at least 0 and below 1", lambda value: 0 <= value < 1)
+        _check({"distill": self.distill}, "optim", "between 0 and 1", lambda value: 0 <= value <= 1)
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optim.layer_decay is {self.layer_decay}; choose above 0 to 1.")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"optim.ema is {self.ema}; it must be between 0 and 1, as 0.999.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +223,7 @@ class Config:
       seed: of initialisation, order of the photos, augmentation and drop path.
       eval_batch_size: photos a step in evaluation.
       checkpoint_every: steps between checkpoints.
+      keep_checkpoints: how many of the last checkpoints stay, beside the best one.
       log_every: steps between lines of the log.
       pictures: photos in the picture of kept tokens.
     """
@@ -115,78 +235,18 @@ class Config:
     seed: int = 0
     eval_batch_size: int = 200
     checkpoint_every: int = 200
+    keep_checkpoints: int = 2
     log_every: int = 20
     pictures: int = 12
 
     def __post_init__(self) -> None:
-        optim = self.optim
-        positive = {
-            "optim.epochs": optim.epochs,
-            "optim.batch_size": optim.batch_size,
-            "optim.lr": optim.lr,
-            "optim.clip": optim.clip,
-            "eval_batch_size": self.eval_batch_size,
-            "checkpoint_every": self.checkpoint_every,
-            "log_every": self.log_every,
-            "pictures": self.pictures,
-        }
-        for name, value in positive.items():
-            if not value > 0:
-                raise ValueError(f"{name} is {value}; it must be above 0.")
-        if not 0 <= optim.warmup_epochs < optim.epochs:
+        names = ("eval_batch_size", "checkpoint_every", "keep_checkpoints", "log_every", "pictures")
+        positive = {name: getattr(self, name) for name in names}
+        _check(positive, "", "at least 1", lambda value: value >= 1)
+        if self.optim.distill and self.model.weights is None:
             raise ValueError(
-                f"optim.warmup_epochs is {optim.warmup_epochs}; it must be at least 0 and below "
-                f"optim.epochs, {optim.epochs}."
+                f"optim.distill is {self.optim.distill} without a model to follow; give "
+                "model.weights."
             )
-        if not 0 <= optim.label_smoothing < 1:
-            raise ValueError(
-                f"optim.label_smoothing is {optim.label_smoothing}; choose 0 to below 1."
-            )
-        if not 0 <= optim.distill <= 1:
-            raise ValueError(f"optim.distill is {optim.distill}; choose 0 to 1.")
-        if optim.distill and self.model.weights is None:
-            raise ValueError(
-                f"optim.distill is {optim.distill} without a model to follow; give model.weights."
-            )
-        if optim.ema is not None and not 0 < optim.ema < 1:
-            raise ValueError(f"optim.ema is {optim.ema}; it must be between 0 and 1, as 0.999.")
-
-
-Kind = TypeVar("Kind")
-
-
-def load_config(path: str, kind: type[Kind]) -> Kind:
-    """The `config = Config(...)`, or another kind named likewise, that a Python file defines.
-
-    Raises:
-      ValueError: no such file, a file that fails to run, or one that defines no such thing.
-    """
-    name = kind.__name__.lower()
-    if not Path(path).is_file():
-        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py"))) or "none here"
-        raise ValueError(f"There is no config file {path}; those in configs/: {known}.")
-    try:
-        config = runpy.run_path(path).get(name)
-    except Exception as error:
-        raise ValueError(f"The config file {path} fails: {error}") from error
-    if not isinstance(config, kind):
-        raise ValueError(
-            f"{path} must define `{name} = {kind.__name__}(...)`, from {kind.__module__}."
-        )
-    return config
-
-
-@dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """Where a run lives.
-
-    Attributes:
-      config: a Python file that defines `config = Config(...)`, from `configs/`.
-      workdir: folder for checkpoints, log, table, pictures and weights.
-      resume: `auto` goes on from the workdir's newest checkpoint, if any; `never` refuses a
-        workdir that already holds one.
-    """
-
-    config: str
-    workdir: str
-    resume: Literal["never", "auto"] = "never"
+        if self.model.new_head and self.model.weights is None:
+            raise ValueError("model.new_head is for weights; without them every head is new.")

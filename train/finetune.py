@@ -19,10 +19,11 @@ from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, read_metadata, save_weights
 from train import cli, optim
 from train.checkpoint import Checkpoints
-from train.config import Config, RunOptions
+from train.config import Config
 from train.data.pipeline import Split, open_split, train_batches
 from train.loop import Log, fit
 from train.measure import Measure, measurer
+from train.options import RunOptions
 from train.step import init_state, make_train_step
 from train.summary import Result, summarise
 from train.workdir import open_workdir
@@ -171,7 +172,7 @@ def train(
         batch_size=options.batch_size,
         image_size=model.config.image_shape[0],
         seed=config.seed,
-        augment=config.data.augment,
+        augment=config.data.augment.crop != "resize",
         mean=metadata.mean,
         std=metadata.std,
     )

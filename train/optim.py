@@ -26,9 +26,10 @@ def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
 @functools.cache
 def optimizer(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """AdamW; weight decay on matrices and kernels, not on norms, biases, A_log, D, embeddings."""
+    clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
     return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decay_mask),
+        clip,
+        optax.adamw(rate, b2=config.b2, weight_decay=config.weight_decay, mask=decay_mask),
     )
 
 

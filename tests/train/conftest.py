@@ -16,13 +16,15 @@ ROOT = Path(__file__).parent.parent.parent
 
 CONFIG = """
 from ssmjax import PruneConfig
-from train.config import Config, DataConfig, ModelConfig, OptimConfig
+from train.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
 
 config = Config(
     model=ModelConfig(
         name="vim_tiny_patch16_224", depth=2, embed_dim=16, d_state=2, img_size=16, patch_size=4
     ),
-    data=DataConfig(data_dir={data_dir!r}),
+    data=DataConfig(
+        data_dir={data_dir!r}, augment=AugmentConfig(crop="shift", flip=0.5, mixup=0.8, cutmix=1.0)
+    ),
     optim=OptimConfig(epochs=4, batch_size=8, ema=0.9, warmup_epochs=1, lr=1e-2),
     prune={prune},
     eval_batch_size=16,

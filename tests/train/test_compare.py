@@ -13,12 +13,12 @@ import train.compare.run as compare_run
 from ssmjax import PruneConfig, command_line
 from ssmjax.weights import Metadata, save_weights
 from tests.train.conftest import ROOT, losses
+from train.cli import load_config
 from train.compare.__main__ import main
 from train.compare.config import Comparison
 from train.compare.lines import lines
 from train.compare.records import Record, append_records, read_records
 from train.compare.report import as_markdown
-from train.config import load_config
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD, CLASS_NAMES
 
 SIZES = {"depth": 2, "embed_dim": 16, "d_state": 2, "img_size": 16, "patch_size": 4}

@@ -1,0 +1,47 @@
+"""How a run is carried out here and now: what changes neither its config nor its results."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedOptions:
+    """Where the run's processes meet; nothing is needed under SLURM, which tells all of it.
+
+    Attributes:
+      coordinator: HOST:PORT of process 0, which every process can reach.
+      processes: how many there are.
+      process: number of this one, from 0.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Where a run lives, and on what.
+
+    Attributes:
+      config: a Python file that defines `config = Config(...)`, from `configs/`.
+      workdir: folder for checkpoints, log, table, pictures and weights.
+      resume: `auto` goes on from the workdir's newest sound checkpoint, if any; `never` refuses a
+        workdir that already holds one.
+      dry_run: print the whole config, sizes, FLOPs, memory and one step's shapes, and stop.
+      profile: write a trace of ten steps to `workdir/profile`, for XProf or Perfetto.
+      workers: processes that read and augment photos; 0 does it in threads of this one.
+      fsdp: spread parameters and optimiser state over all devices, instead of a copy on each.
+      wandb: project to log to, on Weights & Biases; None does not.
+      distributed: for several processes.
+    """
+
+    config: str
+    workdir: str
+    resume: Literal["never", "auto"] = "never"
+    dry_run: bool = False
+    profile: bool = False
+    workers: int = 0
+    fsdp: bool = False
+    wandb: str | None = None
+    distributed: DistributedOptions = DistributedOptions()
