@@ -47,7 +47,8 @@ def create_model(
       prune: where and how to prune; None is the dense model; "paper" is the published schedule of
         that model; "stored" is what the weight file says, dense without one. It adds no parameters.
       weights: a file from `ssmjax.weights.save_weights`; its config is where the overrides start.
-        Position embeddings are resized to another `img_size`.
+        Position embeddings are resized to another `img_size`; another `num_classes` gets a fresh
+        head.
       **overrides: any field of the model's config, such as `img_size`, `depth` or `num_classes`.
 
     Raises:
@@ -81,19 +82,27 @@ def create_model(
             f"{name} has no option {', '.join(unknown)}; choose among {', '.join(sorted(fields))}."
         )
     if prune == "paper":
-        if name not in _PAPER:
-            raise ValueError(
-                f"The paper has no schedule for {name}; it has for {', '.join(_PAPER)}."
-            )
-        prune = _PAPER[name]
+        prune = published_schedule(name)
     if prune is not None and not isinstance(prune, PruneConfig):
         raise ValueError(f'prune is {prune!r}; give a PruneConfig, "paper", "stored" or None.')
     wanted = dataclasses.replace(config, prune=prune, **overrides)
     if weights is None:
         return model_class(wanted, rngs=nnx.Rngs(seed))
-    model = nnx.eval_shape(lambda: model_class(wanted, rngs=nnx.Rngs(seed)))
-    load_weights(weights, model, made_for=dataclasses.replace(config, **stored))
+    made_for = dataclasses.replace(config, **stored)
+
+    def fresh() -> Backbone:
+        return model_class(wanted, rngs=nnx.Rngs(seed))
+
+    model = fresh() if wanted.num_classes != made_for.num_classes else nnx.eval_shape(fresh)
+    load_weights(weights, model, made_for)
     return model
+
+
+def published_schedule(name: str) -> PruneConfig:
+    """Where and how the paper prunes a model. Raises ValueError for models that it does not."""
+    if name not in _PAPER:
+        raise ValueError(f"The paper has no schedule for {name}; it has for {', '.join(_PAPER)}.")
+    return _PAPER[name]
 
 
 def config_overrides(name: str, config: BackboneConfig) -> dict:

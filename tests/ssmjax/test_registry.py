@@ -133,8 +133,18 @@ def test_weights_bring_back_the_model(weights):
 
 def test_weights_of_another_shape_list_every_problem(weights):
     path, _ = weights
-    with pytest.raises(ValueError, match="head.bias is .*head.kernel is"):
-        ssmjax.create_model(weights=path, num_classes=4)
+    with pytest.raises(ValueError, match="A_log is .*A_log is .*x_proj.kernel is"):
+        ssmjax.create_model(weights=path, d_state=5)
+
+
+def test_another_number_of_classes_gets_a_fresh_head(weights):
+    path, model = weights
+    new, other = (ssmjax.create_model(weights=path, num_classes=4, seed=seed) for seed in (0, 1))
+    assert new.head.kernel.shape == (16, 4) and not np.asarray(new.head.bias[...]).any()
+    assert np.abs(new.head.kernel[...] - other.head.kernel[...]).max() > 1e-3
+    body, loaded = (nnx.state(m, nnx.Param) for m in (model, new))
+    del body["head"], loaded["head"]
+    chex.assert_trees_all_equal(body, loaded)
 
 
 def test_weights_that_are_not_finite(tmp_path, weights):

@@ -1,0 +1,15 @@
+r"""PlainMamba-L1 on ImageNet-1k, pruned, hidden states aligned (table 1 of the paper).
+
+Weights:   python -m ssmjax.convert plain_mamba_l1.pth --model plainmamba_l1 \
+               --out weights/plainmamba_l1.safetensors
+Command:   python -m train.finetune --config configs/imagenet_plainmamba_l1_prune.py \
+               --workdir runs/plainmamba_l1_prune
+Hardware:  not run yet.
+Published: 77.4% of the validation photos, 2.46 G multiply-adds.
+Result:    not measured yet.
+"""
+
+from ssmjax.registry import published_schedule
+from train.recipes import plain_mamba
+
+config = plain_mamba("plainmamba_l1", published_schedule("plainmamba_l1"), drop_path_rate=0.1)

@@ -1,0 +1,15 @@
+r"""PlainMamba-L2 on ImageNet-1k, pruned, hidden states aligned (table 1 of the paper).
+
+Weights:   python -m ssmjax.convert plain_mamba_l2.pth --model plainmamba_l2 \
+               --out weights/plainmamba_l2.safetensors
+Command:   python -m train.finetune --config configs/imagenet_plainmamba_l2_prune.py \
+               --workdir runs/plainmamba_l2_prune
+Hardware:  not run yet.
+Published: 81.0% of the validation photos, 6.27 G multiply-adds.
+Result:    not measured yet.
+"""
+
+from ssmjax.registry import published_schedule
+from train.recipes import plain_mamba
+
+config = plain_mamba("plainmamba_l2", published_schedule("plainmamba_l2"), drop_path_rate=0.2)

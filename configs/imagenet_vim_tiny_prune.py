@@ -1,0 +1,15 @@
+r"""Vim-T on ImageNet-1k, pruned, hidden states aligned (table 1 of the paper).
+
+Weights:   python -m ssmjax.convert vim_t_midclstok_76p1acc.pth --model vim_tiny_patch16_224 \
+               --out weights/vim_tiny_patch16_224.safetensors
+Command:   python -m train.finetune --config configs/imagenet_vim_tiny_prune.py \
+               --workdir runs/vim_tiny_prune
+Hardware:  not run yet.
+Published: 75.1% of the validation photos, 1.29 G multiply-adds, one of Vim's directions counted.
+Result:    not measured yet.
+"""
+
+from ssmjax.registry import published_schedule
+from train.recipes import vim
+
+config = vim("vim_tiny_patch16_224", published_schedule("vim_tiny_patch16_224"))

@@ -1,0 +1,141 @@
+"""What a run tells as it goes: as JSON lines and CSV always, elsewhere where it is wanted."""
+
+import contextlib
+import csv
+import io
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ssmjax.atomic import replacing
+
+# Of every run; a task adds what it measures. The order is that of the CSV's columns.
+COLUMNS = (
+    "step",
+    "epoch",
+    "loss",
+    "lr",
+    "grad_norm",
+    "images_per_second",
+    "waiting",
+    "skipped",
+    "unreadable",
+)
+
+
+class Sink(Protocol):
+    """A place that numbers are sent to."""
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        """Take the numbers of one step."""
+
+    def close(self) -> None:
+        """Send what is left."""
+
+
+class Log:
+    """One entry a line in `log.jsonl` and `log.csv`; a resumed run drops what it will do again."""
+
+    def __init__(
+        self, workdir: Path, resumed_step: int, metrics: Sequence[str], sinks: Sequence[Sink] = ()
+    ):
+        self._json, self._csv = workdir / "log.jsonl", workdir / "log.csv"
+        self._columns, self._sinks = (*COLUMNS, *metrics), sinks
+        kept = [entry for entry in read_log(self._json) if entry["step"] <= resumed_step]
+        with replacing(self._json) as file:
+            file.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        with replacing(self._csv) as file:
+            header = ",".join(self._columns) + "\n"
+            file.write_text(header + "".join(map(self._row, kept)))
+
+    def write(self, **entry: float) -> None:
+        """Add one entry; `step` is among its numbers, the others are named in the columns."""
+        with self._json.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        with self._csv.open("a") as file:
+            file.write(self._row(entry))
+        numbers = {name: value for name, value in entry.items() if name != "step"}
+        for sink in self._sinks:
+            sink.write(int(entry["step"]), numbers)
+
+    def close(self) -> None:
+        """Close the sinks."""
+        for sink in self._sinks:
+            sink.close()
+
+    def _row(self, entry: dict[str, float]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self._columns, lineterminator="\n").writerow(entry)
+        return text.getvalue()
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The entries of a `log.jsonl`, without a last line that a killed run left unfinished."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def open_sinks(workdir: Path, config: dict[str, Any], wandb: str | None) -> list[Sink]:
+    """TensorBoard where it is installed, and Weights & Biases where a project is named.
+
+    Args:
+      workdir: gets the folders `tensorboard` and `wandb`; its name is the run's on W&B.
+      config: of the run, for W&B to show.
+      wandb: the project on W&B, or None.
+
+    Raises:
+      ValueError: a project is named and wandb is not installed.
+    """
+    sinks: list[Sink] = []
+    with contextlib.suppress(ImportError):
+        sinks.append(_TensorBoard(workdir / "tensorboard"))
+    if wandb is not None:
+        try:
+            sinks.append(_WeightsAndBiases(workdir, config, wandb))
+        except ImportError as error:
+            raise ValueError(
+                f"--wandb is {wandb}, and wandb is not installed; pip install wandb."
+            ) from error
+    return sinks
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path):
+        # Here, not above: both are extras.
+        from tensorboard.summary import Writer  # pyright: ignore[reportMissingImports]
+
+        self._writer = Writer(str(folder))
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    def __init__(self, workdir: Path, config: dict[str, Any], project: str):
+        import wandb  # pyright: ignore[reportMissingImports]
+
+        # One workdir is one run, however often it is gone on with.
+        number = uuid.uuid5(uuid.NAMESPACE_URL, workdir.absolute().as_uri()).hex
+        self._run = wandb.init(
+            project=project,
+            name=workdir.name,
+            dir=str(workdir),
+            config=config,
+            id=number,
+            resume="allow",
+        )
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        self._run.log(numbers, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
