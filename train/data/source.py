@@ -113,7 +113,13 @@ def open_split(data: DataConfig, split: str, classes: tuple[str, ...] = ()) -> S
         builder = _tfds_builder(data.name, data_dir)
         name = data.name
     names = _check_features(builder, name)
-    source, prepared_in = _examples(builder, split, name, data_dir)
+    try:
+        source, prepared_in = _examples(builder, split, name, data_dir)
+    except RuntimeError as error:  # From the reader of array_record files.
+        raise DataError(
+            f'The data set "{name}" in {builder.data_path} is damaged ({error}); copy or prepare '
+            "it again."
+        ) from error
     if classes and classes != names:
         raise DataError(
             f'The data set "{name}" has the classes {listed(names)}; the weights know '
@@ -212,12 +218,7 @@ def _examples(
                 f"{stored.value if stored else None}, which cannot be read in any order: prepare "
                 'it again with file_format="array_record".'
             ) from error
-        source = TFRecordDataSource(builder.info, split)
-    except RuntimeError as error:
-        raise DataError(
-            f'The data set "{name}" in {builder.data_path} is damaged ({error}); copy or prepare '
-            "it again."
-        ) from error
+        source = TFRecordDataSource(builder.info, tfds.Split(split))
     # Set now and not above, where `mock_data` would encode images with TensorFlow.
     source.decoders = {
         key: tfds.decode.SkipDecoding()

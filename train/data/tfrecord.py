@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -33,7 +34,8 @@ class TFRecordDataSource(BaseDataSource):
     """
 
     def __post_init__(self) -> None:
-        self.data_source = Records(file_instructions(self.dataset_info, self.split))
+        records: Any = Records(file_instructions(self.dataset_info, self.split))
+        self.data_source = records
 
 
 class Records:
@@ -94,7 +96,7 @@ def _places(instruction: FileInstruction) -> np.ndarray:
                 header = os.pread(file.fileno(), _HEADER, end)
                 room = size - start - _FOOTER
                 if room < 0:
-                    raise _damaged(path, f"it ends inside the header at byte {end:,}")
+                    raise _damaged(path, f"it ends inside the record at byte {end:,}")
                 (length,) = struct.unpack_from("<Q", header)
                 if length > room:
                     raise _damaged(
