@@ -151,9 +151,9 @@ def test_labels_follow_the_sorted_folders(data):
     assert "ant/deep/x.png" in numbers
 
 
-def refuse(data, split, said):
+def refuse(data, split, said, classes=()):
     with pytest.raises(DataError, match=said):
-        open_split(data, split)
+        open_split(data, split, classes)
     assert not Path(data.data_dir).exists()
 
 
@@ -201,9 +201,14 @@ def test_splits_of_other_classes(data):
     refuse(data, "val", "other classes: only one of them has dog, wolf")
 
 
+def test_other_classes_than_the_weights(data):
+    refuse(data, "train", "classes cat, dog; the weights know dog, cat", ("dog", "cat"))
+    assert open_split(data, "val", ("cat", "dog")).num_classes == 2
+
+
 def test_unreadable_photo(data):
     (pets(data) / "train" / "cat" / "gone.jpg").symlink_to("nowhere")
-    refuse(data, "train", "gone.jpg cannot be read: No such file")
+    refuse(data, "train", "gone.jpg cannot be read; repair or delete it")
 
 
 @pytest.mark.parametrize("split", ["train+val", "train[", "../train"])

@@ -196,10 +196,9 @@ def _photos(folder: Path, class_names: tuple[str, ...]) -> Iterator[Photo]:
         if not files:
             empty.append(class_name)
         for file in sorted(files):
-            try:
-                status = file.stat()
-            except OSError as error:
-                raise DataError(f"The photo {file} cannot be read: {error.strerror}.") from error
+            if not os.access(file, os.R_OK):
+                raise DataError(f"The photo {file} cannot be read; repair or delete it.")
+            status = file.stat()
             name = file.relative_to(folder).as_posix()
             yield Photo(name, label, status.st_size, status.st_mtime_ns)
     if empty:

@@ -106,13 +106,15 @@ def open_split(data: DataConfig, split: str, classes: tuple[str, ...] = ()) -> S
             images with class labels, or has other classes.
     """
     data_dir = Path(data.data_dir).expanduser()
-    if data.source == "folder":
-        builder = _folder_builder(data, split, data_dir)
-        name = str(data.path)
+    if data.path is not None:
+        name, path = data.path, Path(data.path).expanduser()
+        # Before what may take hours.
+        _check_known(_folder_classes(data, path, split), classes, name)
+        builder = _folder_builder(path, split, data_dir)
     else:
-        builder = _tfds_builder(data.name, data_dir)
-        name = data.name
+        name, builder = data.name, _tfds_builder(data.name, data_dir)
     names = _check_features(builder, name)
+    _check_known(names, classes, name)
     try:
         source, prepared_in = _examples(builder, split, name, data_dir)
     except RuntimeError as error:  # From the reader of array_record files.
@@ -120,11 +122,6 @@ def open_split(data: DataConfig, split: str, classes: tuple[str, ...] = ()) -> S
             f'The data set "{name}" in {builder.data_path} is damaged ({error}); copy or prepare '
             "it again."
         ) from error
-    if classes and classes != names:
-        raise DataError(
-            f'The data set "{name}" has the classes {listed(names)}; the weights know '
-            f"{listed(classes)}: give weights for this data set."
-        )
     return Split(source, names, f'{name}, split "{split}"', prepared_in)
 
 
@@ -133,22 +130,35 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _folder_builder(data: DataConfig, split: str, data_dir: Path) -> tfds.core.DatasetBuilder:
-    """The builder of one split of `data.path`, prepared, after a look at the run's other split."""
-    path = Path(data.path or "").expanduser()
-    own = folder.split_folder(split)
+def _check_known(names: tuple[str, ...], classes: tuple[str, ...], name: str) -> None:
+    """Refuse weights that know other classes than the data set's `names`."""
+    if classes and classes != names:
+        raise DataError(
+            f'The data set "{name}" has the classes {listed(names)}; the weights know '
+            f"{listed(classes)}: give weights for this data set."
+        )
+
+
+def _folder_classes(data: DataConfig, path: Path, split: str) -> tuple[str, ...]:
+    """The class names of a split in the folder `path`, which those of the other split must equal.
+
+    The folder of the training split may be missing, where weights are evaluated.
+    """
+    own, train = folder.split_folder(split), folder.split_folder(data.train_split)
     names = folder.class_folders(path, own)
-    for other in {data.train_split, data.eval_split} - {split}:
-        other = folder.split_folder(other)
-        # Weights are evaluated where there may be no photos to train on.
-        if other == folder.split_folder(data.train_split) and not (path / other).is_dir():
+    for other in (train, folder.split_folder(data.eval_split)):
+        if other == train and not (path / train).is_dir():
             continue
         if differing := sorted(set(names) ^ set(folder.class_folders(path, other))):
             raise DataError(
                 f"The folders {path / own} and {path / other} have other classes: only one of "
                 f"them has {listed(differing)}."
             )
-    prepared = folder.prepare(path, own, data_dir)
+    return names
+
+
+def _folder_builder(path: Path, split: str, data_dir: Path) -> tfds.core.DatasetBuilder:
+    prepared = folder.prepare(path, folder.split_folder(split), data_dir)
     # Opened by its files, since workers get a copy of it and should not get the list of photos.
     return read_only_builder.builder_from_directory(prepared.data_path)
 
