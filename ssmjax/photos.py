@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ssmjax.atomic import replacing
+from ssmjax.command_line import check_out
 from ssmjax.models.config import BackboneConfig
 from ssmjax.weights import Metadata
 
@@ -96,10 +97,7 @@ def check_png(option: str, path: Path) -> None:
     """Refuse an option's value that `write_png` could not write to; raises ValueError."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"{option} is {path}; its name must end in .png.")
-    if path.is_dir():
-        raise ValueError(f"{option} is {path}, a folder; name a file.")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"The folder of {option} {path} does not exist; make it.")
+    check_out(option, path)
 
 
 def write_png(picture: Image.Image, path: Path) -> None:
