@@ -36,13 +36,19 @@ def test_every_class_has_photos():
 
 def test_empty_classes():
     with pytest.raises(DataError, match=r"train\" has no photos of 2 of its 3 classes: ant, cat;"):
-        check_classes(split_of([1, 1]))
+        check_classes(split_of([1, 1, 1]))
+
+
+def test_fewer_photos_than_classes_are_a_trial(capsys):
+    check_classes(split_of([1, 1]))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no photos of 2 of its 3 classes: good for a trial only" in said
 
 
 def test_many_empty_classes():
     names = tuple(f"class{n}" for n in range(1000))
     with pytest.raises(DataError, match="no photos of 999 .*class1, .*class10 and 989 more;"):
-        check_classes(split_of([0], names=names))
+        check_classes(split_of([0] * 1000, names=names))
 
 
 @pytest.mark.parametrize("label", [-1, 3])
