@@ -13,6 +13,7 @@ import ssmjax
 from ssmjax.analysis.flops import count_parameters, flops, format_flops
 from train import optim
 from train.config import Config
+from train.data.fetch import MissingData
 from train.data.pipeline import epoch_steps
 from train.data.source import open_split
 from train.devices import check_batch_size, make_mesh
