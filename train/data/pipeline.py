@@ -1,159 +1,270 @@
-"""From a prepared TFDS data set to batches of normalised images, on `grain`.
+"""From a split to batches of photos of one size, read, decoded and augmented ahead on `grain`.
 
-Images stay encoded until a whole batch of them is read, decoded and augmented at once, which
-is several times faster than one by one.
+A batch follows from its number: the number says which photos are in it, and with the row drives the
+augmentation. So the place in the data is that one number, and a run can go on at any batch, with
+other workers, or spread over other processes. Photos stay encoded until their batch is made.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from functools import partial
+import contextlib
+import dataclasses
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import cv2
 import grain
 import numpy as np
+from absl import flags
 
-from train.data import cifar10
+from train.augment import crop
+from train.augment.recipe import Recipe, make_recipe
+from train.config import AugmentConfig
+from train.data.decode import decode
 from train.data.fetch import DataError
-from train.data.source import Source
+from train.data.source import Split
 
 Batch = dict[str, np.ndarray]
-Channels = tuple[float, float, float]
-
-CROP_MARGIN = 4  # Pixels by which a training crop may move to each side.
 
 # Two threads prepare batches ahead; they rest while these four wait for the training step.
-_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+_THREADS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+_NO_THREADS = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # A worker is one itself.
+_WORKER_AHEAD = 2  # Batches that wait, from each worker.
+# grain would hand batches over in shared memory, of which containers have little, and which it
+# leaves behind when a worker fails.
+_PIPES = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+
+_LAST = 2**62  # Of the training batches' numbers: never reached.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
 def train_batches(
-    source: Source,
+    split: Split,
     *,
     batch_size: int,
-    image_size: int,
+    size: crop.Size,
     seed: int,
-    augment: bool,
-    mean: Channels = cifar10.CIFAR_MEAN,
-    std: Channels = cifar10.CIFAR_STD,
-) -> grain.DatasetIterator[Batch]:
+    augment: AugmentConfig,
+    mean: tuple[float, float, float] = _IMAGENET_MEAN,
+    first: int = 0,
+    workers: int = 0,
+    process: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
     """Endless shuffled batches for training, each epoch in another order.
 
-    The batches depend on the arguments alone. `get_state()` of the iterator gives a small
-    JSON-like dict; `set_state()` of one made with the same arguments goes on right there,
-    also in the middle of an epoch.
-
     Args:
-        source: encoded examples, as in `Split.source`.
-        batch_size: images a batch; the rest of an epoch that does not fill one is dropped.
-        image_size: height and width of the batches' images, in pixels; images of another
-            size are resized (bicubic).
-        seed: 0 to 2**32 - 1.
-        augment: whether to move each image by up to `CROP_MARGIN` pixels (the border is
-            mirrored) and flip half of them left to right.
-        mean, std: per channel (red, green, blue), on a scale of 0 to 1.
+      split: encoded examples.
+      batch_size: B, images a batch, of all processes together; the rest of an epoch that does not
+        fill one is dropped.
+      size: height and width of the images, in pixels.
+      seed: 0 to 2**32 - 1.
+      augment: what happens to each photo; with `repeats` r, an epoch is made of every r-th photo of
+        its order, r times each (repeated augmentation, Hoffer et al., arXiv 1901.09335).
+      mean: of the photos' colours, on a scale of 0 to 1; what RandAugment leaves empty gets it.
+      first: number of the first batch; a run resumes with the number of batches it has seen.
+      workers: processes that make the batches; 0 makes them in threads of this one. They end with
+        the iterator: when it is closed, or nobody holds it any more.
+      process: number and count of the processes that train together; each gets its own rows.
 
-    Returns: an iterator over dicts with `image`, float32 (batch_size, image_size, image_size,
-        3), and `label`, int32 (batch_size,).
+    Returns:
+      An iterator over dicts, with b = B / count:
+        `image` [b,height,width,3] uint8, RGB;
+        `label` [b] int32;
+        `index` [b] int64, the photo's number in the split;
+        `mask` [b] bool, False where that photo cannot be read: the row then has image and label of
+        the batch's next readable one.
+      Values depend on split, batch_size, size, seed, augment, mean, batch number and row alone.
 
     Raises:
-        DataError: the source cannot fill one batch; while iterating, an unreadable image.
-        ValueError: the seed is out of range.
+      DataError: the split cannot fill one batch; while iterating, no photo of a batch is readable.
+      ValueError: seed, batch size or `augment` are not possible.
     """
-    if len(source) < batch_size:
-        raise DataError(
-            f"This split has {len(source):,} images, fewer than one batch of {batch_size:,}: "
-            f"choose a batch size of at most {len(source):,}."
-        )
-    batches = (
-        grain.MapDataset.range(len(source))
-        .seed(seed)
-        .shuffle()
-        .batch(batch_size, drop_remainder=True, batch_fn=source.__getitems__)
-        .map(partial(_decode, image_size=image_size))
-    )
-    if augment:
-        batches = batches.random_map(_augment)
-    batches = batches.map(partial(_normalise, mean=mean, std=std)).repeat()
-    return iter(batches.to_iter_dataset(_AHEAD))
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; it must be from 0 to 2**32 - 1.")
+    steps, rows = epoch_steps(split, batch_size), _rows(batch_size, process)
+    recipe = make_recipe(augment, size, mean)
+    make = _TrainBatch(split, batch_size, steps, rows, seed, augment.repeats, recipe)
+    return _batches(make, first, _LAST, workers)
 
 
 def eval_batches(
-    source: Source,
+    split: Split,
     *,
     batch_size: int,
-    image_size: int,
-    mean: Channels = cifar10.CIFAR_MEAN,
-    std: Channels = cifar10.CIFAR_STD,
-) -> grain.DatasetIterator[Batch]:
-    """Every example once, in order, in batches of one size, so that a jitted step compiles once.
+    size: crop.Size,
+    crop_pct: float = 1.0,
+    workers: int = 0,
+    process: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
+    """Every photo once, in order, in batches of one size, so that a jitted step compiles once.
 
-    Args: as in `train_batches`.
+    Args: as of `train_batches`, and
+      crop_pct: share of a photo's shorter side that is taken; see `train.augment.crop.middle`.
 
-    Returns: an iterator over dicts with `image`, float32 (batch_size, image_size, image_size,
-        3), `label`, int32 (batch_size,), and `mask`, bool (batch_size,): False for the zeros
-        that fill up the last batch.
+    Returns:
+      An iterator over dicts as of `train_batches`; all processes get equally many. `mask` is False
+      for photos that cannot be read, whose images are zero, and for the rows that fill up the last
+      batch: there image and label are zero too, and `index` is -1.
 
     Raises:
-        DataError: while iterating, an unreadable image.
+      ValueError: the batch size is not possible.
     """
-    batches = (
-        grain.MapDataset.range(len(source))
-        .batch(batch_size, batch_fn=source.__getitems__)
-        .map(partial(_decode, image_size=image_size))
-        .map(partial(_normalise, mean=mean, std=std))
-        .map(partial(_fill_up, batch_size=batch_size))
-    )
-    return iter(batches.to_iter_dataset(_AHEAD))
+    make = _EvalBatch(split, batch_size, _rows(batch_size, process), size, crop_pct)
+    return _batches(make, 0, -(-len(split.source) // batch_size), workers)
 
 
-def _decode(examples: Sequence[dict[str, Any]], *, image_size: int) -> Batch:
-    """Encoded examples to uint8 RGB images of one size, (batch, size, size, 3), and labels."""
-    images = np.empty((len(examples), image_size, image_size, 3), np.uint8)
-    for image, example in zip(images, examples, strict=True):
-        # A grey image becomes one of three equal channels.
-        pixels = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
-        if pixels is None:
-            raise DataError(
-                f"An image of the data set (label {example['label']}, {len(example['image']):,} "
-                "bytes) is neither a readable PNG nor JPEG: delete the data set and prepare it "
-                "again."
+def epoch_steps(split: Split, batch_size: int) -> int:
+    """Whole batches of `batch_size` photos in an epoch.
+
+    Raises:
+      DataError: there is none.
+    """
+    count = len(split.source)
+    if count < batch_size:
+        raise DataError(
+            f"{split.title} has {count:,} photos, fewer than one batch of {batch_size:,}: choose a "
+            f"batch size of at most {count:,}."
+        )
+    return count // batch_size
+
+
+def _rows(batch_size: int, process: tuple[int, int]) -> range:
+    """The rows of every batch that are a process' own."""
+    number, count = process
+    if batch_size < 1 or batch_size % count:
+        raise ValueError(
+            f"The batch size is {batch_size}; it must be a multiple of the {count} processes."
+        )
+    share = batch_size // count
+    return range(number * share, (number + 1) * share)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainBatch:
+    """Makes the training batch of a number."""
+
+    split: Split
+    batch_size: int
+    steps: int
+    rows: range
+    seed: int
+    repeats: int
+    recipe: Recipe
+
+    def __call__(self, number: int) -> Batch:
+        index = self._photos(number)
+        images: dict[int, np.ndarray | None] = {}
+        labels: dict[int, int] = {}
+
+        def make(rows: Sequence[int]) -> None:
+            for row, example in zip(rows, _read(self.split, [index[r] for r in rows]), strict=True):
+                photo = decode(example["image"])
+                images[row] = None if photo is None else self.recipe(photo, self._rng(number, row))
+                labels[row] = example["label"]
+
+        make(self.rows)
+        shown = []
+        for row in self.rows:
+            # Further rows may be another process' own: all of them agree on what they show.
+            for other in (*range(row, self.batch_size), *range(row)):
+                if other not in images:
+                    make([other])
+                if images[other] is not None:
+                    shown.append(other)
+                    break
+            else:
+                raise DataError(
+                    f"Not one of the {self.batch_size} photos of a batch of {self.split.title} can "
+                    "be read: prepare the data set again."
+                )
+        return {
+            "image": np.stack([images[row] for row in shown]),
+            "label": np.array([labels[row] for row in shown], np.int32),
+            "index": np.array([index[row] for row in self.rows], np.int64),
+            "mask": np.array([row == other for row, other in zip(self.rows, shown, strict=True)]),
+        }
+
+    def _photos(self, number: int) -> list[int]:
+        """Which photo is in each row of the whole batch."""
+        epoch, step = divmod(number, self.steps)
+        (seed,) = np.random.SeedSequence((self.seed, epoch)).generate_state(1)
+        last = len(self.split.source) - 1
+        return [
+            grain.experimental.index_shuffle(
+                (step * self.batch_size + row) // self.repeats,
+                max_index=last,
+                seed=int(seed),
+                rounds=4,
             )
-        if pixels.shape != image.shape:
-            pixels = cv2.resize(pixels, (image_size, image_size), interpolation=cv2.INTER_CUBIC)
-        image[:] = pixels
-    return {"image": images, "label": np.array([e["label"] for e in examples], np.int32)}
+            for row in range(self.batch_size)
+        ]
+
+    def _rng(self, number: int, row: int) -> np.random.Generator:
+        """Of one row: the counter's lower words, which it counts up, are free for it alone."""
+        return np.random.Generator(
+            np.random.Philox(key=[self.seed, number], counter=[0, 0, 0, row])
+        )
 
 
-def _augment(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Move and flip each of the square images, (batch, size, size, 3), on its own."""
-    images = batch["image"]
-    count, size = images.shape[:2]
-    top, left = rng.integers(0, 2 * CROP_MARGIN + 1, (2, count, 1))
-    flip = rng.random((count, 1)) < 0.5
-    # Which pixel of the image lies at each place of the padded one, the same for both axes.
-    padded = np.pad(np.arange(size), CROP_MARGIN, mode="reflect")
-    along = np.arange(size)
-    rows = padded[top + along]
-    columns = padded[left + np.where(flip, along[::-1], along)]
-    # One gather crops and flips: (count, 1, 1), (count, size, 1) and (count, 1, size) spread
-    # to (count, size, size).
-    which = np.arange(count)[:, None, None]
-    return {**batch, "image": images[which, rows[:, :, None], columns[:, None, :]]}
+@dataclasses.dataclass(frozen=True)
+class _EvalBatch:
+    """Makes the evaluation batch of a number."""
+
+    split: Split
+    batch_size: int
+    rows: range
+    size: crop.Size
+    crop_pct: float
+
+    def __call__(self, number: int) -> Batch:
+        count = len(self.rows)
+        start = number * self.batch_size + self.rows.start
+        index = range(start, min(start + count, len(self.split.source)))
+        batch = {
+            "image": np.zeros((count, *self.size, 3), np.uint8),
+            "label": np.zeros(count, np.int32),
+            "index": np.full(count, -1, np.int64),
+            "mask": np.zeros(count, bool),
+        }
+        for row, example in enumerate(_read(self.split, index)):
+            photo = decode(example["image"])
+            batch["label"][row], batch["index"][row] = example["label"], index[row]
+            if photo is not None:
+                batch["image"][row] = crop.middle(photo, self.size, self.crop_pct)
+                batch["mask"][row] = True
+        return batch
 
 
-def _normalise(batch: Batch, *, mean: Channels, std: Channels) -> Batch:
-    """uint8 images of 0 to 255 to float32 of zero mean and unit deviation per channel."""
-    scale = 1 / (255 * np.asarray(std, np.float32))
-    shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
-    return {**batch, "image": batch["image"] * scale - shift}
+def _read(split: Split, index: Sequence[int]) -> Sequence[dict[str, Any]]:
+    return split.source.__getitems__(index) if index else []
 
 
-def _fill_up(batch: Batch, *, batch_size: int) -> Batch:
-    """Add zeros up to `batch_size` to every array, and the mask that tells them apart."""
-    missing = batch_size - len(batch["label"])
-    batch = {**batch, "mask": np.ones(batch_size - missing, bool)}
-    return {
-        key: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
-        for key, array in batch.items()
-    }
+def _batches(make: Callable[[int], Batch], first: int, last: int, workers: int) -> Iterator[Batch]:
+    """What `make` makes of the numbers from `first` to before `last`, in order and ahead."""
+    batches = grain.MapDataset.range(first, last).map(make)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Else grain's workers do not start outside absl's `app`.
+            flags.FLAGS.mark_as_parsed()
+        piped = grain.experimental.WithOptionsIterDataset(
+            batches.to_iter_dataset(_NO_THREADS), _PIPES
+        )
+        prepared = piped.mp_prefetch(
+            grain.MultiprocessingOptions(workers, per_worker_buffer_size=_WORKER_AHEAD),
+            worker_init_fn=_leave_interrupts,
+        )
+    else:
+        prepared = batches.to_iter_dataset(_THREADS)
+    with contextlib.closing(iter(prepared)) as iterator:
+        try:
+            yield from iterator
+        except RuntimeError as error:
+            if not workers:
+                raise
+            raise DataError(
+                f"A process that prepares photos has failed ({error}); if memory ran out, take "
+                "fewer workers."
+            ) from error
+
+
+def _leave_interrupts(worker: int, workers: int) -> None:
+    """Ctrl-C reaches every process of a terminal; only the one that trains shall answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,82 @@
+"""Which part of a photo is taken, and how it becomes the size that the model takes.
+
+Every change of size is Pillow's bicubic one, which averages where it shrinks (antialiasing), as in
+timm. All photos are [H,W,3] uint8, all results [height,width,3] uint8 and perhaps read-only.
+"""
+
+import math
+
+import cv2
+import numpy as np
+from PIL import Image
+
+MARGIN = 4  # Pixels by which `shift` may move a photo, to each side.
+
+Size = tuple[int, int]  # Height and width, in pixels.
+
+_ASPECTS = (math.log(3 / 4), math.log(4 / 3))  # Of a random part: width over height.
+
+
+def resize(photo: np.ndarray, size: Size) -> np.ndarray:
+    """The whole photo, stretched where its shape is another one."""
+    if photo.shape[:2] == size:
+        return photo
+    return np.asarray(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def shift(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The photo moved by up to `MARGIN` pixels along each axis; its border is mirrored."""
+    height, width = photo.shape[:2]
+    top, left = rng.integers(0, 2 * MARGIN, 2, endpoint=True)
+    padded = cv2.copyMakeBorder(photo, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_REFLECT_101)
+    return padded[top : top + height, left : left + width]
+
+
+def random_resized(
+    photo: np.ndarray, size: Size, scale: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """A random part, resized: Szegedy et al., "Going deeper with convolutions", as timm has it.
+
+    Args:
+      scale: smallest and largest area of the part, as a share of the photo's; uniform between.
+        Its aspect ratio is log-uniform from 3/4 to 4/3. Of ten such parts the first that fits into
+        the photo is taken, at a uniform place; where none does, the largest middle part is.
+    """
+    top, left, height, width = random_part(photo.shape[:2], scale, rng)
+    return resize(photo[top : top + height, left : left + width], size)
+
+
+def random_part(
+    shape: Size, scale: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width, in pixels, of the part that `random_resized` takes."""
+    H, W = shape
+    for _ in range(10):
+        area = H * W * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(*_ASPECTS))
+        height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < height <= H and 0 < width <= W:
+            top, left = rng.integers(0, [H - height, W - width], endpoint=True)
+            return int(top), int(left), height, width
+    narrowest, widest = (math.exp(aspect) for aspect in _ASPECTS)
+    height, width = min(H, round(W / narrowest)), min(W, round(H * widest))
+    return (H - height) // 2, (W - width) // 2, height, width
+
+
+def middle(photo: np.ndarray, size: Size, crop_pct: float) -> np.ndarray:
+    """The middle of a photo, as in evaluation.
+
+    The photo is resized in proportion until it just covers `size` / `crop_pct`, rounded down; the
+    middle of that is taken. For square sizes, pixel by pixel what timm does.
+
+    Args:
+      crop_pct: share of the shorter side that is taken, above 0 to 1.
+    """
+    H, W = photo.shape[:2]
+    height, width = (math.floor(side / crop_pct) for side in size)
+    if H * width < W * height:  # Wider than needed: the height decides.
+        whole = (height, height * W // H)
+    else:
+        whole = (width * H // W, width)
+    top, left = (round((covered - side) / 2) for covered, side in zip(whole, size, strict=True))
+    return resize(photo, whole)[top : top + size[0], left : left + size[1]]
