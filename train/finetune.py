@@ -26,6 +26,7 @@ from train.measure import Measure, measurer
 from train.options import RunOptions
 from train.step import init_state, make_train_step
 from train.summary import Result, summarise
+from train.tasks.classify import make_loss
 from train.workdir import open_workdir
 
 
@@ -173,12 +174,12 @@ def train(
         image_size=model.config.image_shape[0],
         seed=config.seed,
         augment=config.data.augment.crop != "resize",
-        mean=metadata.mean,
-        std=metadata.std,
+        mean=(0, 0, 0),  # The loss normalises.
+        std=(1 / 255, 1 / 255, 1 / 255),
     )
     steps_per_epoch = len(split.source) // options.batch_size
     rate = optim.schedule(options, steps_per_epoch)
-    optimizer = optim.optimizer(options, rate)
+    optimizer = optim.optimizer(options, rate, model.breaks)
     teacher = model.with_prune(None) if options.distill else None
     graphdef, params, buffers = nnx.split(model, nnx.Param, ...)
     state = init_state(params, optimizer)
@@ -188,9 +189,18 @@ def train(
         batches.set_state(place["batches"])
         losses = place["losses"]
         progress.console.print(f"going on from step {int(state.step)}")
+    loss = make_loss(
+        options,
+        config.data.augment,
+        num_classes=model.config.num_classes,
+        mean=metadata.mean,
+        std=metadata.std,
+        teacher=teacher,
+    )
+    key = jax.random.key(config.seed)
     state = fit(
         state,
-        make_train_step(model, optimizer, options, jax.random.key(config.seed), teacher),
+        make_train_step(model, optimizer, options, loss, key, state),
         batches,
         total_steps=max(1, round(options.epochs * steps_per_epoch)),
         steps_per_epoch=steps_per_epoch,
