@@ -48,11 +48,12 @@ def optimizer(
     if config.frozen:
         is_frozen = functools.partial(frozen_mask, frozen=config.frozen)
         steps = optax.partition({False: steps, True: optax.set_to_zero()}, is_frozen)
-    if config.layer_decay is None:
+    layer_decay = config.layer_decay
+    if layer_decay is None:
         return steps
 
     def slow_down(updates, _):
-        scales = layer_scales(updates, config.layer_decay, breaks)
+        scales = layer_scales(updates, layer_decay, breaks)
         return jax.tree.map(jnp.multiply, updates, scales)
 
     return optax.chain(steps, optax.stateless(slow_down))
