@@ -182,9 +182,10 @@ def train(
     teacher = model.with_prune(None) if options.distill else None
     graphdef, params, buffers = nnx.split(model, nnx.Param, ...)
     state = init_state(params, optimizer)
-    checkpoints, losses = Checkpoints(workdir), []
-    if checkpoints.newest is not None:
-        state, place = checkpoints.restore(state)
+    checkpoints, losses = Checkpoints(workdir, keep=config.keep_checkpoints), []
+    restored = checkpoints.restore(state, progress.console.print)
+    if restored is not None:
+        state, place = restored
         batches.set_state(place["batches"])
         losses = place["losses"]
         progress.console.print(f"going on from step {int(state.step)}")

@@ -1,4 +1,4 @@
-"""SIGTERM, which schedulers send before they kill, ends a run after a step and with a checkpoint."""
+"""SIGTERM, which schedulers send before they kill, asks a run to stop after a step."""
 
 import signal
 

@@ -5,6 +5,7 @@ vain is ended by an abort in C++, which no one can catch (jax 0.10.2 and 0.12.0)
 """
 
 import contextlib
+import os
 import socket
 import struct
 import time
@@ -43,9 +44,9 @@ def _receive(port: int, processes: int, deadline: float) -> None:
     except OSError as error:
         raise ValueError(
             f"Process 0 cannot listen on port {port} of --distributed.coordinator "
-            f"({error.strerror}); choose a free port."
+            f"({os.strerror(error.errno or 0)}); choose a free port."
         ) from error
-    missing = set(range(1, processes))
+    missing, waiting = set(range(1, processes)), []
     with server, contextlib.ExitStack() as guests:
         while missing:
             server.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -69,7 +70,9 @@ def _receive(port: int, processes: int, deadline: float) -> None:
                     f"of {processes}; give all the same count, and each its own number."
                 )
             missing.remove(number)
-            guests.callback(guest.sendall, _WELCOME)  # When all have come, or one came wrongly.
+            waiting.append(guest)
+        for guest in waiting:
+            guest.sendall(_WELCOME)
 
 
 def _visit(host: str, port: int, processes: int, process: int, deadline: float) -> None:
@@ -95,4 +98,6 @@ def _visit(host: str, port: int, processes: int, process: int, deadline: float) 
         except OSError:
             welcome = b""
     if welcome != _WELCOME:
-        raise ValueError(f"Process {process} reached {place}, which then stopped; see what it says.")
+        raise ValueError(
+            f"Process {process} reached {place}, which then stopped; see what it says."
+        )
