@@ -13,7 +13,7 @@ import ssmjax
 from ssmjax.analysis.flops import count_parameters, flops, format_flops
 from train import optim
 from train.config import Config
-from train.data.fetch import MissingData
+from train.data.fetch import MissingDataError
 from train.data.pipeline import epoch_steps
 from train.data.source import open_split
 from train.devices import check_batch_size, make_mesh
@@ -62,7 +62,7 @@ def _look_at_photos(config: Config, missing: list[str]) -> tuple[int | None, int
     data = config.data
     try:
         split = open_split(data, data.train_split)
-    except MissingData as error:
+    except MissingDataError as error:
         missing.append(str(error))
         return None, None
     open_split(data, data.eval_split, split.class_names)

@@ -66,7 +66,8 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     workdir = Path(options.workdir)
     open_workdir(workdir, config, options.resume, "checkpoints/*")
     train_split, test_split = open_splits(config)
-    check_classes(train_split, runtime.progress)
+    if runtime.first:
+        check_classes(train_split)
     model, metadata = start_model(config, test_split.class_names)
     measure = measurer(test_split, metadata, config, runtime)
     results: list[Result] = []
@@ -104,8 +105,9 @@ def open_splits(config: Config) -> tuple[Split, Split]:
       train.data.fetch.DataError: no such photos, or of other classes than the weights'.
     """
     data, weights = config.data, config.model.weights
-    known = weights and not config.model.new_head
-    classes = read_metadata(weights).class_names if known else ()
+    classes = ()
+    if weights and not config.model.new_head:
+        classes = read_metadata(weights).class_names
     train_split = open_split(data, data.train_split, classes)
     return train_split, open_split(data, data.eval_split, train_split.class_names)
 
@@ -126,11 +128,11 @@ def start_model(config: Config, class_names: tuple[str, ...]) -> tuple[ssmjax.Ba
         name, mean, std, crop_pct = chosen.name, data.mean, data.std, 1.0
     else:
         stored = read_metadata(chosen.weights)
+        head = {"num_classes": len(class_names)} if chosen.new_head else {}
+        options = chosen.overrides() | head
         model = ssmjax.create_model(
-            chosen.name, weights=chosen.weights, prune=None, **chosen.overrides()
+            chosen.name, seed=config.seed, weights=chosen.weights, prune=None, **options
         )
-        if chosen.new_head:
-            model = model.with_new_head(len(class_names), seed=config.seed)
         outputs = model.config.num_classes
         if outputs != len(class_names):
             raise ValueError(
@@ -216,14 +218,15 @@ def train(
         teacher=model.with_prune(None) if chosen.distill else None,
     )
     state = place_state(init_state(params, optimizer), mesh, runtime.fsdp)
-    checkpoints, place = Checkpoints(workdir, keep=config.keep_checkpoints), {}
-    if checkpoints.newest is not None:
-        state, place = checkpoints.restore(state)
-        runtime.progress.console.print(f"going on from step {int(state.step)}")
+    console = runtime.progress.console
+    checkpoints = Checkpoints(workdir, keep=config.keep_checkpoints)
+    restored, place = checkpoints.restore(state, console.print), {}
+    if restored is not None:
+        state, place = restored
+        console.print(f"going on from step {int(state.step)}")
     done = int(state.step)
     log = Log(workdir, done, METRICS, sinks)
     limit = config.data.max_unreadable
-    console = runtime.progress.console
 
     def evaluate(state: TrainState) -> dict[str, float]:
         averaged = nnx.merge(graphdef, place_state(state.averaged, mesh, fsdp=False), buffers)
@@ -243,6 +246,7 @@ def train(
                 size=model.config.image_shape[:2],
                 seed=config.seed,
                 augment=config.data.augment,
+                mean=metadata.mean,
                 first=done,
                 workers=runtime.workers,
                 process=runtime.process,

@@ -129,7 +129,7 @@ def fit(
         if done % plan.checkpoint_every == 0 or last or stop or metrics:
             kept = [(float(loss), int(count)) for loss, count in jax.device_get(waiting)]
             place = {"batches": done, "unlogged": kept, "unreadable": list(unreadable)}
-            checkpoints.save(state, place, metrics)
+            checkpoints.save(state, place, metrics["accuracy"] if metrics else None)
         if stop:
             break
     runtime.progress.remove_task(task)

@@ -45,9 +45,7 @@ class FakeImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "label": tfds.features.ClassLabel(names=list(imagenet.synsets())),
             "file_name": tfds.features.Text(),
         }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features)
-        )
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
         return {"train": self.photos(0, 1000), "validation": self.photos(1, 4)}

@@ -1,5 +1,1 @@
-<<<<<<< HEAD
 """What happens to photos in training: per photo on the host, per batch in the compiled step."""
-=======
-"""What happens to training photos."""
->>>>>>> step

@@ -29,7 +29,7 @@ class DataError(ValueError):
     """Data that cannot be fetched, prepared or read; the message is one line for people."""
 
 
-class MissingData(DataError):
+class MissingDataError(DataError):
     """Data that is not there yet; the message says how to get it."""
 
 

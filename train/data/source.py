@@ -16,7 +16,7 @@ from tensorflow_datasets.core.file_adapters import FileFormat
 
 from train.config import DataConfig
 from train.data import cifar10, folder
-from train.data.fetch import DataError, MissingData
+from train.data.fetch import DataError, MissingDataError
 from train.data.tfrecord import TFRecordDataSource
 
 # What data sets call the file that a photo came from.
@@ -182,11 +182,11 @@ def _tfds_builder(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
         raise DataError(f'The data set "{name}" cannot be opened: {reason}') from error
 
 
-def _not_prepared(name: str, data_dir: Path) -> MissingData:
+def _not_prepared(name: str, data_dir: Path) -> MissingDataError:
     how = f"tfds build {name} --file_format=array_record --data_dir={data_dir}"
     if name.startswith("imagenet2012"):
         how += " --manual_dir=<folder of ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar>"
-    return MissingData(
+    return MissingDataError(
         f'There is no data set "{name}" in {data_dir}: prepare it there with `{how}` (which needs '
         'the extra "prepare"), or use "cifar10_photos", which is fetched when it is missing.'
     )

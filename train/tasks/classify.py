@@ -94,6 +94,6 @@ class Classification:
         return (1 - distill) * loss + distill * TEMPERATURE**2 * divergence
 
 
-def normalise(images: jax.Array, mean: Channels, std: Channels) -> jax.Array:
+def normalise(images: jax.typing.ArrayLike, mean: Channels, std: Channels) -> jax.Array:
     """[B,height,width,3] of 0 to 255 to float32 of about zero mean and unit deviation."""
     return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
