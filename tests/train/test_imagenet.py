@@ -48,9 +48,9 @@ class FakeImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
-        return {"train": self.photos(0, 1000), "validation": self.photos(1, 4)}
+        return {"train": self._generate_examples(0, 1000), "validation": self._generate_examples(1, 4)}
 
-    def photos(self, seed, count):
+    def _generate_examples(self, seed, count):
         rng = np.random.default_rng(seed)
         for key in range(count):
             jpeg = cv2.imencode(".jpg", rng.integers(0, 256, (24, 32, 3), np.uint8))[1].tobytes()

@@ -96,4 +96,4 @@ class Classification:
 
 def normalise(images: jax.typing.ArrayLike, mean: Channels, std: Channels) -> jax.Array:
     """[B,height,width,3] of 0 to 255 to float32 of about zero mean and unit deviation."""
-    return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+    return (jnp.asarray(images, jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
