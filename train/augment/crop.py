@@ -21,7 +21,8 @@ def resize(photo: np.ndarray, size: Size) -> np.ndarray:
     """The whole photo, stretched where its shape is another one."""
     if photo.shape[:2] == size:
         return photo
-    return np.asarray(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BICUBIC))
+    height, width = size
+    return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def shift(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -74,9 +75,7 @@ def middle(photo: np.ndarray, size: Size, crop_pct: float) -> np.ndarray:
     """
     H, W = photo.shape[:2]
     height, width = (math.floor(side / crop_pct) for side in size)
-    if H * width < W * height:  # Wider than needed: the height decides.
-        whole = (height, height * W // H)
-    else:
-        whole = (width * H // W, width)
+    wide = H * width < W * height  # Then the height decides, else the width.
+    whole = (height, height * W // H) if wide else (width * H // W, width)
     top, left = (round((covered - side) / 2) for covered, side in zip(whole, size, strict=True))
     return resize(photo, whole)[top : top + size[0], left : left + size[1]]

@@ -32,8 +32,12 @@ OPERATIONS = (
 )
 
 _STRONGEST = 10.0  # The magnitude that uses an operation's range up.
-_PARTS = {"m": "magnitude", "n": "count", "p": "probability", "mstd": "deviation", "inc": ""}
 _RANGES = {"m": (0, _STRONGEST), "n": (1, 15), "p": (0, 1), "mstd": (0, 100), "inc": (1, 1)}
+_RULE = (
+    'write it like "rand-m9-mstd0.5-inc1": rand, m (magnitude) from 0 to 10, inc1 and, where '
+    "wanted, n (operations, else 2) from 1 to 15, p (probability, else 0.5) from 0 to 1, mstd "
+    "(deviation of m, else 0) from 0 to 100, joined by dashes"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +51,10 @@ class RandAugment:
       deviation: standard deviation of the magnitude, which is drawn anew for each operation.
     """
 
-    magnitude: float = _STRONGEST
-    count: int = 2
-    probability: float = 0.5
-    deviation: float = 0.0
+    magnitude: float
+    count: int
+    probability: float
+    deviation: float
 
     def __call__(self, image: Image.Image, fill: Colour, rng: np.random.Generator) -> Image.Image:
         """The image, operated on.
@@ -72,31 +76,30 @@ def parse(text: str) -> RandAugment:
     """RandAugment as timm's configs write it, such as "rand-m9-mstd0.5-inc1".
 
     Args:
-      text: "rand", then in any order m (magnitude), n (count), p (probability), mstd (deviation),
-        each with its number, and inc1, which is needed.
+      text: "rand", then in any order m (magnitude), inc1 and perhaps n (count, else 2), p
+        (probability, else 0.5) and mstd (deviation, else 0), each with its number.
 
     Raises:
-      ValueError: an unknown or repeated part, a number out of range, or no inc1.
+      ValueError: an unknown or repeated part, a number out of range, or no m or inc1.
     """
-    rule = (
-        'write "rand-m9-mstd0.5-inc1" or alike: "rand", m from 0 to 10, n (operations) from 1, p '
-        "(probability) from 0 to 1, mstd (deviation of m) from 0, and inc1, joined by dashes"
-    )
     kind, *parts = text.split("-")
     values: dict[str, float] = {}
     for part in parts:
         found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
-        name, number = (found[1], float(found[2])) if found else (part, 0.0)
+        name, number = (found[1], float(found[2])) if found else ("", 0.0)
         low, high = _RANGES.get(name, (1, 0))
-        if not found or name in values or not low <= number <= high:
-            raise ValueError(f'RandAugment "{text}" has the part "{part}"; {rule}.')
+        whole = name != "n" or number.is_integer()
+        if name in values or not (low <= number <= high and whole):
+            raise ValueError(f'RandAugment "{text}" cannot have the part "{part}"; {_RULE}.')
         values[name] = number
-    if kind != "rand" or values.pop("inc", None) is None:
-        raise ValueError(
-            f'RandAugment "{text}" lacks "{"rand" if kind != "rand" else "inc1"}"; {rule}.'
-        )
-    fields = {_PARTS[name]: number for name, number in values.items()}
-    return RandAugment(**fields | {"count": int(values.get("n", 2))})
+    if kind != "rand" or not {"m", "inc"} <= values.keys():
+        raise ValueError(f'RandAugment "{text}" is incomplete; {_RULE}.')
+    return RandAugment(
+        magnitude=values["m"],
+        count=int(values.get("n", 2)),
+        probability=values.get("p", 0.5),
+        deviation=values.get("mstd", 0.0),
+    )
 
 
 def operate(name: str, image: Image.Image, level: float, sign: int, fill: Colour) -> Image.Image:
@@ -119,12 +122,14 @@ def operate(name: str, image: Image.Image, level: float, sign: int, fill: Colour
         case "Rotate":  # By up to 30 degrees.
             return image.rotate(sign * level * 30, Image.Resampling.BICUBIC, fillcolor=fill)
         case "PosterizeIncreasing":  # From 4 bits a channel down to none.
-            return ImageOps.posterize(image, 4 - int(level * 4))
+            # Pillow's own refuses to keep none, which makes a photo black.
+            mask = 256 - 2 ** (4 + int(level * 4))
+            return image.point([value & mask for value in range(256)] * 3)
         case "SolarizeIncreasing":
             return ImageOps.solarize(image, 256 - int(level * 256))
         case "SolarizeAdd":  # Brighten the darker half.
             add = int(level * 110)
-            return image.point([min(255, v + add) if v < 128 else v for v in range(256)] * 3)
+            return image.point([v + add if v < 128 else v for v in range(256)] * 3)
         case "ColorIncreasing":
             return ImageEnhance.Color(image).enhance(_factor(level, sign))
         case "ContrastIncreasing":

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import signal
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -34,7 +35,6 @@ _WORKER_AHEAD = 2  # Batches that wait, from each worker.
 _PIPES = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
 
 _LAST = 2**62  # Of the training batches' numbers: never reached.
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
 def train_batches(
@@ -44,7 +44,7 @@ def train_batches(
     size: crop.Size,
     seed: int,
     augment: AugmentConfig,
-    mean: tuple[float, float, float] = _IMAGENET_MEAN,
+    mean: tuple[float, float, float],
     first: int = 0,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
@@ -151,51 +151,43 @@ class _TrainBatch:
     recipe: Recipe
 
     def __call__(self, number: int) -> Batch:
-        index = self._photos(number)
-        images: dict[int, np.ndarray | None] = {}
-        labels: dict[int, int] = {}
-
-        def make(rows: Sequence[int]) -> None:
-            for row, example in zip(rows, _read(self.split, [index[r] for r in rows]), strict=True):
-                photo = decode(example["image"])
-                images[row] = None if photo is None else self.recipe(photo, self._rng(number, row))
-                labels[row] = example["label"]
-
-        make(self.rows)
-        shown = []
-        for row in self.rows:
-            # Further rows may be another process' own: all of them agree on what they show.
-            for other in (*range(row, self.batch_size), *range(row)):
-                if other not in images:
-                    make([other])
-                if images[other] is not None:
-                    shown.append(other)
-                    break
-            else:
-                raise DataError(
-                    f"Not one of the {self.batch_size} photos of a batch of {self.split.title} can "
-                    "be read: prepare the data set again."
-                )
+        made = self._make(number, self.rows)
+        if len(made) < len(self.rows):  # The next readable row may be another process' own.
+            others = [row for row in range(self.batch_size) if row not in self.rows]
+            made |= self._make(number, others)
+        if not made:
+            raise DataError(
+                f"Not one photo of batch {number} of {self.split.title} can be read: prepare the "
+                "data set again."
+            )
+        readable = sorted(made)
+        shown = [readable[bisect_left(readable, row) % len(readable)] for row in self.rows]
         return {
-            "image": np.stack([images[row] for row in shown]),
-            "label": np.array([labels[row] for row in shown], np.int32),
-            "index": np.array([index[row] for row in self.rows], np.int64),
-            "mask": np.array([row == other for row, other in zip(self.rows, shown, strict=True)]),
+            "image": np.stack([made[row][0] for row in shown]),
+            "label": np.array([made[row][1] for row in shown], np.int32),
+            "index": np.array(self._photos(number, self.rows), np.int64),
+            "mask": np.array(shown) == np.array(self.rows),
         }
 
-    def _photos(self, number: int) -> list[int]:
-        """Which photo is in each row of the whole batch."""
+    def _make(self, number: int, rows: Sequence[int]) -> dict[int, tuple[np.ndarray, int]]:
+        """Image and label of those of the rows whose photo can be read."""
+        made = {}
+        examples = _read(self.split, self._photos(number, rows))
+        for row, example in zip(rows, examples, strict=True):
+            photo = decode(example["image"])
+            if photo is not None:
+                made[row] = self.recipe(photo, self._rng(number, row)), example["label"]
+        return made
+
+    def _photos(self, number: int, rows: Sequence[int]) -> list[int]:
+        """Which photo is in each of the rows: the epoch's order is a function, not a list."""
         epoch, step = divmod(number, self.steps)
-        (seed,) = np.random.SeedSequence((self.seed, epoch)).generate_state(1)
+        (seed,) = np.random.SeedSequence((self.seed, epoch)).generate_state(1).tolist()
         last = len(self.split.source) - 1
+        places = [(step * self.batch_size + row) // self.repeats for row in rows]
         return [
-            grain.experimental.index_shuffle(
-                (step * self.batch_size + row) // self.repeats,
-                max_index=last,
-                seed=int(seed),
-                rounds=4,
-            )
-            for row in range(self.batch_size)
+            grain.experimental.index_shuffle(place, max_index=last, seed=seed, rounds=4)
+            for place in places
         ]
 
     def _rng(self, number: int, row: int) -> np.random.Generator:
