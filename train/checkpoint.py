@@ -46,7 +46,7 @@ class Checkpoints:
         """
         self._folder = (workdir / "checkpoints").absolute()
         self._accuracies: dict[int, float] = {}
-        self._saving: int | None = None
+        self._saving = -1  # The step that is being written.
         _tell_errors_once()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep), _Best(self._accuracies)]),
@@ -159,7 +159,8 @@ class Checkpoints:
             place=ocp.args.JsonRestore(),  # pyright: ignore[reportCallIssue]
         )
         try:
-            stored = ocp.StandardCheckpointHandler().metadata(folder / "state").tree
+            handler = ocp.StandardCheckpointHandler()
+            stored = handler.metadata(folder / "state").tree  # pyright: ignore[reportArgumentType]
             difference = _difference(stored, wanted)
             restored = None if difference else self._manager.restore(step, args=args)
         except Exception as error:  # Orbax lets through whatever the storage below it raises.

@@ -4,6 +4,7 @@ Without `prune` in the config it trains the dense model; without `model.weights`
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -183,7 +184,8 @@ def train(
     graphdef, params, buffers = nnx.split(model, nnx.Param, ...)
     state = init_state(params, optimizer)
     checkpoints, losses = Checkpoints(workdir, keep=config.keep_checkpoints), []
-    restored = checkpoints.restore(state, progress.console.print)
+    report = functools.partial(progress.console.print, markup=False, soft_wrap=True)
+    restored = checkpoints.restore(state, report)
     if restored is not None:
         state, place = restored
         batches.set_state(place["batches"])
