@@ -26,6 +26,7 @@ from train.step import TrainState
 # In each checkpoint: its accuracy, and a digest of every file. Orbax alone takes numbers that
 # have changed on the disk for what was saved.
 _RECORD = "record.json"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # A damaged record.
 
 
 class Checkpoints:
@@ -46,7 +47,7 @@ class Checkpoints:
         """
         self._folder = (workdir / "checkpoints").absolute()
         self._accuracies: dict[int, float] = {}
-        self._saving: int | None = None
+        self._saving = -1  # The step that is being written.
         _tell_errors_once()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep), _Best(self._accuracies)]),
@@ -58,7 +59,7 @@ class Checkpoints:
             tempfile.TemporaryFile(dir=self._folder).close()  # Refused now rather than hours later.
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         for step in self._manager.all_steps():
-            with contextlib.suppress(OSError, ValueError, KeyError):  # Damaged: `restore` says so.
+            with contextlib.suppress(*_UNREADABLE):  # `restore` says so.
                 self._note_accuracy(step, self._read_record(step)["accuracy"])
 
     @property
@@ -84,10 +85,8 @@ class Checkpoints:
         )
         with self._writing():
             self._manager.wait_until_finished()
-            free, needed = (
-                shutil.disk_usage(self._folder).free,
-                sum(array.nbytes for array in named.values()),
-            )
+            needed = sum(array.nbytes for array in named.values())
+            free = shutil.disk_usage(self._folder).free
             if free < needed:
                 raise OSError(errno.ENOSPC, f"{needed:,} bytes needed, {free:,} free")
             self._saving = int(state.step)
@@ -136,20 +135,20 @@ class Checkpoints:
 
     def _is_sound(self, step: int, report: Callable[[str], None]) -> bool:
         """Whether the files are what was written, as process 0 finds."""
-        folder, sound = self._folder / str(step), True
-        if jax.process_index() == 0:
-            try:
-                written, found = self._read_record(step)["digests"], _digests(folder)
-                names = sorted(
-                    {n for n in written.keys() | found if written.get(n) != found.get(n)}
-                )
-                fault = f"{names[0]} is missing or was changed" if names else ""
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                fault = f"{_RECORD} cannot be read: {_reason(error)}"
-            if fault:
-                report(f"The checkpoint {folder} is damaged ({fault}); trying the one before it.")
-                sound = False
-        return bool(multihost_utils.broadcast_one_to_all(jnp.bool_(sound)))
+        fault = self._fault(step) if jax.process_index() == 0 else ""
+        if fault:
+            folder = self._folder / str(step)
+            report(f"The checkpoint {folder} is damaged ({fault}); trying the one before it.")
+        return bool(multihost_utils.broadcast_one_to_all(jnp.bool_(not fault)))
+
+    def _fault(self, step: int) -> str:
+        """What is wrong with a checkpoint's files; nothing where they are as they were written."""
+        try:
+            written, found = self._read_record(step)["digests"], _digests(self._folder / str(step))
+            names = [n for n in written.keys() | found.keys() if written.get(n) != found.get(n)]
+        except _UNREADABLE as error:
+            return f"{_RECORD} cannot be read: {_reason(error)}"
+        return f"{min(names)} is missing or was changed" if names else ""
 
     def _read(self, step: int, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
         folder, named = self._folder / str(step), _by_name(state)
@@ -159,7 +158,8 @@ class Checkpoints:
             place=ocp.args.JsonRestore(),  # pyright: ignore[reportCallIssue]
         )
         try:
-            stored = ocp.StandardCheckpointHandler().metadata(folder / "state").tree
+            handler = ocp.StandardCheckpointHandler()
+            stored = handler.metadata(folder / "state").tree  # pyright: ignore[reportArgumentType]
             difference = _difference(stored, wanted)
             restored = None if difference else self._manager.restore(step, args=args)
         except Exception as error:  # Orbax lets through whatever the storage below it raises.

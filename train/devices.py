@@ -90,14 +90,18 @@ def place_state(state: State, mesh: Mesh, fsdp: bool) -> State:
     arXiv 2304.11277).
 
     Args:
-      state: any tree, such as a `TrainState`; the same values in every process.
+      state: any tree of arrays, such as a `TrainState`; the same values in every process.
       mesh: from `make_mesh`.
       fsdp: whether to split large arrays.
     """
 
     def place(path, array):
         spec = _spec(path, array.shape, mesh.size) if fsdp else PartitionSpec()
-        return jax.device_put(array, NamedSharding(mesh, spec))
+        whole = np.asarray(array)
+        # device_put refuses some arrays, and compares the others over the network, one by one.
+        return jax.make_array_from_callback(
+            array.shape, NamedSharding(mesh, spec), lambda part: whole[part]
+        )
 
     return jax.tree.map_with_path(place, state)
 

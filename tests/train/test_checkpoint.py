@@ -21,7 +21,7 @@ def state_of(step, **more):
     params = {"blocks": {"kernel": jnp.asarray(draw((2, 16, 8)), jnp.float32)}, **more}
     averaged = jax.tree.map(lambda array: (array / 3).astype(jnp.bfloat16), params)
     opt_state = ({"count": jnp.int32(step)}, {"key": jax.random.key(step), "none": None})
-    return TrainState(jnp.int32(step), params, averaged, opt_state)  # pyright: ignore[reportArgumentType]
+    return TrainState(jnp.int32(step), params, averaged, opt_state)
 
 
 def numbers(state):
@@ -160,7 +160,7 @@ def test_what_a_kill_left_is_ignored(tmp_path):
     [
         (state_of(0, head=jnp.zeros(3)), "averaged.head is only here"),
         (
-            state_of(0)._replace(params={"blocks": {"kernel": jnp.zeros((2, 16, 9))}}),  # pyright: ignore[reportArgumentType]
+            state_of(0)._replace(params={"blocks": {"kernel": jnp.zeros((2, 16, 9))}}),
             r"params.blocks.kernel is float32\[2, 16, 8\] there and float32\[2, 16, 9\] here",
         ),
         (state_of(0)._replace(opt_state=()), "opt_state.0.count is only there"),
