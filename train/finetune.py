@@ -5,6 +5,7 @@ Without `prune` in the config it trains the dense model; without `model.weights`
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -220,7 +221,8 @@ def train(
     state = place_state(init_state(params, optimizer), mesh, runtime.fsdp)
     console = runtime.progress.console
     checkpoints = Checkpoints(workdir, keep=config.keep_checkpoints)
-    restored, place = checkpoints.restore(state, console.print), {}
+    report = partial(console.print, markup=False, soft_wrap=True)
+    restored, place = checkpoints.restore(state, report), {}
     if restored is not None:
         state, place = restored
         console.print(f"going on from step {int(state.step)}")

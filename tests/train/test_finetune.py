@@ -2,10 +2,7 @@
 
 import csv
 import json
-import random
-import shutil
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -17,36 +14,6 @@ from tests.ssmjax.blank import blank_model
 from tests.train.conftest import losses
 from train.config import Config, ModelConfig
 from train.finetune import main, untrained
-
-
-@pytest.fixture(scope="module")
-def dense(command, dense_config_file, tmp_path_factory):
-    """A finished run from scratch, dense."""
-    workdir = tmp_path_factory.mktemp("dense")
-    code, _, err = command("train.finetune", "--config", dense_config_file, "--workdir", workdir)
-    assert code == 0, err
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def arguments(config_file, dense):
-    """Of a run that prunes and fine-tunes the dense model."""
-    return (
-        "train.finetune",
-        "--config",
-        config_file,
-        "--model.weights",
-        dense / "weights.safetensors",
-    )
-
-
-@pytest.fixture(scope="module")
-def pruned(command, arguments, tmp_path_factory):
-    """A finished run that was never interrupted."""
-    workdir = tmp_path_factory.mktemp("pruned")
-    code, _, err = command(*arguments, "--workdir", workdir)
-    assert code == 0, err
-    return workdir
 
 
 def test_what_a_vit_is_compared_with():
@@ -79,31 +46,6 @@ def test_results(pruned):
 def test_log_covers_every_step_asked_for(dense, pruned):
     for workdir in (dense, pruned):
         assert sorted(losses(workdir)) == list(range(2, 21, 2))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_at_any_moment_ends_the_same(command, arguments, pruned, tmp_path, seed):
-    delays = random.Random(seed)
-    for _ in range(2):
-        process = command.start(*arguments, "--workdir", tmp_path, "--resume", "auto")
-        # Somewhere between the first imports and the end.
-        deadline = time.monotonic() + delays.uniform(3, 25)
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.kill()
-        process.communicate()
-    code, _, err = command(*arguments, "--workdir", tmp_path, "--resume", "auto")
-    assert code == 0, err
-    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (tmp_path, pruned))
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        np.testing.assert_array_equal(ours[name], theirs[name])
-    assert losses(tmp_path) == losses(pruned)
-    accuracies = [
-        [row["accuracy"] for row in json.loads((folder / "results.json").read_text())]
-        for folder in (tmp_path, pruned)
-    ]
-    assert accuracies[0] == accuracies[1]
 
 
 def test_evaluate_agrees(command, config_file, pruned):
