@@ -58,9 +58,8 @@ def main() -> None:
         metadata = dataclasses.replace(metadata, crop_pct=config.data.crop_pct)
     model = ssmjax.create_model(weights=weights, prune=config.prune)
     split = open_split(config.data, config.data.eval_split, metadata.class_names)
-    with bars() as progress:
-        runtime = Runtime(make_mesh(), progress, options.workers)
-        table = options.confusion is not None
+    runtime, table = Runtime(make_mesh(), bars(), options.workers), options.confusion is not None
+    with runtime.progress:
         scores = score(model, split, metadata, config, runtime, "evaluating", confusion=table)
     if not runtime.first:
         return

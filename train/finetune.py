@@ -46,12 +46,10 @@ def main() -> None:
     keep_freed_memory()
     config, options = cli.parse(Config, RunOptions, __doc__ or "")
     start_distributed(options.distributed)
-    with bars() as progress:
-        runtime = Runtime(make_mesh(), progress, options.workers, options.fsdp)
-        if options.dry_run:
-            dry_run(config, runtime.fsdp)
-        else:
-            finetune(config, options, runtime)
+    if options.dry_run:
+        dry_run(config, options.fsdp)
+    else:
+        finetune(config, options, Runtime(make_mesh(), bars(), options.workers, options.fsdp))
 
 
 def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
@@ -72,15 +70,26 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     model, metadata = start_model(config, test_split.class_names)
     measure = measurer(test_split, metadata, config, runtime)
     results: list[Result] = []
-    for name, regime, variant in untrained(model, config):
-        title = name if name == regime else f"{name}, {regime}"
-        results.append((name, regime, variant, measure(variant, title).top1))
-    model = model.with_prune(config.prune)
-    sinks = open_sinks(workdir, dataclasses.asdict(config), options.wandb) if runtime.first else []
-    trace = workdir / "profile" if options.profile else None
-    accuracy = train(
-        config, model, metadata, train_split, workdir, measure, runtime, sinks=sinks, trace=trace
-    )
+    with runtime.progress:
+        for name, regime, variant in untrained(model, config):
+            title = name if name == regime else f"{name}, {regime}"
+            results.append((name, regime, variant, measure(variant, title).top1))
+        model = model.with_prune(config.prune)
+        sinks = (
+            open_sinks(workdir, dataclasses.asdict(config), options.wandb) if runtime.first else []
+        )
+        trace = workdir / "profile" if options.profile else None
+        accuracy = train(
+            config,
+            model,
+            metadata,
+            train_split,
+            workdir,
+            measure,
+            runtime,
+            sinks=sinks,
+            trace=trace,
+        )
     name = "dense" if config.prune is None else "pruned"
     scratch = "dense" if config.prune is None else "from scratch"
     regime = "fine-tuned" if config.model.weights else scratch

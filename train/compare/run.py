@@ -42,8 +42,9 @@ def compare(comparison: Comparison, workdir: Path, command: str) -> None:
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
     }
-    with bars() as progress:
-        runtime = Runtime(make_mesh(), progress)
+    progress = bars()
+    runtime = Runtime(make_mesh(), progress)
+    with progress:
         if "speed" in comparison.measure:
             for backbone in progress.track(comparison.models, description="speed"):
                 _measure_speed(comparison, backbone, table, made_by)
