@@ -7,6 +7,7 @@ other workers, or spread over other processes. Photos stay encoded until their b
 
 import contextlib
 import dataclasses
+import functools
 import signal
 import sys
 from bisect import bisect_left
@@ -180,15 +181,10 @@ class _TrainBatch:
         return made
 
     def _photos(self, number: int, rows: Sequence[int]) -> list[int]:
-        """Which photo is in each of the rows: the epoch's order is a function, not a list."""
+        """Which photo is in each of the rows."""
         epoch, step = divmod(number, self.steps)
-        (seed,) = np.random.SeedSequence((self.seed, epoch)).generate_state(1).tolist()
-        last = len(self.split.source) - 1
-        places = [(step * self.batch_size + row) // self.repeats for row in rows]
-        return [
-            grain.experimental.index_shuffle(place, max_index=last, seed=seed, rounds=4)
-            for place in places
-        ]
+        order = _order(len(self.split.source), self.seed, epoch)
+        return [int(order[(step * self.batch_size + row) // self.repeats]) for row in rows]
 
     def _rng(self, number: int, row: int) -> np.random.Generator:
         """Of one row: the counter's lower words, which it counts up, are free for it alone."""
@@ -224,6 +220,12 @@ class _EvalBatch:
                 batch["image"][row] = crop.middle(photo, self.size, self.crop_pct)
                 batch["mask"][row] = True
         return batch
+
+
+@functools.lru_cache(maxsize=2)  # Batches ahead may be of the next epoch already.
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The photos of a split, [count] int64, in the order of an epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def _read(split: Split, index: Sequence[int]) -> Sequence[dict[str, Any]]:
