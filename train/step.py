@@ -87,7 +87,7 @@ def make_train_step(
     places = tuple(a.sharding if a.committed else None for a in jax.tree.leaves(state))
     step = _compiled(graphdef, optimizer, config, jax.tree.structure(state), places)
     # Placed once, on all devices, as the state's scalars are.
-    constant = jax.device_put((key, buffers, loss), places[0])
+    constant = jax.jit(lambda arrays: arrays, out_shardings=places[0])((key, buffers, loss))
     return lambda state, batch: step(state, batch, *constant)
 
 
