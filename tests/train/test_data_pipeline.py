@@ -271,17 +271,12 @@ def test_workers_end_with_a_killed_process(tmp_path):
     script = tmp_path / "endless.py"
     script.write_text(ENDLESS)
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    process = subprocess.Popen(
-        [sys.executable, script],
-        env=os.environ | {"PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    worker = int(process.stdout.readline())
-    process.kill()
-    process.wait()
+    environment = os.environ | {"PYTHONPATH": paths}
+    command = [sys.executable, script]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        process.kill()
     for _ in range(100):
         if not Path(f"/proc/{worker}").exists():
             return

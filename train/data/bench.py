@@ -16,6 +16,7 @@ from train.data.pipeline import train_batches
 from train.data.source import Split
 
 BATCH_SIZE = 64
+SIZE = (224, 224)
 RECIPES = {
     "whole photo": AugmentConfig(),
     "random crop, flip": AugmentConfig(crop="random_resized", flip=0.5),
@@ -30,13 +31,11 @@ class BenchOptions:
     Attributes:
       photos: folder of JPEG files; each is read over and over.
       workers: each number of worker processes in turn; 0 is the threads of this one.
-      size: height and width of the prepared images, in pixels.
-      batches: of 64 images; how many are timed, after as many that are not.
+      batches: how many, of 64 images of 224 x 224, are timed, after as many that are not.
     """
 
     photos: Path
     workers: tuple[int, ...] = (0, 1, 2)
-    size: int = 224
     batches: int = 30
 
 
@@ -46,7 +45,7 @@ class Files:
     def __init__(self, folder: Path):
         self._encoded = [path.read_bytes() for path in sorted(folder.glob("*.jp*g"))]
         if not self._encoded:
-            raise ValueError(f"There are no JPEG files in {folder}; name a folder that has some.")
+            raise ValueError(f"There are no JPEG files in {folder}; name a folder of some.")
 
     def __len__(self) -> int:
         return 100_000
@@ -59,8 +58,7 @@ def main() -> None:
     """The command: measure, print a table."""
     options: BenchOptions = command_line.parse(BenchOptions, description=__doc__ or "")
     split = Split(Files(options.photos), ("photo",), title=str(options.photos))
-    names = ["threads" if count == 0 else f"{count} workers" for count in options.workers]
-    table = Table("images/s", *names)
+    table = Table("images/s", *(f"workers {count}" for count in options.workers))
     for name, augment in RECIPES.items():
         speeds = [speed(split, augment, options, workers) for workers in options.workers]
         table.add_row(name, *(f"{value:.0f}" for value in speeds))
@@ -68,16 +66,9 @@ def main() -> None:
 
 
 def speed(split: Split, augment: AugmentConfig, options: BenchOptions, workers: int) -> float:
-    """Images per second of one recipe, once what was prepared ahead is used up."""
-    batches = train_batches(
-        split,
-        batch_size=BATCH_SIZE,
-        size=(options.size, options.size),
-        seed=0,
-        augment=augment,
-        mean=(0.5, 0.5, 0.5),
-        workers=workers,
-    )
+    """Images per second of one recipe, with everything started and warm."""
+    shape, mean = {"batch_size": BATCH_SIZE, "size": SIZE}, (0.5, 0.5, 0.5)
+    batches = train_batches(split, **shape, seed=0, augment=augment, mean=mean, workers=workers)
     given = [time.perf_counter() for _ in itertools.islice(batches, 2 * options.batches)]
     return options.batches * BATCH_SIZE / (given[-1] - given[options.batches - 1])
 
