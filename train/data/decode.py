@@ -1,8 +1,8 @@
 """From the bytes of an image file to its pixels.
 
-OpenCV decodes: the fastest of those tried (simplejpeg, Pillow), and of JPEGs its pixels are Pillow's
-bit for bit. Its decoding at half the size is left alone: faster, but then the pixels are others, and
-a random part of a photo is often not much larger than what the model takes.
+OpenCV decodes: the fastest of those tried (simplejpeg, Pillow), and its JPEG pixels are Pillow's
+bit for bit. That it can decode at half the size is not used: the pixels would be others, and a
+random part of a photo is often not much larger than what the model takes.
 """
 
 import cv2
