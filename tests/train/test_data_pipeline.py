@@ -3,6 +3,10 @@
 import itertools
 import multiprocessing
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -251,6 +255,33 @@ def test_errors_in_workers_are_the_same_sentences():
     with pytest.raises(DataError, match="has failed .* take fewer workers"):
         next(train(deadly, workers=1))
     assert not multiprocessing.active_children()
+
+
+ENDLESS = """
+import multiprocessing, time, test_data_pipeline as test
+if __name__ == "__main__":
+    next(batches := test.train(test.split_of(test.photos(8)), workers=1))
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_process(tmp_path):
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": paths}
+    command = [sys.executable, script]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        process.kill()
+    for _ in range(100):
+        if not Path(f"/proc/{worker}").exists():
+            return
+        time.sleep(0.1)
+    pytest.fail("The worker outlived the process that trains.")
 
 
 def test_impossible_arguments():

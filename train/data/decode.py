@@ -1,9 +1,8 @@
 """From the bytes of an image file to its pixels.
 
-OpenCV is the fastest of the decoders tried: 960 images/s on one core, from JPEGs of 500 x 375,
-against 734 by simplejpeg and 360 by Pillow; its pixels are Pillow's, bit for bit. It can also
-decode at half the size, in 0.4 of the time, but the pixels then are no longer those of timm, and
-below crops of 224 pixels and more there is often nothing to halve; so it always decodes in full.
+OpenCV decodes: the fastest of those tried (simplejpeg, Pillow), and its JPEG pixels are Pillow's
+bit for bit. That it can decode at half the size is not used: the pixels would be others, and a
+random part of a photo is often not much larger than what the model takes.
 """
 
 import cv2

@@ -8,8 +8,11 @@ other workers, or spread over other processes. Photos stay encoded until their b
 import contextlib
 import dataclasses
 import functools
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -243,7 +246,7 @@ def _batches(make: Callable[[int], Batch], first: int, last: int, workers: int) 
         )
         prepared = piped.mp_prefetch(
             grain.MultiprocessingOptions(workers, per_worker_buffer_size=_WORKER_AHEAD),
-            worker_init_fn=_leave_interrupts,
+            worker_init_fn=_start_worker,
         )
     else:
         prepared = batches.to_iter_dataset(_THREADS)
@@ -259,6 +262,14 @@ def _batches(make: Callable[[int], Batch], first: int, last: int, workers: int) 
             ) from error
 
 
-def _leave_interrupts(worker: int, workers: int) -> None:
-    """Ctrl-C reaches every process of a terminal; only the one that trains shall answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(worker: int, workers: int) -> None:
+    """Make the life of a worker process depend on the one that trains, and on that alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
