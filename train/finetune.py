@@ -150,7 +150,9 @@ def start_model(config: Config, class_names: tuple[str, ...]) -> tuple[ssmjax.Ba
                 f"{data.name} has {len(class_names)}. Give --model.new-head to learn new ones."
             )
         name, mean, std, crop_pct = stored.model, stored.mean, stored.std, stored.crop_pct
-    trained = model.with_prune(config.prune)  # Refuses blocks that the model does not have, early.
+    # Both refuse what the model does not have, early.
+    trained = model.with_prune(config.prune)
+    optim.frozen_mask(nnx.state(model, nnx.Param), config.optim.frozen)
     overrides = config_overrides(name, trained.config)
     crop_pct = crop_pct if data.crop_pct is None else data.crop_pct
     return model, Metadata(name, overrides, class_names, mean, std, crop_pct)

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from ssmjax import photos
 from train.augment import crop
 
 BICUBIC = Image.Resampling.BICUBIC
@@ -37,7 +38,7 @@ def test_middle_is_timms_resize_and_centre_crop(shape, size, pct, whole, corner)
     top, left = corner
     resized = Image.fromarray(image).resize(whole[::-1], BICUBIC)
     expected = resized.crop((left, top, left + size, top + size))
-    np.testing.assert_array_equal(crop.middle(image, (size, size), pct), np.asarray(expected))
+    np.testing.assert_array_equal(photos.middle(image, (size, size), pct), np.asarray(expected))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -46,7 +47,7 @@ def test_middle_of_any_shape_covers_the_size_in_proportion(seed):
     H, W, height, width = (int(side) for side in rng.integers(8, 90, 4))
     across, down = np.meshgrid(np.linspace(0, 255, W), np.linspace(0, 255, H))
     ramps = np.stack([across, down, 0 * down], -1).round().astype(np.uint8)
-    found = crop.middle(ramps, (height, width), float(rng.uniform(0.5, 1)))
+    found = photos.middle(ramps, (height, width), float(rng.uniform(0.5, 1)))
     assert found.shape == (height, width, 3)
     # The middle of the result is the middle of the photo, to a pixel of the coarser of the two.
     centre = found[height // 2 - 1 : height // 2 + 1, width // 2 - 1 : width // 2 + 1].mean((0, 1))
@@ -57,13 +58,13 @@ def test_middle_of_any_shape_covers_the_size_in_proportion(seed):
 def test_resize_averages_where_it_shrinks():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    assert np.ptp(crop.resize(stripes, (16, 16))[:, 2:-2].astype(int)) <= 2
+    assert np.ptp(photos.resize(stripes, (16, 16))[:, 2:-2].astype(int)) <= 2
 
 
 def test_resize_takes_the_whole_photo():
     image = photo(30, 50)
     expected = np.asarray(Image.fromarray(image).resize((20, 10), BICUBIC))
-    np.testing.assert_array_equal(crop.resize(image, (10, 20)), expected)
+    np.testing.assert_array_equal(photos.resize(image, (10, 20)), expected)
 
 
 def test_shift_is_a_crop_of_the_mirrored_photo_and_every_one_is_as_likely():

@@ -85,10 +85,7 @@ def test_devices_change_nothing(arguments, pruned, tmp_path, monkeypatch, device
 def test_processes_change_nothing(arguments, pruned, tmp_path):
     address = f"localhost:{free_port()}"
     ends = run_processes(
-        [
-            ("-m", *arguments, "--workdir", tmp_path, *distributed(address, 2, n))
-            for n in range(2)
-        ],
+        [("-m", *arguments, "--workdir", tmp_path, *distributed(address, 2, n)) for n in range(2)],
         timeout=400,
     )
     assert [code for code, _, _ in ends] == [0, 0], ends

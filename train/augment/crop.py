@@ -1,28 +1,19 @@
 """Which part of a photo is taken, and how it becomes the size that the model takes.
 
-Every change of size is Pillow's bicubic one, which averages where it shrinks (antialiasing), as in
-timm. All photos are [H,W,3] uint8, all results [height,width,3] uint8 and perhaps read-only.
+Every change of size is `ssmjax.photos.resize`. All photos are [H,W,3] uint8, all results
+[height,width,3] uint8 and perhaps read-only.
 """
 
 import math
 
 import cv2
 import numpy as np
-from PIL import Image
+
+from ssmjax.photos import Size, resize
 
 MARGIN = 4  # Pixels by which `shift` may move a photo, to each side.
 
-Size = tuple[int, int]  # Height and width, in pixels.
-
 _ASPECTS = (math.log(3 / 4), math.log(4 / 3))  # Of a random part: width over height.
-
-
-def resize(photo: np.ndarray, size: Size) -> np.ndarray:
-    """The whole photo, stretched where its shape is another one."""
-    if photo.shape[:2] == size:
-        return photo
-    height, width = size
-    return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def shift(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -62,20 +53,3 @@ def random_part(
     narrowest, widest = (math.exp(aspect) for aspect in _ASPECTS)
     height, width = min(H, round(W / narrowest)), min(W, round(H * widest))
     return (H - height) // 2, (W - width) // 2, height, width
-
-
-def middle(photo: np.ndarray, size: Size, crop_pct: float) -> np.ndarray:
-    """The middle of a photo, as in evaluation.
-
-    The photo is resized in proportion until it just covers `size` / `crop_pct`, rounded down; the
-    middle of that is taken. For square sizes, pixel by pixel what timm does.
-
-    Args:
-      crop_pct: share of the shorter side that is taken, above 0 to 1.
-    """
-    H, W = photo.shape[:2]
-    height, width = (math.floor(side / crop_pct) for side in size)
-    wide = H * width < W * height  # Then the height decides, else the width.
-    whole = (height, height * W // H) if wide else (width * H // W, width)
-    top, left = (round((covered - side) / 2) for covered, side in zip(whole, size, strict=True))
-    return resize(photo, whole)[top : top + size[0], left : left + size[1]]

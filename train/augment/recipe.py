@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from ssmjax.photos import Size, resize
 from train.augment import crop
 from train.augment.randaugment import Colour, RandAugment, parse
 from train.config import AugmentConfig
@@ -22,7 +23,7 @@ class Recipe:
     """
 
     augment: AugmentConfig
-    size: crop.Size
+    size: Size
     randaugment: RandAugment | None
     fill: Colour
 
@@ -32,7 +33,7 @@ class Recipe:
         if augment.crop == "random_resized":
             photo = crop.random_resized(photo, self.size, augment.scale, rng)
         else:
-            photo = crop.resize(photo, self.size)
+            photo = resize(photo, self.size)
             if augment.crop == "shift":
                 photo = crop.shift(photo, rng)
         if rng.random() < augment.flip:
@@ -44,9 +45,7 @@ class Recipe:
         return photo
 
 
-def make_recipe(
-    augment: AugmentConfig, size: crop.Size, mean: tuple[float, float, float]
-) -> Recipe:
+def make_recipe(augment: AugmentConfig, size: Size, mean: tuple[float, float, float]) -> Recipe:
     """The recipe of a config.
 
     Args:

@@ -21,7 +21,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from train.augment import crop
+from ssmjax.photos import Size, middle
 from train.augment.recipe import Recipe, make_recipe
 from train.config import AugmentConfig
 from train.data.decode import decode
@@ -45,7 +45,7 @@ def train_batches(
     split: Split,
     *,
     batch_size: int,
-    size: crop.Size,
+    size: Size,
     seed: int,
     augment: AugmentConfig,
     mean: tuple[float, float, float],
@@ -94,7 +94,7 @@ def eval_batches(
     split: Split,
     *,
     batch_size: int,
-    size: crop.Size,
+    size: Size,
     crop_pct: float = 1.0,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
@@ -102,7 +102,7 @@ def eval_batches(
     """Every photo once, in order, in batches of one size, so that a jitted step compiles once.
 
     Args: as of `train_batches`, and
-      crop_pct: share of a photo's shorter side that is taken; see `train.augment.crop.middle`.
+      crop_pct: share of a photo's shorter side that is taken; see `ssmjax.photos.middle`.
 
     Returns:
       An iterator over dicts as of `train_batches`; all processes get equally many. `mask` is False
@@ -203,7 +203,7 @@ class _EvalBatch:
     split: Split
     batch_size: int
     rows: range
-    size: crop.Size
+    size: Size
     crop_pct: float
 
     def __call__(self, number: int) -> Batch:
@@ -220,7 +220,7 @@ class _EvalBatch:
             photo = decode(example["image"])
             batch["label"][row], batch["index"][row] = example["label"], index[row]
             if photo is not None:
-                batch["image"][row] = crop.middle(photo, self.size, self.crop_pct)
+                batch["image"][row] = middle(photo, self.size, self.crop_pct)
                 batch["mask"][row] = True
         return batch
 
