@@ -94,7 +94,8 @@ def resize(photo: np.ndarray, size: Size) -> np.ndarray:
     """
     if photo.shape[:2] == size:
         return photo
-    return np.asarray(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BICUBIC))
+    height, width = size
+    return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def read_images(paths: Sequence[Path], config: BackboneConfig, metadata: Metadata) -> np.ndarray:
