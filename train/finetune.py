@@ -249,7 +249,7 @@ def train(
             save_weights(workdir / "best.safetensors", averaged, metadata)
         return {"accuracy": scores.top1, "top5": scores.top5}
 
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, Trace(trace, done) as traced:
         state, metrics = fit(
             state,
             make_train_step(model, optimizer, chosen, loss, jax.random.key(config.seed), state),
@@ -272,7 +272,7 @@ def train(
             evaluate=evaluate,
             unreadable=Unreadable(split, limit, console, place.get("unreadable", ())),
             interrupt=interrupt,
-            trace=Trace(trace, done),
+            trace=traced,
             unlogged=place.get("unlogged", ()),
         )
     checkpoints.close()

@@ -18,20 +18,24 @@ class Trace:
           start: step that the run begins or goes on with.
         """
         self._folder, self._first, self._last = folder, start + FIRST, start + LAST
+        self._begun = False
 
     @contextlib.contextmanager
     def step(self, number: int):
         """Around step `number`, from 0."""
         if self._folder and number == self._first:
             jax.profiler.start_trace(self._folder)
+            self._begun = True
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
-        if self._folder and number == self._last:
-            self.close()
+        if number == self._last:
+            self.__exit__()
 
-    def close(self) -> None:
-        """Write the trace, also of a run that ends early."""
-        if self._folder:
-            with contextlib.suppress(RuntimeError):  # No trace has begun.
-                jax.profiler.stop_trace()
-            self._folder = None
+    def __enter__(self) -> "Trace":
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Write the trace of a run that ends before all steps are traced."""
+        if self._begun:
+            jax.profiler.stop_trace()
+            self._begun = False

@@ -12,6 +12,7 @@ from ssmjax import PruneConfig, command_line
 from tests.ssmjax.blank import blank_model
 from tests.train.conftest import losses
 from train.config import Config, ModelConfig
+from train.data.cifar10 import CLASS_NAMES
 from train.finetune import main, untrained
 
 
@@ -47,9 +48,16 @@ def test_log_covers_every_step_asked_for(dense, pruned):
         assert sorted(losses(workdir)) == list(range(2, 21, 2))
 
 
-def test_evaluate_agrees(command, config_file, pruned):
-    code, out, err = command("train.evaluate", "--config", config_file, "--checkpoint", pruned)
+def test_evaluate_agrees(command, config_file, pruned, tmp_path):
+    given = ("--config", config_file, "--checkpoint", pruned, "--confusion", tmp_path / "who.csv")
+    code, out, err = command("train.evaluate", *given)
     assert code == 0, err
+    with (tmp_path / "who.csv").open() as file:
+        header, *rows = csv.reader(file)
+    counts = np.array([row[1:] for row in rows], int)
+    assert header[1:] == [row[0] for row in rows] == list(CLASS_NAMES)
+    np.testing.assert_array_equal(counts.sum(axis=1), 2)
+    assert out.startswith(f"top-1 {100 * np.trace(counts) / 20:.2f}%") and "20 photos" in out
     accuracy = json.loads((pruned / "results.json").read_text())[-1]["accuracy"]
     assert out.startswith(f"top-1 {100 * accuracy:.2f}%")
 
