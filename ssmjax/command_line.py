@@ -5,11 +5,16 @@ import io
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import tyro
 
+from ssmjax import imagenet
+from ssmjax.models.backbone import Backbone
 from ssmjax.pruning import PruneConfig
+from ssmjax.registry import create_model
+from ssmjax.weights import Metadata, read_metadata
 
 
 def parse(target: Any, arguments: Sequence[str] | None = None, *, description: str = "") -> Any:
@@ -40,6 +45,31 @@ def pruning(after_blocks: tuple[int, ...], keep_ratio: float | None) -> PruneCon
     if not after_blocks or keep_ratio is None:
         raise ValueError("--after-blocks and --keep-ratio go together; give both or neither.")
     return PruneConfig(after_blocks, keep_ratio)
+
+
+def model(
+    weights: Path | None, name: str | None, prune: PruneConfig | Literal["paper", "stored"]
+) -> tuple[Backbone, Metadata]:
+    """What the options --weights and --model ask for, and how it takes photos.
+
+    Raises:
+      ValueError: neither is given, or as `create_model` does.
+    """
+    if weights is not None:
+        metadata = read_metadata(weights)
+    elif name is not None:
+        metadata = Metadata(name, {}, (), *imagenet.photos(name))
+    else:
+        raise ValueError("No model was given; name a weight file with --weights.")
+    return create_model(name, weights=weights, prune=prune), metadata
+
+
+def check_out(option: str, path: Path) -> None:
+    """Refuse an option's value that no file can be written to; raises ValueError."""
+    if path.is_dir():
+        raise ValueError(f"{option} is {path}, a folder; name a file.")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"The folder of {option} {path} does not exist; make it.")
 
 
 def run(main: Callable[[], None]) -> None:

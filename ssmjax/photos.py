@@ -1,5 +1,6 @@
 """Photos for models, and pictures for people: how commands read, prepare and write image files."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,18 +11,21 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ssmjax.atomic import replacing
+from ssmjax.command_line import check_out
 from ssmjax.models.config import BackboneConfig
 from ssmjax.weights import Metadata
 
+Size = tuple[int, int]  # Height and width, in pixels.
 
-def read_image(path: Path, size: tuple[int, int], crop_pct: float = 1.0) -> np.ndarray:
+
+def read_image(path: Path, size: Size, crop_pct: float = 1.0) -> np.ndarray:
     """Read the middle of a photo as people see it: upright, in RGB, transparent parts white.
 
     Args:
       path: of any format Pillow reads; 16-bit grey is brought to 8 bits, and of an animation the
         first frame is taken.
-      size: (height, width) in pixels of the result; what has another shape is cut off (bicubic).
-      crop_pct: share of the photo used along the side that is not cut.
+      size: of the result; what has another shape is cut off.
+      crop_pct: see `middle`.
 
     Returns:
       [height,width,3] uint8.
@@ -51,9 +55,47 @@ def read_image(path: Path, size: tuple[int, int], crop_pct: float = 1.0) -> np.n
             f"{path} cannot be read as an image ({error}); give a sound JPEG, PNG, WebP, TIFF, BMP "
             "or GIF of 8 or 16 bits."
         ) from error
+    return middle(np.asarray(image), size, crop_pct)
+
+
+def middle(photo: np.ndarray, size: Size, crop_pct: float) -> np.ndarray:
+    """The middle of a photo, as in evaluation.
+
+    The photo is resized in proportion until it just covers `size` / `crop_pct`, rounded down; the
+    middle of that is taken. For square sizes, pixel by pixel what timm does.
+
+    Args:
+      photo: [H,W,3] uint8.
+      size: of the result.
+      crop_pct: share of the shorter side that is taken, above 0 to 1.
+
+    Returns:
+      [height,width,3] uint8.
+    """
+    H, W = photo.shape[:2]
+    height, width = (math.floor(side / crop_pct) for side in size)
+    wide = H * width < W * height  # Then the height decides, else the width.
+    whole = (height, height * W // H) if wide else (width * H // W, width)
+    top, left = (round((covered - side) / 2) for covered, side in zip(whole, size, strict=True))
+    return resize(photo, whole)[top : top + size[0], left : left + size[1]]
+
+
+def resize(photo: np.ndarray, size: Size) -> np.ndarray:
+    """A whole photo, stretched where its shape is another one.
+
+    By Pillow's bicubic interpolation, which averages where it shrinks (antialiasing), as in timm.
+
+    Args:
+      photo: [H,W,3] uint8.
+      size: of the result.
+
+    Returns:
+      [height,width,3] uint8, perhaps read-only.
+    """
+    if photo.shape[:2] == size:
+        return photo
     height, width = size
-    border = (1 - crop_pct) / 2
-    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC, bleed=border))
+    return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def read_images(paths: Sequence[Path], config: BackboneConfig, metadata: Metadata) -> np.ndarray:
@@ -96,10 +138,7 @@ def check_png(option: str, path: Path) -> None:
     """Refuse an option's value that `write_png` could not write to; raises ValueError."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"{option} is {path}; its name must end in .png.")
-    if path.is_dir():
-        raise ValueError(f"{option} is {path}, a folder; name a file.")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"The folder of {option} {path} does not exist; make it.")
+    check_out(option, path)
 
 
 def write_png(picture: Image.Image, path: Path) -> None:

@@ -15,14 +15,13 @@ import jax
 import numpy as np
 import tyro
 
-from ssmjax import command_line, imagenet
+from ssmjax import command_line
 from ssmjax.analysis.attention_maps import attention_maps, cosine_similarity
 from ssmjax.analysis.heatmaps import Column, attention_picture
 from ssmjax.analysis.pictures import kept_cells, kept_tokens_picture
 from ssmjax.models.backbone import Backbone
 from ssmjax.photos import check_png, in_batches, read_images, write_png
-from ssmjax.registry import create_model
-from ssmjax.weights import Metadata, read_metadata
+from ssmjax.weights import Metadata
 
 BATCH = 8  # Photos that go through the models at once.
 PRUNED = ("pruned, aligned", "pruned, not aligned")
@@ -60,18 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _visualise(options: Options) -> None:
-    if options.weights is not None:
-        metadata = read_metadata(options.weights)
-    elif options.model is not None:
-        metadata = Metadata("", {}, (), *imagenet.photos(options.model))
-    else:
-        raise ValueError("No model was given; name a weight file with --weights.")
     if options.out is not None:
         check_png("--out", options.out)
     elif options.kind == "tokens":
         raise ValueError("--kind tokens draws a picture; name the PNG to write with --out.")
     prune = command_line.pruning(options.after_blocks, options.keep_ratio) or options.prune
-    model = create_model(options.model, weights=options.weights, prune=prune)
+    model, metadata = command_line.model(options.weights, options.model, prune)
     if model.config.prune is None:
         raise ValueError(
             "This model is dense; say where to prune, as --after-blocks 2 3 --keep-ratio 0.7 or "

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ssmjax import PruneConfig
+from train.augment import randaugment
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD
 
 
@@ -89,6 +90,8 @@ class AugmentConfig:
         _check(shares, "data.augment", "between 0 and 1", lambda value: 0 <= value <= 1)
         alphas = {"mixup": self.mixup, "cutmix": self.cutmix}
         _check(alphas, "data.augment", "at least 0", lambda value: value >= 0)
+        if self.randaugment is not None:
+            randaugment.parse(self.randaugment)
         repeats = {"repeats": self.repeats}
         _check(repeats, "data.augment", "at least 1", lambda value: value >= 1)
 

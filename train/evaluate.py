@@ -1,49 +1,103 @@
 """Accuracy of a run's weights: `--checkpoint DIR` is the workdir of `train.finetune`."""
 
+import csv
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+from rich import box
 from rich.console import Console
-from rich.progress import Progress
+from rich.table import Table
 
 import ssmjax
 from kernels.host_memory import keep_freed_memory
-from ssmjax import command_line
+from ssmjax import command_line, imagenet
+from ssmjax.atomic import replacing
 from ssmjax.weights import read_metadata
 from train import cli
 from train.config import Config
-from train.data.pipeline import open_split
-from train.measure import accuracy, images_per_second
+from train.data.source import open_split
+from train.devices import make_mesh, start_distributed
+from train.measure import images_per_second, score
+from train.options import DistributedOptions
+from train.runtime import Runtime, bars
+
+SHOWN = 10  # Confusions that are printed.
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions:
-    """What to evaluate.
+    """What to evaluate, and on what.
 
     Attributes:
       config: a Python file that defines `config = Config(...)`, from `configs/`.
       checkpoint: the workdir of a finished run, or a safetensors file.
+      confusion: CSV file to write, of how many photos of each class were taken for each other.
+      workers: processes that read photos; 0 does it in threads of this one.
+      distributed: for several processes.
     """
 
     config: str
     checkpoint: str
+    confusion: Path | None = None
+    workers: int = 0
+    distributed: DistributedOptions = DistributedOptions()
 
 
 def main() -> None:
     """The command: load, measure, print one line."""
     keep_freed_memory()
     config, options = cli.parse(Config, EvaluateOptions, __doc__ or "")
+    if options.confusion and not options.confusion.absolute().parent.is_dir():
+        raise ValueError(f"The folder of --confusion {options.confusion} does not exist; make it.")
+    start_distributed(options.distributed)
     path = Path(options.checkpoint)
     weights = path / "weights.safetensors" if path.is_dir() else path
     metadata = read_metadata(weights)
+    if config.data.crop_pct is not None:
+        metadata = dataclasses.replace(metadata, crop_pct=config.data.crop_pct)
     model = ssmjax.create_model(weights=weights, prune=config.prune)
-    data = config.data
-    split = open_split(data.name, data.eval_split, data.data_dir, metadata.class_names)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        value = accuracy(model, split.source, metadata, config, progress, "evaluating")
+    split = open_split(config.data, config.data.eval_split, metadata.class_names)
+    runtime, table = Runtime(make_mesh(), bars(), options.workers), options.confusion is not None
+    with runtime.progress:
+        scores = score(model, split, metadata, config, runtime, "evaluating", confusion=table)
+    if not runtime.first:
+        return
     (speed,) = images_per_second([model], batch_size=config.eval_batch_size)
     flops = ssmjax.flops(model).total
-    print(f"top-1 {100 * value:.2f}%  {speed:.0f} images/s  {flops / 1e6:.1f} M multiply-adds")
+    print(
+        f"top-1 {100 * scores.top1:.2f}%  top-5 {100 * scores.top5:.2f}%  "
+        f"{scores.photos:,} photos  {speed:.0f} images/s  {flops / 1e6:.1f} M multiply-adds"
+    )
+    if options.confusion and scores.confusion is not None:
+        names = imagenet.readable(split.class_names)
+        write_confusion(scores.confusion, names, options.confusion)
+        print_confusions(scores.confusion, names, Console())
+
+
+def write_confusion(table: np.ndarray, names: tuple[str, ...], path: Path) -> None:
+    """Write counts [true,taken for] as CSV with class names, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["true class", *names])
+        writer.writerows([name, *row] for name, row in zip(names, table.tolist(), strict=True))
+
+
+def print_confusions(table: np.ndarray, names: tuple[str, ...], console: Console) -> None:
+    """Print the most frequent confusions, by the share of the true class that they take."""
+    wrong = table * ~np.eye(len(table), dtype=bool)
+    printed = Table(box=box.SIMPLE_HEAD)
+    for heading in ("true class", "taken for"):
+        printed.add_column(heading)
+    for heading in ("photos", "% of the class"):
+        printed.add_column(heading, justify="right")
+    for flat in np.argsort(-wrong, axis=None, kind="stable")[:SHOWN]:
+        true, taken = np.unravel_index(flat, wrong.shape)
+        count = wrong[true, taken]
+        if count:
+            share = 100 * count / table[true].sum()
+            printed.add_row(names[true], names[taken], f"{count:,}", f"{share:.1f}")
+    console.print(printed)
 
 
 if __name__ == "__main__":

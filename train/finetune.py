@@ -4,12 +4,12 @@ Without `prune` in the config it trains the dense model; without `model.weights`
 """
 
 import dataclasses
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
 from flax import nnx
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import ssmjax
 from kernels.host_memory import keep_freed_memory
@@ -20,75 +20,91 @@ from ssmjax.weights import Metadata, read_metadata, save_weights
 from train import cli, optim
 from train.checkpoint import Checkpoints
 from train.config import Config
-from train.data.pipeline import Split, open_split, train_batches
-from train.loop import Log, fit
+from train.data.check import check_classes
+from train.data.pipeline import epoch_steps, train_batches
+from train.data.source import Split, open_split
+from train.data.unreadable import Unreadable
+from train.devices import check_batch_size, make_mesh, place_state, start_distributed
+from train.dry_run import dry_run
+from train.interrupt import Interrupt
+from train.log import Log, Sink, open_sinks, read_log
+from train.loop import Plan, fit
 from train.measure import Measure, measurer
 from train.options import RunOptions
-from train.step import init_state, make_train_step
+from train.profile import Trace
+from train.runtime import Runtime, bars
+from train.step import TrainState, init_state, make_train_step
 from train.summary import Result, summarise
+from train.tasks.classify import make_loss
 from train.workdir import open_workdir
+
+METRICS = ("accuracy", "top5")  # What the log has of each epoch's end.
 
 
 def main() -> None:
     """The command: parse, run."""
     keep_freed_memory()
     config, options = cli.parse(Config, RunOptions, __doc__ or "")
-    finetune(config, Path(options.workdir), options.resume)
+    start_distributed(options.distributed)
+    if options.dry_run:
+        dry_run(config, options.fsdp)
+    else:
+        finetune(config, options, Runtime(make_mesh(), bars(), options.workers, options.fsdp))
 
 
-def finetune(config: Config, workdir: Path, resume: str) -> None:
-    """Run `config` in `workdir`.
+def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
+    """Run `config` in `options.workdir`.
 
-    Leaves there: `log.jsonl`, `checkpoints/`, `weights.safetensors`, `results.{json,csv,md}`,
-    `kept_tokens.png` (when pruning) and `curve.png`.
-
-    Args:
-      config: what to do.
-      workdir: created when missing.
-      resume: `auto` goes on from the newest checkpoint, if any; `never` refuses to find one.
+    Leaves there: `log.{jsonl,csv}`, `checkpoints/`, `weights.safetensors` and, of the epoch that
+    was measured best, `best.safetensors`, `results.{json,csv,md}`, `kept_tokens.png` (when pruning)
+    and `curve.png`. A run that is interrupted by SIGTERM leaves log and checkpoint.
 
     Raises:
       ValueError, train.data.fetch.DataError: one sentence for people.
     """
-    console = Console(stderr=True)
-    open_workdir(workdir, config, resume, "checkpoints/*")
+    workdir = Path(options.workdir)
+    open_workdir(workdir, config, options.resume, "checkpoints/*")
     train_split, test_split = open_splits(config)
+    if runtime.first:
+        check_classes(train_split)
     model, metadata = start_model(config, test_split.class_names)
-    with bars(console) as progress:
-        measure = measurer(test_split.source, metadata, config, progress)
-        results: list[Result] = []
+    measure = measurer(test_split, metadata, config, runtime)
+    results: list[Result] = []
+    with runtime.progress:
         for name, regime, variant in untrained(model, config):
             title = name if name == regime else f"{name}, {regime}"
-            results.append((name, regime, variant, measure(variant, title)))
+            results.append((name, regime, variant, measure(variant, title).top1))
         model = model.with_prune(config.prune)
-        train(config, model, metadata, train_split, workdir, measure, progress)
-        name = "dense" if config.prune is None else "pruned"
-        scratch = "dense" if config.prune is None else "from scratch"
-        regime = "fine-tuned" if config.model.weights else scratch
-        results.append((name, regime, model, measure(model, f"{name}, after training")))
-    save_weights(workdir / "weights.safetensors", model, metadata)
-    summarise(
-        results,
-        metadata,
-        test_split,
-        workdir,
-        batch_size=config.eval_batch_size,
-        pictures=config.pictures,
-        console=console,
-    )
-
-
-def bars(console: Console) -> Progress:
-    """What shows how far each task is, and how long it will take."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=not console.is_terminal)
+        sinks = (
+            open_sinks(workdir, dataclasses.asdict(config), options.wandb) if runtime.first else []
+        )
+        trace = workdir / "profile" if options.profile else None
+        accuracy = train(
+            config,
+            model,
+            metadata,
+            train_split,
+            workdir,
+            measure,
+            runtime,
+            sinks=sinks,
+            trace=trace,
+        )
+    name = "dense" if config.prune is None else "pruned"
+    scratch = "dense" if config.prune is None else "from scratch"
+    regime = "fine-tuned" if config.model.weights else scratch
+    results.append((name, regime, model, accuracy))
+    if runtime.first:
+        save_weights(workdir / "weights.safetensors", model, metadata)
+        summarise(
+            results,
+            metadata,
+            test_split,
+            workdir,
+            batch_size=config.eval_batch_size,
+            pictures=config.pictures,
+            console=runtime.progress.console,
+        )
 
 
 def open_splits(config: Config) -> tuple[Split, Split]:
@@ -99,12 +115,11 @@ def open_splits(config: Config) -> tuple[Split, Split]:
       train.data.fetch.DataError: no such photos, or of other classes than the weights'.
     """
     data, weights = config.data, config.model.weights
-    classes = read_metadata(weights).class_names if weights else ()
-    train_split, test_split = (
-        open_split(data.name, split, data.data_dir, classes)
-        for split in (data.train_split, data.eval_split)
-    )
-    return train_split, test_split
+    classes = ()
+    if weights and not config.model.new_head:
+        classes = read_metadata(weights).class_names
+    train_split = open_split(data, data.train_split, classes)
+    return train_split, open_split(data, data.eval_split, train_split.class_names)
 
 
 def start_model(config: Config, class_names: tuple[str, ...]) -> tuple[ssmjax.Backbone, Metadata]:
@@ -113,29 +128,34 @@ def start_model(config: Config, class_names: tuple[str, ...]) -> tuple[ssmjax.Ba
     Raises:
       ValueError: unknown model or field, impossible value, or weights for other classes.
     """
-    chosen = config.model
+    chosen, data = config.model, config.data
     if chosen.weights is None:
         if chosen.name is None:
             raise ValueError("model.name is missing; give one of ssmjax.list_models(), or weights.")
         model = ssmjax.create_model(
             chosen.name, seed=config.seed, num_classes=len(class_names), **chosen.overrides()
         )
-        mean, std, name = config.data.mean, config.data.std, chosen.name
+        name, mean, std, crop_pct = chosen.name, data.mean, data.std, 1.0
     else:
         stored = read_metadata(chosen.weights)
+        head = {"num_classes": len(class_names)} if chosen.new_head else {}
+        options = chosen.overrides() | head
         model = ssmjax.create_model(
-            chosen.name, weights=chosen.weights, prune=None, **chosen.overrides()
+            chosen.name, seed=config.seed, weights=chosen.weights, prune=None, **options
         )
         outputs = model.config.num_classes
         if outputs != len(class_names):
             raise ValueError(
                 f"{chosen.weights} tells {outputs} classes apart; the data set "
-                f"{config.data.name} has {len(class_names)}."
+                f"{data.name} has {len(class_names)}. Give --model.new-head to learn new ones."
             )
-        mean, std, name = stored.mean, stored.std, stored.model
-    trained = model.with_prune(config.prune)  # Refuses blocks that the model does not have, early.
+        name, mean, std, crop_pct = stored.model, stored.mean, stored.std, stored.crop_pct
+    # Both refuse what the model does not have, early.
+    trained = model.with_prune(config.prune)
+    optim.frozen_mask(nnx.state(model, nnx.Param), config.optim.frozen)
     overrides = config_overrides(name, trained.config)
-    return model, Metadata(name, overrides, class_names, mean, std)
+    crop_pct = crop_pct if data.crop_pct is None else data.crop_pct
+    return model, Metadata(name, overrides, class_names, mean, std, crop_pct)
 
 
 def untrained(model: ssmjax.Backbone, config: Config) -> list[tuple[str, str, ssmjax.Backbone]]:
@@ -163,50 +183,110 @@ def train(
     split: Split,
     workdir: Path,
     measure: Measure,
-    progress: Progress,
-) -> None:
-    """Train `model` in place, from the workdir's newest checkpoint if there is one."""
-    options = config.optim
-    batches = train_batches(
-        split.source,
-        batch_size=options.batch_size,
-        image_size=model.config.image_shape[0],
-        seed=config.seed,
-        augment=config.data.augment.crop != "resize",
-        mean=metadata.mean,
-        std=metadata.std,
-    )
-    steps_per_epoch = len(split.source) // options.batch_size
-    rate = optim.schedule(options, steps_per_epoch)
-    optimizer = optim.optimizer(options, rate)
-    teacher = model.with_prune(None) if options.distill else None
-    graphdef, params, buffers = nnx.split(model, nnx.Param, ...)
-    state = init_state(params, optimizer)
-    checkpoints, losses = Checkpoints(workdir), []
-    if checkpoints.newest is not None:
-        state, place = checkpoints.restore(state)
-        batches.set_state(place["batches"])
-        losses = place["losses"]
-        progress.console.print(f"going on from step {int(state.step)}")
-    state = fit(
-        state,
-        make_train_step(model, optimizer, options, jax.random.key(config.seed), teacher),
-        batches,
-        total_steps=max(1, round(options.epochs * steps_per_epoch)),
-        steps_per_epoch=steps_per_epoch,
+    runtime: Runtime,
+    *,
+    sinks: Sequence[Sink] = (),
+    trace: Path | None = None,
+) -> float:
+    """Train `model` in place, from the workdir's newest sound checkpoint if there is one.
+
+    Args:
+      config: of the run.
+      model: where to start, pruned as it shall be.
+      metadata: of the model, for the normalisation.
+      split: the photos.
+      workdir: gets log, checkpoints and the best weights.
+      measure: gives the accuracy at the end of each epoch.
+      runtime: where to compute.
+      sinks: get what the log gets.
+      trace: folder for a trace of a few steps.
+
+    Returns:
+      The accuracy at the end.
+
+    Raises:
+      SystemExit: with status 0, after SIGTERM, when the state is saved.
+      ValueError, train.data.fetch.DataError: as `train.loop.fit`; a checkpoint of another model.
+    """
+    chosen, mesh = config.optim, runtime.mesh
+    check_batch_size(chosen.batch_size // chosen.accumulate, mesh, "optim.batch_size")
+    steps_per_epoch = epoch_steps(split, chosen.batch_size)
+    plan = Plan(
+        total=max(1, round(chosen.epochs * steps_per_epoch)),
+        per_epoch=steps_per_epoch,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
-        checkpoints=checkpoints,
-        log=Log(workdir / "log.jsonl", int(state.step)),
-        rate=rate,  # pyright: ignore[reportArgumentType]
-        evaluate=lambda state: measure(
-            nnx.merge(graphdef, state.averaged, buffers), f"step {int(state.step)}"
-        ),
-        progress=progress,
-        losses=losses,
+        max_skipped=chosen.max_skipped,
     )
+    rate = optim.schedule(chosen, steps_per_epoch)
+    optimizer = optim.optimizer(chosen, rate, model.breaks)
+    graphdef, params, buffers = nnx.split(model, nnx.Param, ...)
+    loss = make_loss(
+        chosen,
+        config.data.augment,
+        num_classes=model.config.num_classes,
+        mean=metadata.mean,
+        std=metadata.std,
+        teacher=model.with_prune(None) if chosen.distill else None,
+    )
+    state = place_state(init_state(params, optimizer), mesh, runtime.fsdp)
+    console = runtime.progress.console
+    checkpoints = Checkpoints(workdir, keep=config.keep_checkpoints)
+    report = partial(console.print, markup=False, soft_wrap=True)
+    restored, place = checkpoints.restore(state, report), {}
+    if restored is not None:
+        state, place = restored
+        console.print(f"going on from step {int(state.step)}")
+    done = int(state.step)
+    log = Log(workdir, done, METRICS, sinks)
+    limit = config.data.max_unreadable
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        averaged = nnx.merge(graphdef, place_state(state.averaged, mesh, fsdp=False), buffers)
+        scores = measure(averaged, f"step {int(state.step)}")
+        best = max((e["accuracy"] for e in read_log(log.path) if "accuracy" in e), default=-1)
+        if runtime.first and scores.top1 > best:
+            save_weights(workdir / "best.safetensors", averaged, metadata)
+        return {"accuracy": scores.top1, "top5": scores.top5}
+
+    with Interrupt() as interrupt, Trace(trace, done) as traced:
+        state, metrics = fit(
+            state,
+            make_train_step(model, optimizer, chosen, loss, jax.random.key(config.seed), state),
+            train_batches(
+                split,
+                batch_size=chosen.batch_size,
+                size=model.config.image_shape[:2],
+                seed=config.seed,
+                augment=config.data.augment,
+                mean=metadata.mean,
+                first=done,
+                workers=runtime.workers,
+                process=runtime.process,
+            ),
+            plan,
+            runtime=runtime,
+            checkpoints=checkpoints,
+            log=log,
+            rate=rate,  # pyright: ignore[reportArgumentType]
+            evaluate=evaluate,
+            unreadable=Unreadable(split, limit, console, place.get("unreadable", ())),
+            interrupt=interrupt,
+            trace=traced,
+            unlogged=place.get("unlogged", ()),
+        )
     checkpoints.close()
-    nnx.update(model, state.averaged)
+    log.close()
+    if int(state.step) < plan.total:
+        console.print(
+            f"stopped by SIGTERM after step {int(state.step)} of {plan.total}, which is saved; go "
+            "on with --resume auto"
+        )
+        raise SystemExit(0)
+    nnx.update(model, place_state(state.averaged, mesh, fsdp=False))
+    if metrics is None:  # A run that was stopped after its last checkpoint.
+        metrics = evaluate(state)
+    return metrics["accuracy"]
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ class Log:
     def __init__(
         self, workdir: Path, resumed_step: int, metrics: Sequence[str], sinks: Sequence[Sink] = ()
     ):
-        self._json, self._csv = workdir / "log.jsonl", workdir / "log.csv"
+        self.path, self._csv = workdir / "log.jsonl", workdir / "log.csv"
         self._columns, self._sinks = (*COLUMNS, *metrics), sinks
-        kept = [entry for entry in read_log(self._json) if entry["step"] <= resumed_step]
-        with replacing(self._json) as file:
+        kept = [entry for entry in read_log(self.path) if entry["step"] <= resumed_step]
+        with replacing(self.path) as file:
             file.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         with replacing(self._csv) as file:
             header = ",".join(self._columns) + "\n"
@@ -52,7 +52,7 @@ class Log:
 
     def write(self, **entry: float) -> None:
         """Add one entry; `step` is among its numbers, the others are named in the columns."""
-        with self._json.open("a") as file:
+        with self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         with self._csv.open("a") as file:
             file.write(self._row(entry))

@@ -1,114 +1,174 @@
-"""The training loop, in one order: next batch, step, log, save, evaluate at an epoch's end."""
+"""The training loop, in one order: next batch, step, log, evaluate at an epoch's end, save."""
 
-import json
+import collections
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import grain
 import jax
-from rich.progress import Progress
+import numpy as np
 
-from ssmjax.atomic import replacing
 from train.checkpoint import Checkpoints
+from train.data.pipeline import Batch
+from train.data.unreadable import Unreadable
+from train.devices import place_batch
+from train.interrupt import Interrupt
+from train.log import Log
+from train.profile import Trace
+from train.runtime import Runtime
 from train.step import TrainState
 
-
-class Log:
-    """One JSON object a line in `workdir/log.jsonl`; a resumed run drops what it will do again."""
-
-    def __init__(self, path: Path, resumed_step: int):
-        kept = [entry for entry in read_log(path) if entry["step"] <= resumed_step]
-        with replacing(path) as file:
-            file.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        self._path = path
-
-    def write(self, **entry: float) -> None:
-        """Append one entry."""
-        with self._path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+# Batches on their way to the devices while a step runs.
+AHEAD = 2
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The entries of a log, without a last line that a killed run left unfinished."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long a run is, and what happens when, in steps.
+
+    Attributes:
+      total: of the whole run, those already done included.
+      per_epoch: evaluate after each multiple of it.
+      log_every: between lines of the log.
+      checkpoint_every: between checkpoints.
+      max_skipped: in a row, because loss or gradients are not finite.
+    """
+
+    total: int
+    per_epoch: int
+    log_every: int
+    checkpoint_every: int
+    max_skipped: int
+
+    def batch(self, step: int) -> str:
+        """Which batch a step (from 1) takes, in words."""
+        epoch, batch = divmod(step - 1, self.per_epoch)
+        return f"batch {batch + 1} of epoch {epoch + 1}"
 
 
 def fit(
     state: TrainState,
     step: Callable,
-    batches: grain.DatasetIterator,
+    batches: Iterator[Batch],
+    plan: Plan,
     *,
-    total_steps: int,
-    steps_per_epoch: int,
-    log_every: int,
-    checkpoint_every: int,
+    runtime: Runtime,
     checkpoints: Checkpoints,
     log: Log,
     rate: Callable[[int], float],
-    evaluate: Callable[[TrainState], float],
-    progress: Progress,
-    losses: Sequence[float] = (),
-) -> TrainState:
-    """Train from `state` to `total_steps`.
+    evaluate: Callable[[TrainState], dict[str, float]],
+    unreadable: Unreadable,
+    interrupt: Interrupt,
+    trace: Trace,
+    unlogged: Sequence[tuple[float, int]] = (),
+) -> tuple[TrainState, dict[str, float] | None]:
+    """Train from `state` to `plan.total` steps, or until interrupted; then save and return.
 
     Args:
       state: where to start; its buffers are donated.
       step: from `train.step.make_train_step`.
-      batches: endless, standing where the state's step left it.
-      total_steps: steps of the whole run, those already done included.
-      steps_per_epoch: evaluate after each multiple of it.
-      log_every: steps between lines of the log.
-      checkpoint_every: steps between checkpoints.
+      batches: endless, the first one that of the step after the state's.
+      plan: how long, and what happens when.
+      runtime: where the batches go, and where progress is shown.
       checkpoints: where the state is saved, together with the place in the data.
-      log: gets loss, gradient norm, learning rate, images/s, and accuracy at the end of an epoch.
+      log: gets loss, gradient norm, learning rate, images/s and the share of the time spent waiting
+        for photos; at the end of an epoch, what `evaluate` gives.
       rate: learning rate by step.
-      evaluate: accuracy of a state.
-      progress: shows steps, loss and the time left.
-      losses: of the steps since the last line of the log, as the checkpoint has them.
+      evaluate: of a state; among its metrics is the "accuracy" by which checkpoints are best.
+      unreadable: takes note of each batch.
+      interrupt: asked after each step.
+      trace: told of each step.
+      unlogged: (loss, skipped in a row) of the steps since the last line of the log, as the
+        checkpoint has them.
+
+    Returns:
+      The last state, and what `evaluate` gave of it, or None where it was not evaluated here.
 
     Raises:
-      ValueError: the loss is not finite, naming the step; a checkpoint cannot be written.
+      ValueError: too many steps in a row had a loss or gradients that are not finite, naming step
+        and batch; a checkpoint cannot be written.
+      train.data.fetch.DataError: too many photos are unreadable.
     """
-    done = start = int(state.step)
-    task = progress.add_task("training", total=total_steps, completed=done)
-    waiting, clock, images = [*losses], time.perf_counter(), 0
-    while done < total_steps:
-        batch = next(batches)
-        state, metrics = step(state, batch)
+    done = int(state.step)
+    task = runtime.progress.add_task("training", total=plan.total, completed=done)
+    waiting: list[Any] = [*unlogged]
+    placed = _placed(batches, unreadable, runtime)
+    clock, images, waited, metrics = time.perf_counter(), 0, 0.0, None
+    while done < plan.total:
+        asked = time.perf_counter()
+        batch = next(placed)
+        waited += time.perf_counter() - asked
+        with trace.step(done):
+            state, told = step(state, batch)
         done += 1
         images += len(batch["label"])
-        waiting.append(metrics["loss"])
-        last = done == total_steps
-        if done % log_every == 0 or last:
-            losses = [float(loss) for loss in jax.device_get(waiting)]
-            for number, loss in enumerate(losses, start=done - len(losses) + 1):
-                if not math.isfinite(loss):
-                    raise ValueError(
-                        f"The loss is {loss} at step {number}; lower --optim.lr (now "
-                        f"{float(rate(number - 1)):.2g}) or --optim.clip. The last checkpoint is "
-                        f"from step {checkpoints.newest or start}."
-                    )
-            entry = {"step": done, "loss": sum(losses) / len(losses), "lr": float(rate(done - 1))}
-            entry["grad_norm"] = float(metrics["grad_norm"])
-            entry["images_per_second"] = images / (time.perf_counter() - clock)
-            log.write(**entry)
-            progress.update(
-                task,
-                completed=done,
-                description=f"training  loss {entry['loss']:.3f}  "
-                f"{entry['images_per_second']:.0f} images/s",
+        waiting.append((told["loss"], told["skipped_in_a_row"]))
+        metrics = None
+        last = done == plan.total
+        stop = interrupt.requested(done)
+        if done % plan.log_every == 0 or last:
+            entry = _summary(jax.device_get(waiting), done, plan)
+            seconds = time.perf_counter() - clock
+            entry |= {
+                "epoch": done / plan.per_epoch,
+                "lr": float(rate(done - 1)),
+                "grad_norm": float(told["grad_norm"]),
+                "images_per_second": images / seconds,
+                "waiting": waited / seconds,
+                "unreadable": len(unreadable),
+            }
+            log.write(step=done, **entry)
+            runtime.progress.update(task, completed=done, description=_line(entry))
+            waiting, clock, images, waited = [], time.perf_counter(), 0, 0.0
+        if done % plan.per_epoch == 0 or last:
+            metrics = evaluate(state)
+            log.write(step=done, **metrics)
+            clock, images, waited = time.perf_counter(), 0, 0.0
+        if done % plan.checkpoint_every == 0 or last or stop or metrics:
+            kept = [(float(loss), int(count)) for loss, count in jax.device_get(waiting)]
+            place = {"batches": done, "unlogged": kept, "unreadable": list(unreadable)}
+            checkpoints.save(state, place, metrics["accuracy"] if metrics else None)
+        if stop:
+            break
+    runtime.progress.remove_task(task)
+    return state, metrics
+
+
+def _placed(
+    batches: Iterator[Batch], unreadable: Unreadable, runtime: Runtime
+) -> Iterator[dict[str, jax.Array]]:
+    """The batches on the devices, sent ahead of their use."""
+    sent = collections.deque()
+    for batch in batches:
+        unreadable.note(batch)
+        given = {name: value for name, value in batch.items() if name not in ("index", "mask")}
+        sent.append(place_batch(given, runtime.mesh))
+        if len(sent) == AHEAD:
+            yield sent.popleft()
+
+
+def _summary(waiting: list[tuple[Any, Any]], done: int, plan: Plan) -> dict[str, float]:
+    """Mean loss of the steps that counted, and how many did not.
+
+    Raises:
+      ValueError: too many in a row did not.
+    """
+    for number, (loss, in_a_row) in enumerate(waiting, start=done - len(waiting) + 1):
+        if in_a_row > plan.max_skipped:
+            raise ValueError(
+                f"Loss or gradients were not finite in {in_a_row} steps in a row; the last is step "
+                f"{number}, {plan.batch(number)}, with loss {loss}. Lower --optim.lr or "
+                "--optim.clip, or allow more with --optim.max-skipped."
             )
-            waiting, clock, images = [], time.perf_counter(), 0
-        if done % checkpoint_every == 0 or last:
-            unlogged = [float(loss) for loss in jax.device_get(waiting)]
-            checkpoints.save(state, {"batches": batches.get_state(), "losses": unlogged})
-        if done % steps_per_epoch == 0 and not last:
-            log.write(step=done, accuracy=evaluate(state))
-            clock, images = time.perf_counter(), 0
-    progress.remove_task(task)
-    return state
+    losses = [float(loss) for loss, in_a_row in waiting if in_a_row == 0]
+    entry: dict[str, float] = {"skipped": len(waiting) - len(losses)}
+    if losses:
+        entry["loss"] = float(np.mean(losses))
+    return entry
+
+
+def _line(entry: dict[str, float]) -> str:
+    loss = entry.get("loss", math.nan)
+    return f"training  loss {loss:.3f}  {entry['images_per_second']:.0f} images/s"

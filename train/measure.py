@@ -1,5 +1,6 @@
 """Accuracy, speed and memory of models."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -8,67 +9,129 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from rich.progress import Progress
 
 from kernels.timing import medians
 from ssmjax import Backbone
 from ssmjax.weights import Metadata
 from train.config import Config
-from train.data.pipeline import Source, eval_batches
+from train.data.pipeline import eval_batches
+from train.data.source import Split
+from train.data.unreadable import Unreadable
+from train.devices import place_batch, place_state
+from train.runtime import Runtime
+from train.tasks.classify import normalise
 
-Measure = Callable[[Backbone, str], float]  # Of a model and a title to its accuracy.
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """How well a model tells a split's photos apart.
+
+    Attributes:
+      top1: share of the photos whose class has the largest logit.
+      top5: share of the photos whose class is among the five largest.
+      photos: how many were readable, each counted once.
+      confusion: [classes,classes] int, photos by true class and by the class they were taken for;
+        None where it was not asked for.
+    """
+
+    top1: float
+    top5: float
+    photos: int
+    confusion: np.ndarray | None = None
 
 
-def accuracy(
+Measure = Callable[[Backbone, str], Scores]  # Of a model and a title.
+
+
+def score(
     model: Backbone,
-    source: Source,
+    split: Split,
     metadata: Metadata,
     config: Config,
-    progress: Progress,
+    runtime: Runtime,
     title: str,
-) -> float:
-    """Share of a split's photos that the model gets right, each photo once.
+    *,
+    confusion: bool = False,
+) -> Scores:
+    """Every photo of a split once, on all devices of all processes; each gets the same result.
 
     Args:
       model: in inference mode.
-      source: encoded examples, as in `train.data.pipeline.Split.source`.
-      metadata: of the model's weights, for the normalisation.
+      split: the photos.
+      metadata: of the model's weights, for size and normalisation of the photos.
       config: gives the batch size, and the seed for models that choose tokens at random.
-      progress: shows the photos done, under `title`.
+      runtime: where to compute.
+      title: of the progress bar.
+      confusion: whether to count who is taken for whom.
+
+    Raises:
+      train.data.fetch.DataError: more photos are unreadable than `config.data` allows.
     """
-    graphdef, params = nnx.split(model)
+    graphdef, state = nnx.split(model)
+    state = place_state(state, runtime.mesh, fsdp=False)
+    devices = runtime.mesh.size
+    batch_size = -(-config.eval_batch_size // devices) * devices
     batches = eval_batches(
-        source,
-        batch_size=config.eval_batch_size,
-        image_size=model.config.image_shape[0],
-        mean=metadata.mean,
-        std=metadata.std,
+        split,
+        batch_size=batch_size,
+        size=model.config.image_shape[:2],
+        crop_pct=metadata.crop_pct,
+        workers=runtime.workers,
+        process=runtime.process,
     )
     key = jax.random.key(config.seed)
-    task = progress.add_task(title, total=-(-len(source) // config.eval_batch_size))
-    total = jnp.int32(0)
+    task = runtime.progress.add_task(title, total=-(-len(split.source) // batch_size))
+    unreadable = Unreadable(split, config.data.max_unreadable, runtime.progress.console)
+    totals: Any = None
     for index, batch in enumerate(batches):
-        total = total + _count(graphdef, params, batch, jax.random.fold_in(key, index))
-        progress.update(task, advance=1)
-    progress.remove_task(task)
-    return int(total) / len(source)
+        unreadable.note(batch)
+        given = {name: batch[name] for name in ("image", "label", "mask")}
+        counts = _count(
+            graphdef,
+            state,
+            place_batch(given, runtime.mesh),
+            jax.random.fold_in(key, index),
+            metadata.mean,
+            metadata.std,
+            confusion,
+        )
+        totals = counts if totals is None else jax.tree.map(jnp.add, totals, counts)
+        runtime.progress.update(task, advance=1)
+    runtime.progress.remove_task(task)
+    top1, top5, photos = (int(totals[name]) for name in ("top1", "top5", "photos"))
+    table = np.asarray(totals["confusion"]) if confusion else None
+    return Scores(top1 / photos, top5 / photos, photos, table)
 
 
-def measurer(source: Source, metadata: Metadata, config: Config, progress: Progress) -> Measure:
-    """`accuracy` on one split, said on the progress bar's console as soon as it is known."""
+def measurer(split: Split, metadata: Metadata, config: Config, runtime: Runtime) -> Measure:
+    """`score` on one split, said on the progress bar's console as soon as it is known."""
 
-    def measure(model: Backbone, title: str) -> float:
-        value = accuracy(model, source, metadata, config, progress, title)
-        progress.console.print(f"{title}: {100 * value:.2f}%")
-        return value
+    def measure(model: Backbone, title: str) -> Scores:
+        scores = score(model, split, metadata, config, runtime, title)
+        runtime.progress.console.print(f"{title}: {100 * scores.top1:.2f}%")
+        return scores
 
     return measure
 
 
-@partial(jax.jit, static_argnums=0)
-def _count(graphdef, params, batch, key):
-    logits = nnx.merge(graphdef, params)(batch["image"], key=key)
-    return jnp.sum((jnp.argmax(logits, axis=-1) == batch["label"]) & batch["mask"])
+@partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def _count(graphdef, state, batch, key, mean, std, confusion):
+    """How many photos of a batch are right, and with `confusion` the table."""
+    model: Backbone = nnx.merge(graphdef, state)
+    logits = model(normalise(batch["image"], mean, std), key=key)
+    label, mask = batch["label"], batch["mask"]
+    classes = jnp.arange(logits.shape[-1])
+    mine = jnp.take_along_axis(logits, label[:, None], axis=-1)
+    # What is not a number beats the right class; of equals, the first one wins, as in argmax.
+    ahead = ~(logits <= mine) | ((logits == mine) & (classes < label[:, None]))
+    rank = jnp.sum(ahead & (classes != label[:, None]), axis=-1)
+    counts = {"photos": jnp.sum(mask)}
+    for name, best in (("top1", 1), ("top5", 5)):
+        counts[name] = jnp.sum((rank < best) & mask & jnp.isfinite(mine[:, 0]))
+    if confusion:
+        table = jnp.zeros((len(classes),) * 2, jnp.int32)
+        counts["confusion"] = table.at[label, jnp.argmax(logits, axis=-1)].add(mask)
+    return counts
 
 
 def images_per_second(
@@ -93,11 +156,12 @@ def peak_memory(model: Backbone, *, batch_size: int) -> int:
 
 def _arguments(model: Backbone, batch_size: int) -> tuple:
     """Of `_count`, for noise in place of photos."""
-    graphdef, params = nnx.split(model)
+    graphdef, state = nnx.split(model)
     shape = (batch_size, *model.config.image_shape)
     batch = {
-        "image": np.random.default_rng(0).standard_normal(shape, np.float32),
+        "image": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
         "label": np.zeros(batch_size, np.int32),
         "mask": np.ones(batch_size, bool),
     }
-    return graphdef, params, batch, jax.random.key(0)
+    plain = (0.5,) * shape[-1]
+    return graphdef, state, batch, jax.random.key(0), plain, plain, False

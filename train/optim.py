@@ -3,42 +3,120 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
 from train.config import OptimConfig
 
 DECAYED = ("kernel", "dt_kernel")  # Last names of the parameters that weight decay acts on.
+EMBEDDING = ("patch_embed", "cls_token", "pos_embed")  # What comes before the first block.
 
 
 @functools.cache  # Equal runs get the same object, so that they share a compiled step.
 def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
-    """Learning rate by step."""
+    """Learning rate by the number of updates before."""
+    steps = max(1, round(config.epochs * steps_per_epoch))
     return optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if config.warmup_epochs else config.lr,
+        init_value=config.warmup_lr if config.warmup_epochs else config.lr,
         peak_value=config.lr,
-        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
-        decay_steps=max(1, round(config.epochs * steps_per_epoch)),
+        warmup_steps=min(round(config.warmup_epochs * steps_per_epoch), steps - 1),
+        decay_steps=steps,
         end_value=min(config.min_lr, config.lr),
     )
 
 
 @functools.cache
-def optimizer(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW; weight decay on matrices and kernels, not on norms, biases, A_log, D, embeddings."""
+def optimizer(
+    config: OptimConfig, rate: optax.Schedule, breaks: tuple[int, ...]
+) -> optax.GradientTransformation:
+    """AdamW (arXiv 1711.05101) on the parameters that are not frozen; no state for the others.
+
+    Weight decay acts on matrices and kernels, not on norms, biases, A_log, D, embeddings.
+
+    Args:
+      config: decay, clipping, what is frozen.
+      rate: from `schedule`.
+      breaks: the model's, see `ssmjax.Backbone.breaks`.
+
+    Raises:
+      ValueError: from `init`, as `frozen_mask`.
+    """
     clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
-    return optax.chain(
-        clip,
-        optax.adamw(rate, b2=config.b2, weight_decay=config.weight_decay, mask=decay_mask),
-    )
+    adamw = optax.adamw(rate, b2=config.b2, weight_decay=config.weight_decay, mask=decay_mask)
+    steps = optax.chain(clip, adamw)
+    if config.frozen:
+        is_frozen = functools.partial(frozen_mask, frozen=config.frozen)
+        steps = optax.partition({False: steps, True: optax.set_to_zero()}, is_frozen)
+    layer_decay = config.layer_decay
+    if layer_decay is None:
+        return steps
+
+    def slow_down(updates, _):
+        scales = layer_scales(updates, layer_decay, breaks)
+        return jax.tree.map(jnp.multiply, updates, scales)
+
+    return optax.chain(steps, optax.stateless(slow_down))
 
 
 def decay_mask(params: nnx.State):
     """Which parameters decay: told by name, since stacking over blocks hides their rank."""
-    return jax.tree.map_with_path(lambda path, _: _name(path) in DECAYED, params)
+    return jax.tree.map_with_path(lambda path, _: _keys(path)[-1] in DECAYED, params)
 
 
-def _name(path) -> str:
-    """The parameter's own name: the last key of its path (after it comes nnx's wrapper)."""
-    keys = [str(entry.key) for entry in path if hasattr(entry, "key")]
-    return keys[-1]
+def frozen_mask(params: nnx.State, frozen: tuple[str, ...]):
+    """Which parameters stay as they are.
+
+    Args:
+      params: of the whole model.
+      frozen: beginnings of dotted names, in whole parts: "head" is no beginning of "header.bias".
+
+    Raises:
+      ValueError: one begins no name, or nothing is left to train.
+    """
+    names = [".".join(_keys(path)) + "." for path, _ in jax.tree.leaves_with_path(params)]
+    first = sorted({name.split(".")[0] for name in names})
+    for beginning in frozen:
+        if not any(name.startswith(f"{beginning}.") for name in names):
+            raise ValueError(
+                f"optim.frozen has {beginning!r}, which no parameter's name begins with; they "
+                f"begin with {', '.join(first)}."
+            )
+    beginnings = tuple(f"{beginning}." for beginning in frozen)
+    mask = [name.startswith(beginnings) for name in names]
+    if all(mask):
+        raise ValueError(
+            f"optim.frozen is {', '.join(frozen)}, which leaves nothing to train; leave out one "
+            f"of {', '.join(first)}."
+        )
+    return jax.tree.unflatten(jax.tree.structure(params), mask)
+
+
+def layer_scales(params: nnx.State, layer_decay: float, breaks: tuple[int, ...]):
+    """Factors of the learning rate, as BEiT has them (arXiv 2106.08254): 1 at the head.
+
+    Layer 0 is the embedding, i the i-th block with what follows it alone, and the last, depth + 1,
+    the final norm and the head; each has `layer_decay` times the rate of the one after it.
+
+    Returns:
+      Like `params`: scalars, and for the blocks [depth,1,...], as their parameters are stacked.
+    """
+    depth = jax.tree.leaves(params["blocks"])[0].shape[0]
+
+    def scale(path, leaf):
+        top, *rest = _keys(path)
+        layer = depth + 1
+        if top in EMBEDDING:
+            layer = 0
+        elif top == "dwconvs":
+            layer = breaks[int(rest[0])]
+        elif top == "blocks":
+            layer = jnp.arange(1, depth + 1).reshape(depth, *(1,) * (leaf.ndim - 1))
+        return jnp.asarray(layer_decay ** (depth + 1 - layer), leaf.dtype)
+
+    return jax.tree.map_with_path(scale, params)
+
+
+def _keys(path) -> list[str]:
+    """The parts of a parameter's name; in its path, nnx's wrapper comes after them."""
+    return [str(entry.key) for entry in path if hasattr(entry, "key")]

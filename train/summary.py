@@ -11,10 +11,12 @@ from ssmjax import Backbone
 from ssmjax.analysis.flops import count_parameters, flops
 from ssmjax.analysis.pictures import kept_tokens_picture
 from ssmjax.weights import Metadata
-from train.data.pipeline import Split, eval_batches
-from train.loop import read_log
+from train.data.pipeline import eval_batches
+from train.data.source import Split
+from train.log import read_log
 from train.measure import images_per_second
 from train.report import ReportError, Row, print_table, write_curve, write_table
+from train.tasks.classify import normalise
 
 Result = tuple[str, str, Backbone, float]  # Name, regime (see `train.report.Row`), model, accuracy.
 
@@ -76,16 +78,14 @@ def table_rows(results: Sequence[Result], speeds: Mapping) -> list[Row]:
 
 def picture_of(model: Backbone, metadata: Metadata, split: Split, photos: int):
     """The first photos of a split, stage by stage, with true and predicted class."""
-    plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    size = model.config.image_shape[0]
-    batch = next(eval_batches(split.source, batch_size=photos, image_size=size, **plain))
-    given, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
-    normalised = (given - np.array(metadata.mean, np.float32)) / np.array(metadata.std, np.float32)
-    logits, stages = model(normalised, key=jax.random.key(0), return_positions=True)
+    size = model.config.image_shape[:2]
+    batch = next(eval_batches(split, batch_size=photos, size=size, crop_pct=metadata.crop_pct))
+    pixels, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
+    given = normalise(pixels, metadata.mean, metadata.std)
+    logits, stages = model(given, key=jax.random.key(0), return_positions=True)
     names = metadata.class_names
     captions = [
         f"{names[label]}" if label == guess else f"{names[label]}, taken for {names[guess]}"
         for label, guess in zip(labels, np.argmax(logits, axis=-1), strict=True)
     ]
-    pixels = np.rint(255 * given).astype(np.uint8)
     return kept_tokens_picture(pixels, [np.asarray(s) for s in stages], model.config, captions)

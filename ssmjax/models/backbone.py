@@ -73,6 +73,7 @@ class Backbone(nnx.Module):
         return_positions: bool = False,
         return_intermediates: bool = False,
         implementation: str | None = None,
+        remat: bool = False,
     ) -> Any:
         """Classify images; compiled at the first call with each shape.
 
@@ -86,6 +87,7 @@ class Backbone(nnx.Module):
             "residual": per block [B,K,D], the sum it normalised, and last the sum that the final
             norm took, "features": [B,D], the head's input}.
           implementation: of the scan; see `kernels.selective_scan`.
+          remat: whether a gradient recomputes the insides of each block, to need less memory.
 
         Returns:
           [B,num_classes] logits in float32 (or wider), followed by what was asked for.
@@ -106,7 +108,7 @@ class Backbone(nnx.Module):
             raise ValueError("drop path needs a key: model(images, train=True, key=...).")
         graphdef, state = nnx.split(self)
         logits, stages, intermediates = _forward(
-            graphdef, state, images, key, train, return_intermediates, implementation
+            graphdef, state, images, key, train, return_intermediates, implementation, remat
         )
         results = (logits,) + (stages,) * return_positions + (intermediates,) * return_intermediates
         return results if len(results) > 1 else logits
@@ -118,7 +120,9 @@ class Backbone(nnx.Module):
         model.config = dataclasses.replace(self.config, prune=prune)
         return model
 
-    def _run_blocks(self, stream, positions, first, last, strategy, key, trace, implementation):
+    def _run_blocks(
+        self, stream, positions, first, last, strategy, key, trace, implementation, remat
+    ):
         """Blocks first to last (0-based, last excluded), scanned over their parameters.
 
         Where a stage follows, by `strategy`, the last block goes as far as it prunes tokens.
@@ -146,7 +150,7 @@ class Backbone(nnx.Module):
         for start, stop in itertools.pairwise(sorted({first, apart, last, *inside})):
             inputs = jax.tree.map(lambda a: a[start:stop], stacked)  # noqa: B023
             scanned = partial(run, tells=start == apart)
-            stream, (signals, output) = lax.scan(scanned, stream, inputs)
+            stream, (signals, output) = lax.scan(_remat(scanned, remat), stream, inputs)
             outputs.append(output)
             if start == apart and needs:
                 told = getattr(signals, needs)[0]
@@ -154,13 +158,17 @@ class Backbone(nnx.Module):
                 stream = self.after_block(stop, stream, layout)
         return stream, told, outputs
 
-    def _finish_block(self, number, stream, key):
+    def _finish_block(self, number, stream, key, remat):
         """What is left of block `number` (1-based) once its tokens are pruned."""
         if not self.prunes_inside:
             return stream
         graphdef, stacked = self._stacked(key)
-        block, drop = _open(graphdef, jax.tree.map(lambda a: a[number - 1], stacked))
-        return block.second_half(stream, drop)
+
+        def run(stream, inputs):
+            block, drop = _open(graphdef, inputs)
+            return block.second_half(stream, drop)
+
+        return _remat(run, remat)(stream, jax.tree.map(lambda a: a[number - 1], stacked))
 
     def _stacked(self, key):
         """The graph of a block, and along a leading axis: parameters, drop path's rate and key."""
@@ -169,6 +177,11 @@ class Backbone(nnx.Module):
         keep = 1 - np.linspace(0, config.drop_path_rate, config.depth, dtype=np.float32)
         keys = None if key is None else jax.random.split(key, config.depth)
         return graphdef, (params, keep, keys)
+
+
+def _remat(run, remat):
+    """`run`, of which a gradient keeps the inputs alone where `remat`."""
+    return jax.checkpoint(run) if remat else run
 
 
 def _open(graphdef, inputs):
@@ -186,8 +199,8 @@ def stack(block: Callable[..., nnx.Module], config: BackboneConfig, rngs: nnx.Rn
     return nnx.vmap(lambda rngs: block(config, rngs=rngs))(rngs.split(config.depth))
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def _forward(graphdef, state, images, key, train, trace, implementation):
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
+def _forward(graphdef, state, images, key, train, trace, implementation, remat):
     """Logits, positions per stage, and intermediates (None without `trace`)."""
     model: Backbone = nnx.merge(graphdef, state)
     config, prune = model.config, model.config.prune
@@ -203,7 +216,7 @@ def _forward(graphdef, state, images, key, train, trace, implementation):
     for stage, block in enumerate(prune.after_blocks if prune else ()):
         if config.kept_tokens[stage] < config.image_tokens[stage]:
             stream, signal, outputs = model._run_blocks(
-                stream, positions, first, block, strategy, path_key, trace, implementation
+                stream, positions, first, block, strategy, path_key, trace, implementation, remat
             )
             traced += outputs
             stream, positions, sizes = reduce_tokens(
@@ -216,11 +229,11 @@ def _forward(graphdef, state, images, key, train, trace, implementation):
                 grid=config.grid,
                 key=None if prune_key is None else jax.random.fold_in(prune_key, stage),
             )
-            stream = model._finish_block(block, stream, path_key)
+            stream = model._finish_block(block, stream, path_key, remat)
             first = block
         stages.append(everything if positions is None else positions)
     stream, _, outputs = model._run_blocks(
-        stream, positions, first, config.depth, None, path_key, trace, implementation
+        stream, positions, first, config.depth, None, path_key, trace, implementation, remat
     )
     features, summed = model.finish(stream, positions, sizes)
     logits = model.head(features.astype(config.dtype)).astype(summed.dtype)

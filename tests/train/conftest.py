@@ -102,6 +102,36 @@ def command(tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="session")
+def dense(command, dense_config_file, tmp_path_factory):
+    """A finished run from scratch, dense."""
+    workdir = tmp_path_factory.mktemp("dense")
+    code, _, err = command("train.finetune", "--config", dense_config_file, "--workdir", workdir)
+    assert code == 0, err
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def arguments(config_file, dense):
+    """Of a run that prunes and fine-tunes the dense model."""
+    return (
+        "train.finetune",
+        "--config",
+        config_file,
+        "--model.weights",
+        dense / "weights.safetensors",
+    )
+
+
+@pytest.fixture(scope="session")
+def pruned(command, arguments, tmp_path_factory):
+    """A finished run that was never interrupted."""
+    workdir = tmp_path_factory.mktemp("pruned")
+    code, _, err = command(*arguments, "--workdir", workdir)
+    assert code == 0, err
+    return workdir
+
+
 def losses(workdir):
     """{step: loss} of a run."""
     lines = (workdir / "log.jsonl").read_text().splitlines()

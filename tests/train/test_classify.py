@@ -1,0 +1,119 @@
+"""Classification: the loss of real models, against numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import ssmjax
+from tests.train.small import BATCH, MEAN, STD, Linear, backbone, classify, run, start
+from train.augment.erase import erase
+from train.augment.mix import mix
+from train.config import AugmentConfig, OptimConfig
+
+
+def log_softmax(x):
+    x = np.asarray(x, np.float64)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def normalised():
+    return ((BATCH["image"] / 255 - MEAN) / STD).astype(np.float32)
+
+
+def test_prepared_images_are_normalised_and_targets_smoothed():
+    got = classify(OptimConfig(label_smoothing=0.3)).prepare(BATCH, jax.random.key(0))
+    assert got["image"].dtype == jnp.float32
+    np.testing.assert_allclose(got["image"], normalised(), atol=1e-5)
+    want = 0.1 + 0.7 * np.eye(3)[BATCH["label"]]
+    np.testing.assert_allclose(got["target"], want, atol=1e-6)
+
+
+def test_photos_are_erased_before_they_are_mixed():
+    augment = AugmentConfig(erase=0.7, mixup=0.8, cutmix=1.0)
+    key = jax.random.key(3)
+    got = classify(OptimConfig(), augment).prepare(BATCH, key)
+    erase_key, mix_key = jax.random.split(key)
+    erased = erase(erase_key, normalised(), 0.7)
+    images, targets = mix(mix_key, erased, np.eye(3)[BATCH["label"]], mixup=0.8, cutmix=1.0)
+    np.testing.assert_allclose(got["image"], images, atol=1e-5)
+    np.testing.assert_allclose(got["target"], targets, atol=1e-6)
+
+
+def test_loss_is_the_cross_entropy_of_smoothed_targets():
+    _, (loss,) = run(Linear(), OptimConfig(label_smoothing=0.2), steps=1)
+    target = 0.8 * np.eye(3)[BATCH["label"]] + 0.2 / 3
+    logp = log_softmax(Linear()(normalised()))
+    np.testing.assert_allclose(loss, -np.mean(np.sum(target * logp, axis=-1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_distillation_is_the_divergence_from_the_teacher_on_the_same_images(share):
+    config = OptimConfig(lr=0.01, distill=share)
+    augment = AugmentConfig(mixup=0.8)
+    teacher = Linear()
+    teacher.head.kernel[...] = -2 * teacher.head.kernel[...]
+    loss = classify(config, augment, teacher)
+    prepared = loss.prepare(BATCH, jax.random.key(0))
+    got = loss(Linear(), prepared, jax.random.key(1))
+    said, logits = (np.asarray(m(prepared["image"]), np.float64) for m in (teacher, Linear()))
+    p, q = log_softmax(said / 2), log_softmax(logits / 2)
+    divergence = 4 * np.mean(np.sum(np.exp(p) * (p - q), axis=-1))
+    entropy = -np.mean(np.sum(prepared["target"] * log_softmax(logits), axis=-1))
+    np.testing.assert_allclose(got, (1 - share) * entropy + share * divergence, rtol=1e-5)
+
+
+PRUNE = ssmjax.PruneConfig((1,), 0.5, importance="random")
+EVIT = ssmjax.PruneConfig((1,), 0.5, importance="attention", reduction="fuse")
+
+
+def test_pruned_model_trains_and_keys_matter_only_where_they_act():
+    pruned, losses = backbone(prune=PRUNE, drop_path_rate=0.4), {}
+    for seed in (0, 0, 1):
+        _, each = run(pruned, OptimConfig(lr=1e-2), seed=seed)
+        assert losses.setdefault(seed, each) == each
+    assert losses[0] != losses[1]
+    _, each = run(pruned, OptimConfig(lr=1e-2, remat=True))
+    np.testing.assert_allclose(each, losses[0], rtol=1e-5)
+
+
+def test_a_block_pruned_inside_trains_the_same_with_rematerialisation():
+    vit = backbone("deit_tiny_patch16_224", prune=EVIT, drop_path_rate=0.4)
+    plain, again = (run(vit, OptimConfig(lr=1e-2, remat=remat))[1] for remat in (False, True))
+    assert plain[2] < plain[0]
+    np.testing.assert_allclose(again, plain, rtol=1e-5)
+
+
+def test_bfloat16_computes_and_float32_stays():
+    state, step = start(backbone(dtype="bfloat16"), OptimConfig(accumulate=2))
+    told = jax.eval_shape(step, state, BATCH)
+    assert {a.dtype for a in jax.tree.leaves(told) if a.ndim} == {np.dtype("float32")}
+    assert told[1]["loss"].dtype == told[1]["grad_norm"].dtype == np.dtype("float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vim_tiny_patch16_224", {"prune": PRUNE}),
+        ("plainmamba_l1", {"dwconv_blocks": (0,)}),
+        ("deit_tiny_patch16_224", {"prune": EVIT}),
+    ],
+)
+def test_rematerialisation_keeps_less_for_the_backward_pass(name, options):
+    model = nnx.eval_shape(lambda: backbone(name, depth=4, **options))
+    graphdef, *state = nnx.split(model, nnx.Param, ...)
+
+    def kept(remat):
+        loss = classify(OptimConfig(remat=remat))
+
+        def backward(params, rest):
+            def value(params):
+                return loss(nnx.merge(graphdef, params, rest), part, jax.random.key(0))
+
+            return jax.vjp(value, params)[1]
+
+        part = loss.prepare(BATCH, jax.random.key(0))
+        return sum(a.size for a in jax.tree.leaves(jax.eval_shape(backward, *state)))
+
+    assert kept(True) < 0.5 * kept(False)

@@ -1,0 +1,102 @@
+"""Runs that are stopped end as if they had not been, and devices change nothing."""
+
+import json
+import random
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.train.conftest import losses
+from tests.train.processes import distributed, free_port, run_processes
+
+
+def assert_same_end(workdir, other):
+    """Bit by bit: losses, weights, best weights and accuracies."""
+    assert losses(workdir) == losses(other)
+    for name in ("weights.safetensors", "best.safetensors"):
+        ours, theirs = (load_file(folder / name) for folder in (workdir, other))
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            np.testing.assert_array_equal(ours[key], theirs[key])
+    rows = [json.loads((folder / "results.json").read_text()) for folder in (workdir, other)]
+    assert [row["accuracy"] for row in rows[0]] == [row["accuracy"] for row in rows[1]]
+    texts = [(folder / "log.csv").read_text().splitlines() for folder in (workdir, other)]
+    assert len(texts[0]) == len(texts[1])
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(command, arguments, pruned, tmp_path, kills):
+    moments = random.Random(kills)
+    for _ in range(kills):
+        process = command.start(*arguments, "--workdir", tmp_path, "--resume", "auto")
+        # Somewhere between the first imports and the end.
+        deadline = time.monotonic() + moments.uniform(4, 20)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        process.communicate()
+    code, _, err = command(*arguments, "--workdir", tmp_path, "--resume", "auto")
+    assert code == 0, err
+    assert_same_end(tmp_path, pruned)
+
+
+def test_sigterm_saves_and_ends_well(command, arguments, pruned, tmp_path):
+    process = command.start(*arguments, "--workdir", tmp_path)
+    log = tmp_path / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text()):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "stopped by SIGTERM after step" in err and "Traceback" not in err
+    saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert 2 <= saved < 20 and not (tmp_path / "weights.safetensors").exists()
+    code, _, err = command(*arguments, "--workdir", tmp_path, "--resume", "auto")
+    assert code == 0, err
+    assert f"going on from step {saved}" in err
+    assert_same_end(tmp_path, pruned)
+
+
+def test_corrupt_checkpoint_is_skipped(command, arguments, pruned, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(pruned, workdir)
+    for path in (workdir / "checkpoints" / "20").rglob("*"):
+        if path.is_file() and path.stat().st_size > 0 and "manifest" not in path.name:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    code, _, err = command(*arguments, "--workdir", workdir, "--resume", "auto")
+    assert code == 0, err
+    assert "20 is damaged" in " ".join(err.split()) and "going on from step 18" in err
+    assert_same_end(workdir, pruned)
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_devices_change_nothing(arguments, pruned, tmp_path, monkeypatch, devices):
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count={devices}")
+    fsdp = ("--fsdp",) if devices == 8 else ()
+    ((code, _, err),) = run_processes([("-m", *arguments, "--workdir", tmp_path, *fsdp)])
+    assert code == 0, err
+    assert_close(tmp_path, pruned)
+
+
+def test_processes_change_nothing(arguments, pruned, tmp_path):
+    address = f"localhost:{free_port()}"
+    ends = run_processes(
+        [("-m", *arguments, "--workdir", tmp_path, *distributed(address, 2, n)) for n in range(2)],
+        timeout=400,
+    )
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert_close(tmp_path, pruned)
+
+
+def assert_close(workdir, other):
+    ours, theirs = losses(workdir), losses(other)
+    assert ours.keys() == theirs.keys() and len(ours) == 10
+    for step, loss in ours.items():
+        assert abs(loss - theirs[step]) < 1e-5
+    (new, old) = (load_file(folder / "weights.safetensors") for folder in (workdir, other))
+    for name, array in old.items():
+        np.testing.assert_allclose(new[name], array, atol=1e-4)

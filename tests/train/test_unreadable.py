@@ -1,0 +1,47 @@
+"""Photos that cannot be read are named, counted once, and too many stop the run."""
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from train.data.fetch import DataError
+from train.data.source import Split
+from train.data.unreadable import Unreadable
+
+
+class Named:
+    """Examples that carry file names."""
+
+    def __len__(self):
+        return 10
+
+    def __getitems__(self, keys):
+        return [{"image": b"", "label": 0, "file_name": f"{key}.jpg"} for key in keys]
+
+
+SPLIT = Split(Named(), ("a",), 'photos, split "train"')
+
+
+def batch(index, mask):
+    return {"index": np.array(index), "mask": np.array(mask)}
+
+
+def test_each_is_named_once_and_fillers_are_none():
+    console = Console(record=True, quiet=False, file=open("/dev/null", "w"), width=200)  # noqa: SIM115
+    with console.file:
+        unreadable = Unreadable(SPLIT, 2, console)
+        unreadable.note(batch([3, 4, -1], [True, False, False]))
+        unreadable.note(batch([4, 7], [False, False]))
+    said = console.export_text().splitlines()
+    assert said == [
+        f'skipped the unreadable photo {name} of photos, split "train"'
+        for name in ("4.jpg", "7.jpg")
+    ]
+    assert list(unreadable) == [4, 7] and len(unreadable) == 2
+
+
+def test_more_than_the_limit_stop_the_run():
+    unreadable = Unreadable(SPLIT, 1, Console(quiet=True), known=[4])
+    unreadable.note(batch([4], [False]))
+    with pytest.raises(DataError, match=r"photo 5.jpg of photos.* nor 1 before it.*max-unreadable"):
+        unreadable.note(batch([5], [False]))

@@ -1,0 +1,76 @@
+"""What a training step costs: on the devices, and on the host beside them."""
+
+import dataclasses
+import statistics
+import time
+
+import jax
+import numpy as np
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+
+import ssmjax
+from kernels.host_memory import keep_freed_memory
+from ssmjax import command_line
+from train import cli, optim
+from train.config import Config
+from train.devices import make_mesh, place_batch, place_state
+from train.step import init_state, make_train_step
+from train.tasks.classify import make_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchOptions:
+    """What to measure.
+
+    Attributes:
+      config: a Python file that defines `config = Config(...)`, from `configs/`; its weights and
+        photos are not needed.
+      steps: how many are timed, after two that are not.
+    """
+
+    config: str
+    steps: int = 10
+
+
+def main() -> None:
+    """The command: measure, print a table of medians."""
+    keep_freed_memory()
+    config, options = cli.parse(Config, BenchOptions, __doc__ or "")
+    table = Table("of a step", "ms", "images/s")
+    for name, seconds in measure(config, options.steps).items():
+        table.add_row(name, f"{1000 * seconds:.2f}", f"{config.optim.batch_size / seconds:,.0f}")
+    Console().print(table)
+
+
+def measure(config: Config, steps: int) -> dict[str, float]:
+    """Seconds of a step's parts, medians; fresh parameters and noise in place of photos."""
+    chosen, mesh, plain = config.optim, make_mesh(), (0.5, 0.5, 0.5)
+    model = ssmjax.create_model(config.model.name, prune=config.prune, **config.model.overrides())
+    classes, shape = model.config.num_classes, (chosen.batch_size, *model.config.image_shape)
+    optimizer = optim.optimizer(chosen, optim.schedule(chosen, 1000), model.breaks)
+    loss = make_loss(chosen, config.data.augment, num_classes=classes, mean=plain, std=plain)
+    state = place_state(init_state(nnx.state(model, nnx.Param), optimizer), mesh, fsdp=False)
+    step = make_train_step(model, optimizer, chosen, loss, jax.random.key(0), state)
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, shape, np.uint8),
+        "label": rng.integers(0, classes, shape[0], np.int32),
+    }
+    times: dict[str, list[float]] = {"sending a batch": [], "starting": [], "the devices' work": []}
+    for _ in range(2 + steps):
+        marks = [time.perf_counter()]
+        placed = place_batch(batch, mesh)
+        marks.append(time.perf_counter())
+        state, _ = step(state, placed)
+        marks.append(time.perf_counter())
+        jax.block_until_ready(state)
+        marks.append(time.perf_counter())
+        for name, first, last in zip(times, marks, marks[1:], strict=False):
+            times[name].append(last - first)
+    return {name: statistics.median(seconds[2:]) for name, seconds in times.items()}
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,77 @@
+"""Images per second that the host prepares for training, from the JPEG files of a folder."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ssmjax import command_line
+from train.config import AugmentConfig
+from train.data.pipeline import train_batches
+from train.data.source import Split
+
+BATCH_SIZE = 64
+SIZE = (224, 224)
+RECIPES = {
+    "whole photo": AugmentConfig(),
+    "random crop, flip": AugmentConfig(crop="random_resized", flip=0.5),
+    "DeiT's": AugmentConfig(crop="random_resized", flip=0.5, randaugment="rand-m9-mstd0.5-inc1"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchOptions:
+    """What to measure.
+
+    Attributes:
+      photos: folder of JPEG files; each is read over and over.
+      workers: each number of worker processes in turn; 0 is the threads of this one.
+      batches: how many, of 64 images of 224 x 224, are timed, after as many that are not.
+    """
+
+    photos: Path
+    workers: tuple[int, ...] = (0, 1, 2)
+    batches: int = 30
+
+
+class Files:
+    """The same few encoded photos as a source of very many."""
+
+    def __init__(self, folder: Path):
+        self._encoded = [path.read_bytes() for path in sorted(folder.glob("*.jp*g"))]
+        if not self._encoded:
+            raise ValueError(f"There are no JPEG files in {folder}; name a folder of some.")
+
+    def __len__(self) -> int:
+        return 100_000
+
+    def __getitems__(self, keys: Sequence[int]) -> list[dict[str, Any]]:
+        return [{"image": self._encoded[key % len(self._encoded)], "label": 0} for key in keys]
+
+
+def main() -> None:
+    """The command: measure, print a table."""
+    options: BenchOptions = command_line.parse(BenchOptions, description=__doc__ or "")
+    split = Split(Files(options.photos), ("photo",), title=str(options.photos))
+    table = Table("images/s", *(f"workers {count}" for count in options.workers))
+    for name, augment in RECIPES.items():
+        speeds = [speed(split, augment, options, workers) for workers in options.workers]
+        table.add_row(name, *(f"{value:.0f}" for value in speeds))
+    Console().print(table)
+
+
+def speed(split: Split, augment: AugmentConfig, options: BenchOptions, workers: int) -> float:
+    """Images per second of one recipe, with everything started and warm."""
+    shape, mean = {"batch_size": BATCH_SIZE, "size": SIZE}, (0.5, 0.5, 0.5)
+    batches = train_batches(split, **shape, seed=0, augment=augment, mean=mean, workers=workers)
+    given = [time.perf_counter() for _ in itertools.islice(batches, 2 * options.batches)]
+    return options.batches * BATCH_SIZE / (given[-1] - given[options.batches - 1])
+
+
+if __name__ == "__main__":
+    command_line.run(main)

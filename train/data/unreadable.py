@@ -1,0 +1,51 @@
+"""Photos that cannot be read: named as they are met, and too many of them stop the run."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from rich.console import Console
+
+from train.data.fetch import DataError
+from train.data.pipeline import Batch
+from train.data.source import Split
+
+
+class Unreadable:
+    """The unreadable photos met so far, each once however often it comes again."""
+
+    def __init__(self, split: Split, limit: int, console: Console, known: Iterable[int] = ()):
+        """
+        Args:
+          split: the photos.
+          limit: how many may be unreadable.
+          console: where each is named.
+          known: numbers of those met before, as `list(self)` gave them.
+        """
+        self._split, self._limit, self._console = split, limit, console
+        self._met = set(known)
+
+    def __iter__(self):
+        return iter(sorted(self._met))
+
+    def __len__(self) -> int:
+        return len(self._met)
+
+    def note(self, batch: Batch) -> None:
+        """Take in a batch.
+
+        Raises:
+          DataError: more than the limit, naming the last.
+        """
+        bad = batch["index"][~batch["mask"] & (batch["index"] >= 0)]
+        for number in np.unique(bad):
+            if int(number) in self._met:
+                continue
+            self._met.add(int(number))
+            name = self._split.photo_name(int(number))
+            if len(self._met) > self._limit:
+                raise DataError(
+                    f"The photo {name} of {self._split.title} cannot be read, nor "
+                    f"{len(self._met) - 1} before it: mend or remove it, or allow more with "
+                    "--data.max-unreadable."
+                )
+            self._console.print(f"skipped the unreadable photo {name} of {self._split.title}")

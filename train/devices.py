@@ -1,0 +1,126 @@
+"""Processes, devices, and what lies where on them."""
+
+import os
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from train.options import DistributedOptions
+from train.rendezvous import meet
+
+AXIS = "data"
+
+# Elements from which an array is spread over devices. Smaller ones, such as norms and biases, are
+# 1% of a model, and gathering each takes longer than reading it.
+SPREAD_FROM = 2**16
+
+# What srun gives each task; a job's script itself, outside of srun, has some of it only.
+_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+
+State = TypeVar("State")
+
+
+def start_distributed(options: DistributedOptions) -> None:
+    """Join the other processes, where there are others; to be called before any other use of jax.
+
+    Without options, tasks that SLURM's `srun` starts find each other by themselves.
+
+    Raises:
+      ValueError: options half given or impossible, or processes that do not find each other.
+    """
+    coordinator, processes, process = options.coordinator, options.processes, options.process
+    if coordinator is None and processes is None and process is None:
+        if all(name in os.environ for name in _SLURM) and int(os.environ["SLURM_NTASKS"]) > 1:
+            jax.distributed.initialize()
+        return
+    if coordinator is None or processes is None or process is None:
+        raise ValueError(
+            "--distributed.coordinator, --distributed.processes and --distributed.process go "
+            "together; give all three, or none."
+        )
+    host, colon, port = coordinator.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")  # As IPv6 addresses are written.
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
+        raise ValueError(
+            f"--distributed.coordinator is {coordinator}; give HOST:PORT, such as node1:12345."
+        )
+    if processes < 1:
+        raise ValueError(f"--distributed.processes is {processes}; it must be at least 1.")
+    if not 0 <= process < processes:
+        raise ValueError(
+            f"--distributed.process is {process}; of {processes} processes, it must be 0 to "
+            f"{processes - 1}."
+        )
+    meet(host, int(port), processes, process)
+    jax.distributed.initialize(coordinator, processes, process)
+
+
+def make_mesh() -> Mesh:
+    """All devices of all processes, along one axis, "data"."""
+    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, name: str) -> None:
+    """Refuse a global batch that the devices cannot share evenly.
+
+    Args:
+      batch_size: images a step, on all devices together.
+      mesh: from `make_mesh`.
+      name: of the option, for the message.
+
+    Raises:
+      ValueError: the batch is no multiple of the number of devices.
+    """
+    if batch_size % mesh.size:
+        above = -(-batch_size // mesh.size) * mesh.size
+        raise ValueError(
+            f"{name} is {batch_size}; on {mesh.size} devices it must be a multiple of "
+            f"{mesh.size}, such as {above}."
+        )
+
+
+def place_state(state: State, mesh: Mesh, fsdp: bool) -> State:
+    """Put a tree of arrays on all devices, whole on each or, with `fsdp`, large ones in parts.
+
+    An array of at least `SPREAD_FROM` elements is split along its largest axis that the number of
+    devices divides, but not along the blocks of a stack, which the model goes through one by one.
+    One without such an axis is whole on each device (fully sharded data parallelism; Zhao et al.,
+    arXiv 2304.11277).
+
+    Args:
+      state: any tree of arrays, such as a `TrainState`; the same values in every process.
+      mesh: from `make_mesh`.
+      fsdp: whether to split large arrays.
+    """
+
+    def place(path, array):
+        spec = _spec(path, array.shape, mesh.size) if fsdp else PartitionSpec()
+        whole = np.asarray(array)
+        # device_put refuses some arrays, and compares the others over the network, one by one.
+        return jax.make_array_from_callback(
+            array.shape, NamedSharding(mesh, spec), lambda part: whole[part]
+        )
+
+    return jax.tree.map_with_path(place, state)
+
+
+def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """The rows that each process holds, as one batch over all devices, the first process' first.
+
+    The copies to the devices go on while the step before is at work.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    }
+
+
+def _spec(path, shape: tuple[int, ...], devices: int) -> PartitionSpec:
+    stacked = any(getattr(entry, "key", None) == "blocks" for entry in path)
+    axes = [axis for axis in range(int(stacked), len(shape)) if shape[axis] % devices == 0]
+    if int(np.prod(shape)) < SPREAD_FROM or not axes:
+        return PartitionSpec()
+    largest = max(axes, key=lambda axis: shape[axis])
+    return PartitionSpec(*[AXIS if axis == largest else None for axis in range(len(shape))])

@@ -1,0 +1,48 @@
+"""What a run has at hand: devices, processes, and where progress is shown."""
+
+import dataclasses
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """Handed to everything that computes, reads photos or tells people something.
+
+    Attributes:
+      mesh: all devices, along one axis "data".
+      progress: bars and lines on the terminal; silent but in the first process.
+      workers: processes that read photos, of each process; 0 is threads.
+      fsdp: whether parameters and optimiser state are spread over the devices.
+    """
+
+    mesh: jax.sharding.Mesh
+    progress: Progress
+    workers: int = 0
+    fsdp: bool = False
+
+    @property
+    def process(self) -> tuple[int, int]:
+        """Number of this process, and how many there are."""
+        return jax.process_index(), jax.process_count()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and tells."""
+        return jax.process_index() == 0
+
+
+def bars() -> Progress:
+    """What shows how far each task is, and how long it will take."""
+    console = Console(stderr=True, quiet=jax.process_index() > 0)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=not console.is_terminal)

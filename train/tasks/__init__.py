@@ -1,0 +1,1 @@
+"""What can be learned: each task gives the step its loss."""
