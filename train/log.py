@@ -50,13 +50,13 @@ class Log:
             header = ",".join(self._columns) + "\n"
             file.write_text(header + "".join(map(self._row, kept)))
 
-    def write(self, **entry: float) -> None:
-        """Add one entry; `step` is among its numbers, the others are named in the columns."""
+    def write(self, **entry: Any) -> None:
+        """Add one entry: `step`, numbers named in the columns, and what `log.jsonl` alone gets."""
         with self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         with self._csv.open("a") as file:
             file.write(self._row(entry))
-        numbers = {name: value for name, value in entry.items() if name != "step"}
+        numbers = {n: value for n, value in entry.items() if n in self._columns and n != "step"}
         for sink in self._sinks:
             sink.write(int(entry["step"]), numbers)
 
@@ -65,13 +65,14 @@ class Log:
         for sink in self._sinks:
             sink.close()
 
-    def _row(self, entry: dict[str, float]) -> str:
+    def _row(self, entry: dict[str, Any]) -> str:
         text = io.StringIO()
-        csv.DictWriter(text, self._columns, lineterminator="\n").writerow(entry)
+        writer = csv.DictWriter(text, self._columns, extrasaction="ignore", lineterminator="\n")
+        writer.writerow(entry)
         return text.getvalue()
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     """The entries of a `log.jsonl`, without a last line that a killed run left unfinished."""
     if not path.exists():
         return []

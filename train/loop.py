@@ -119,6 +119,8 @@ def fit(
                 "waiting": waited / seconds,
                 "unreadable": len(unreadable),
             }
+            if names := unreadable.new_names():
+                entry["unreadable_photos"] = names
             log.write(step=done, **entry)
             runtime.progress.update(task, completed=done, description=_line(entry))
             waiting, clock, images, waited = [], time.perf_counter(), 0, 0.0
@@ -149,7 +151,7 @@ def _placed(
             yield sent.popleft()
 
 
-def _summary(waiting: list[tuple[Any, Any]], done: int, plan: Plan) -> dict[str, float]:
+def _summary(waiting: list[tuple[Any, Any]], done: int, plan: Plan) -> dict[str, Any]:
     """Mean loss of the steps that counted, and how many did not.
 
     Raises:
@@ -163,12 +165,12 @@ def _summary(waiting: list[tuple[Any, Any]], done: int, plan: Plan) -> dict[str,
                 "--optim.clip, or allow more with --optim.max-skipped."
             )
     losses = [float(loss) for loss, in_a_row in waiting if in_a_row == 0]
-    entry: dict[str, float] = {"skipped": len(waiting) - len(losses)}
+    entry: dict[str, Any] = {"skipped": len(waiting) - len(losses)}
     if losses:
         entry["loss"] = float(np.mean(losses))
     return entry
 
 
-def _line(entry: dict[str, float]) -> str:
+def _line(entry: dict[str, Any]) -> str:
     loss = entry.get("loss", math.nan)
     return f"training  loss {loss:.3f}  {entry['images_per_second']:.0f} images/s"

@@ -67,6 +67,7 @@ def test_new_classes_from_a_folder_with_an_unreadable_photo(run, dense, tmp_path
     model = ssmjax.create_model(weights=folder / "weights.safetensors")
     assert model.config.num_classes == 2 and model.config.prune is not None
     assert any((folder / "profile").rglob("*.xplane.pb"))
+    assert '"unreadable_photos": ["dark/3.png"]' in (folder / "log.jsonl").read_text()
     with (folder / "log.csv").open() as file:
         assert [row["unreadable"] for row in csv.DictReader(file)][-2] == "1"
     assert len(json.loads((folder / "results.json").read_text())) == 6

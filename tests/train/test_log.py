@@ -32,11 +32,14 @@ def test_every_entry_is_in_both_files_and_every_sink(tmp_path):
     log = Log(tmp_path, 0, METRICS, [sink])
     log.write(step=2, loss=1.5, lr=1e-3)
     log.write(step=4, top1=0.25)
+    log.write(step=6, unreadable_photos=["a.jpg"])
     log.close()
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert entries == [{"step": 2, "loss": 1.5, "lr": 1e-3}, {"step": 4, "top1": 0.25}]
-    assert sink == [(2, {"loss": 1.5, "lr": 1e-3}), (4, {"top1": 0.25}), "closed"]
-    first, second = rows(tmp_path)
+    assert entries[:2] == [{"step": 2, "loss": 1.5, "lr": 1e-3}, {"step": 4, "top1": 0.25}]
+    assert entries[2] == {"step": 6, "unreadable_photos": ["a.jpg"]}
+    assert sink == [(2, {"loss": 1.5, "lr": 1e-3}), (4, {"top1": 0.25}), (6, {}), "closed"]
+    first, second, third = rows(tmp_path)
+    assert third["step"] == "6" and not any(v for k, v in third.items() if k != "step")
     assert tuple(first) == (*COLUMNS, *METRICS)
     assert {k: float(v) for k, v in first.items() if v} == entries[0]
     assert {k: float(v) for k, v in second.items() if v} == entries[1]

@@ -38,6 +38,7 @@ def test_each_is_named_once_and_fillers_are_none():
         for name in ("4.jpg", "7.jpg")
     ]
     assert list(unreadable) == [4, 7] and len(unreadable) == 2
+    assert unreadable.new_names() == ["4.jpg", "7.jpg"] and unreadable.new_names() == []
 
 
 def test_more_than_the_limit_stop_the_run():

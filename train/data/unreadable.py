@@ -23,6 +23,7 @@ class Unreadable:
         """
         self._split, self._limit, self._console = split, limit, console
         self._met = set(known)
+        self._new: list[str] = []
 
     def __iter__(self):
         return iter(sorted(self._met))
@@ -48,4 +49,10 @@ class Unreadable:
                     f"{len(self._met) - 1} before it: mend or remove it, or allow more with "
                     "--data.max-unreadable."
                 )
+            self._new.append(name)
             self._console.print(f"skipped the unreadable photo {name} of {self._split.title}")
+
+    def new_names(self) -> list[str]:
+        """Names of those met since this was asked last."""
+        names, self._new = self._new, []
+        return names
