@@ -23,11 +23,8 @@ MERGE = HALF("similarity_global", alignment="none", reduction="merge")
 FUSE = HALF("attention", reduction="fuse")
 MODELS = {
     "vim": (VIM, SSM, None),
-    "vim_pruned": (VIM, SSM, HALF()),
     "vim_merged": (VIM, SSM, MERGE),
-    "plain": (PLAIN, SSM, None),
     "plain_aligned": (PLAIN, SSM, HALF(alignment="zero_token", conv="aligned")),
-    "vit": (DEIT, SMALL | {"embed_dim": 48}, None),
     "vit_fused": (DEIT, SMALL | {"embed_dim": 48}, FUSE),
 }
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -101,7 +98,7 @@ def test_says_how_to_run_it(run, tmp_path):
 
 
 def test_a_fixed_batch_on_cuda_alone_runs_the_kernel(run, tmp_path):
-    weights, out = save(tmp_path, VIM, build("vim_pruned")), tmp_path / "vim.hlo"
+    weights, out = save(tmp_path, VIM, build("vim_merged")), tmp_path / "vim.hlo"
     arguments = ["--weights", weights, "--out", out, "--platforms", "cuda", "--batch-size", 4]
     status, printed, err = run(*arguments)
     if status == 2:  # From JAX 0.11 on, without a GPU.

@@ -72,8 +72,8 @@ def test_counts_are_kept(tmp_path):
 
 
 def test_kept_counts_refuse_too(tmp_path):
-    for read in (2, 0):
-        split = split_of([0, 1], tmp_path)
+    for read in (3, 0):
+        split = split_of([0, 1, 1], tmp_path)
         with pytest.raises(DataError, match="no photos of 1 of its 3 classes: cat"):
             check_classes(split)
         assert split.source.read == read

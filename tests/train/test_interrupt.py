@@ -28,11 +28,24 @@ def test_noted_while_entered_only():
         signal.signal(signal.SIGTERM, before)
 
 
+CTRL_C = """
+import os, signal
+from ssmjax import command_line
+from train.interrupt import Interrupt
+
+def main():
+    with Interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        print("went on")
+
+# A shell that starts the tests in the background has them ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+command_line.run(main)
+"""
+
+
 def test_ctrl_c_stops_at_once():
-    program = "import os, signal\nfrom ssmjax import command_line\nfrom train.interrupt import "
-    program += "Interrupt\ndef main():\n with Interrupt():\n  os.kill(os.getpid(), signal.SIGINT)\n"
-    program += "  print('went on')\ncommand_line.run(main)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", CTRL_C], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped.\n")
 
 
