@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as rle
 
-from train.data.dense_files import check_classes, check_present
+from train.data.dense_files import check_classes, check_present, pycocotools
 from train.data.fetch import DataError
 
 
@@ -82,8 +81,11 @@ def open_coco(
 
     Raises:
       DataError: the file is missing, damaged or contradicts itself, an image file is missing, an
-        outline is broken, no image has an object, or the classes differ.
+        outline is broken, no image has an object, the classes differ, or pycocotools is not
+        installed, which masks need.
     """
+    if masks:
+        pycocotools("mask")
     title = annotations.name
     content = _load(annotations)
     categories = sorted(content["categories"], key=lambda category: category["id"])
@@ -122,8 +124,9 @@ def bitmaps(photo: Photo) -> np.ndarray:
     """The objects' masks at the image's own size, [G,height,width] uint8, 0 or 1.
 
     Raises:
-      DataError: an RLE is broken.
+      DataError: an RLE is broken, or pycocotools is not installed.
     """
+    rle = pycocotools("mask")
     masks = np.zeros((len(photo.outlines), photo.height, photo.width), np.uint8)
     for mask, outline in zip(masks, photo.outlines, strict=True):
         outline = json.loads(outline)

@@ -1,14 +1,30 @@
 """What data sets of detection and segmentation share: files of images and labels, class names."""
 
+import importlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from train.data.decode import decode
 from train.data.fetch import DataError
+
+
+def pycocotools(module: str) -> Any:
+    """A module of pycocotools, such as "mask".
+
+    Raises:
+      DataError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(f"pycocotools.{module}")
+    except ModuleNotFoundError as error:
+        raise DataError(
+            "COCO needs the package pycocotools, which is not installed: pip install pycocotools."
+        ) from error
 
 
 def read_image(path: Path) -> np.ndarray:

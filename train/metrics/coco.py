@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pycocotools import mask as rle
 
+from train.data.dense_files import pycocotools
 from train.data.fetch import DataError
 from train.metrics.gather import from_all_processes
 
@@ -51,6 +51,9 @@ def detections(
       labels: [n] int, numbers of `category_ids`.
       category_ids: of the classes.
       masks: [n,height,width] bool, of the original image's size.
+
+    Raises:
+      DataError: there are masks, and pycocotools is not installed.
     """
     corners = np.asarray(boxes, np.float64)
     corners = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
@@ -61,6 +64,7 @@ def detections(
         )
     ]
     if masks is not None:
+        rle = pycocotools("mask")
         for one, mask in zip(found, masks, strict=True):
             coded = rle.encode(np.asfortranarray(mask, np.uint8))
             one["segmentation"] = {"size": coded["size"], "counts": coded["counts"].decode()}
@@ -130,10 +134,7 @@ def evaluate(
 def _backend(name: Backend) -> tuple[Any, Any]:
     """The classes of a data set and of its evaluation."""
     if name == "pycocotools":
-        return (
-            importlib.import_module("pycocotools.coco").COCO,
-            importlib.import_module("pycocotools.cocoeval").COCOeval,
-        )
+        return pycocotools("coco").COCO, pycocotools("cocoeval").COCOeval
     try:
         module = importlib.import_module("faster_coco_eval")
     except ModuleNotFoundError as error:
