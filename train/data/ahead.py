@@ -53,6 +53,8 @@ def batches_ahead(
     with contextlib.closing(iter(prepared)) as iterator:
         try:
             yield from iterator
+        except DataError as error:  # grain adds lines of its own to the message.
+            raise DataError(str(error).splitlines()[0]) from error
         except RuntimeError as error:
             if not workers:
                 raise
