@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import math
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ class Photo(NamedTuple):
       height, width: in pixels, as the annotations say.
       boxes: [G,4] float32, (x1, y1, x2, y2).
       labels: [G] int32, from 0.
-      outlines: polygons or RLE of each object, as JSON, which takes less memory than lists; none
+      outlines: polygons or RLE of each object, pickled, which takes less memory than lists; none
         where masks are not wanted.
     """
 
@@ -129,7 +130,7 @@ def bitmaps(photo: Photo) -> np.ndarray:
     rle = pycocotools("mask")
     masks = np.zeros((len(photo.outlines), photo.height, photo.width), np.uint8)
     for mask, outline in zip(masks, photo.outlines, strict=True):
-        outline = json.loads(outline)
+        outline = pickle.loads(outline)
         try:
             if isinstance(outline, list):
                 coded = rle.merge(rle.frPyObjects(outline, photo.height, photo.width))
@@ -201,7 +202,7 @@ def _photo(
         if masks:
             outline = annotation.get("segmentation")
             _check_outline(outline, height, width, where)
-            outlines.append(json.dumps(outline).encode())
+            outlines.append(pickle.dumps(outline))
     return Photo(
         folder / record["file_name"],
         record["id"],

@@ -30,7 +30,6 @@ def train_batches(
     seed: int,
     scale: Shape = SCALE,
     shapes: Sequence[Shape] = SHAPES,
-    max_objects: int = 100,
     flip: float = 0.5,
     first: int = 0,
     workers: int = 0,
@@ -46,14 +45,14 @@ def train_batches(
       seed: 0 or more.
       scale: longer and shorter side that photos are resized to fit, the ratio kept.
       shapes: height and width that batches are padded to; each takes the smallest that holds it.
-      max_objects: G; photos with more keep the first.
       flip: probability of a flip from left to right.
       first: number of the first batch; a run resumes with the number of batches it has seen.
       workers: processes that make the batches; 0 makes them in threads of this one.
       process: number and count of the processes that train together; each gets its own rows.
 
     Returns:
-      An iterator over dicts, with b = B / count and H, W one of `shapes`:
+      An iterator over dicts, with b = B / count, H, W one of `shapes`, and G the most objects that
+      any photo of the split has:
         `image` [b,H,W,3] uint8, RGB, zero in the padding; see `dense_batches.normalise`;
         `img_shape` [b,2] int32, height and width of the photo in it;
         `pad_shape` [b,2] int32, the same up to multiples of 32;
@@ -73,7 +72,7 @@ def train_batches(
     sizes = _sizes(split, scale)
     for group in order.groups:
         smallest_shape(shapes, sizes[group])
-    make = _TrainBatch(split, order, rows, scale, sizes, tuple(shapes), max_objects, flip)
+    make = _TrainBatch(split, order, rows, scale, sizes, tuple(shapes), flip)
     return batches_ahead(make, first, LAST, workers)
 
 
@@ -153,7 +152,6 @@ class _TrainBatch:
     scale: Shape
     sizes: np.ndarray
     shapes: tuple[Shape, ...]
-    max_objects: int
     flip: float
 
     def __call__(self, number: int) -> Batch:
@@ -161,7 +159,7 @@ class _TrainBatch:
         # Of the whole batch, so that all processes agree.
         height, width = smallest_shape(self.shapes, self.sizes[index])
         index = index[self.rows.start : self.rows.stop]
-        b, G = len(index), self.max_objects
+        b, G = len(index), max(len(photo.labels) for photo in self.split.photos)
         batch = {
             "image": np.zeros((b, height, width, 3), np.uint8),
             "img_shape": self.sizes[index].astype(np.int32),
@@ -185,17 +183,17 @@ class _TrainBatch:
         """Put a photo and its objects into row `i`."""
         size = h, w = tuple(batch["img_shape"][i].tolist())
         image = _resized(photo, size)
-        batch["image"][i, :h, :w] = image[:, ::-1] if flipped else image
+        batch["image"][i, :h, :w] = transforms.flip(image) if flipped else image
         factor = transforms.scale_factor((photo.height, photo.width), size)
-        boxes = transforms.resize_boxes(photo.boxes[: self.max_objects], factor, size)
+        boxes = transforms.resize_boxes(photo.boxes, factor, size)
         count = len(boxes)
         batch["gt_boxes"][i, :count] = transforms.flip_boxes(boxes, w) if flipped else boxes
-        batch["gt_labels"][i, :count] = photo.labels[:count]
+        batch["gt_labels"][i, :count] = photo.labels
         batch["gt_valid"][i, :count] = True
         if self.split.masks:
             for packed, mask in zip(batch["gt_masks"][i], bitmaps(photo), strict=False):
                 mask = transforms.resize_labels(mask, size)
-                bits = np.packbits(mask[:, ::-1] if flipped else mask, axis=-1)
+                bits = np.packbits(transforms.flip(mask) if flipped else mask, axis=-1)
                 packed[:h, : bits.shape[1]] = bits
 
 

@@ -139,7 +139,7 @@ class _TrainBatch:
         part = transforms.random_crop(labels, self.crop, rng)
         image, labels = transforms.resize(image, size)[part], labels[part]
         if rng.random() < 0.5:
-            image, labels = image[:, ::-1], labels[:, ::-1]
+            image, labels = transforms.flip(image), transforms.flip(labels)
         return transforms.distort(image, rng), labels
 
 

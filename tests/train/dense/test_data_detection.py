@@ -21,7 +21,7 @@ SMALL = {"scale": (70, 48), "shapes": ((64, 96), (96, 64))}
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    """Seven photos; photo i has i objects of 4 x 5 pixels."""
+    """Seven photos; photo i has i objects of 4 x 5 pixels, so G is 6."""
     objects = [
         annotation(10 * i + k, 10 * (i + 1), (3 * k, 2 * k, 4, 5))
         for i in range(len(SIZES))
@@ -32,7 +32,7 @@ def split(tmp_path_factory):
 
 
 def take(split, count, **options):
-    options = SMALL | {"batch_size": 2, "seed": 0, "max_objects": 5} | options
+    options = SMALL | {"batch_size": 2, "seed": 0} | options
     return list(itertools.islice(train_batches(split, **options), count))
 
 
@@ -65,17 +65,16 @@ def test_official_pipeline(units, tmp_path):
         seed=0,
         scale=(266, 160),
         shapes=(shape,),
-        max_objects=len(boxes) + 1,
         flip=1.0,
     )
     batch = next(batches)
     final = np.asarray(normalise(batch["image"], batch["img_shape"]))
     np.testing.assert_allclose(final.ravel()[::53], units["pipe.final_sub"], rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(batch["gt_boxes"][0, :-1], units["pipe.final_boxes"])
+    np.testing.assert_array_equal(batch["gt_boxes"][0], units["pipe.final_boxes"])
     packed = units["pipe.final_masks_packed"]
     want = np.unpackbits(packed, axis=1).reshape(units["pipe.final_masks_shape"])
-    np.testing.assert_array_equal(masks_of(batch)[0, :-1], want)
-    assert not batch["gt_valid"][0, -1] and not batch["gt_masks"][0, -1].any()
+    np.testing.assert_array_equal(masks_of(batch)[0], want)
+    assert batch["gt_valid"].all()
 
 
 def test_shapes_and_dtypes(split):
@@ -86,10 +85,10 @@ def test_shapes_and_dtypes(split):
             "image": ((2, h, w, 3), np.uint8),
             "img_shape": ((2, 2), np.int32),
             "pad_shape": ((2, 2), np.int32),
-            "gt_boxes": ((2, 5, 4), np.float32),
-            "gt_labels": ((2, 5), np.int32),
-            "gt_valid": ((2, 5), bool),
-            "gt_masks": ((2, 5, h, w // 8), np.uint8),
+            "gt_boxes": ((2, 6, 4), np.float32),
+            "gt_labels": ((2, 6), np.int32),
+            "gt_valid": ((2, 6), bool),
+            "gt_masks": ((2, 6, h, w // 8), np.uint8),
             "index": ((2,), np.int64),
             "mask": ((2,), bool),
         }
@@ -105,12 +104,12 @@ def test_rows(split):
             np.testing.assert_array_equal(batch["image"][i, :h, :w], image)
             assert not batch["image"][i, h:].any() and not batch["image"][i, :, w:].any()
             assert batch["pad_shape"][i].tolist() == [-(-h // 32) * 32, -(-w // 32) * 32]
-            # The photo's 6 objects are cut to 5; photo 0 has none.
-            count = min(number, 5)
-            assert batch["gt_valid"][i].tolist() == [True] * count + [False] * (5 - count)
+            count = number
+            assert batch["gt_valid"][i].tolist() == [True] * count + [False] * (6 - count)
+            assert not batch["gt_boxes"][i, count:].any() and not masks_of(batch)[i, count:].any()
             factor = np.array([w / photo.width, h / photo.height] * 2)
             boxes = batch["gt_boxes"][i, :count]
-            np.testing.assert_allclose(boxes, photo.boxes[:count] * factor, rtol=1e-6)
+            np.testing.assert_allclose(boxes, photo.boxes * factor, rtol=1e-6)
             for box, mask in zip(boxes, masks_of(batch)[i, :count], strict=True):
                 ys, xs = np.nonzero(mask)
                 corners = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
