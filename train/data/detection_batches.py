@@ -72,7 +72,8 @@ def train_batches(
     sizes = _sizes(split, scale)
     for group in order.groups:
         smallest_shape(shapes, sizes[group])
-    make = _TrainBatch(split, order, rows, scale, sizes, tuple(shapes), flip)
+    most_objects = max(len(photo.labels) for photo in split.photos)
+    make = _TrainBatch(split, order, rows, sizes, tuple(shapes), most_objects, flip)
     return batches_ahead(make, first, LAST, workers)
 
 
@@ -149,9 +150,9 @@ class _TrainBatch:
     split: CocoSplit
     order: Epochs
     rows: range
-    scale: Shape
     sizes: np.ndarray
     shapes: tuple[Shape, ...]
+    most_objects: int
     flip: float
 
     def __call__(self, number: int) -> Batch:
@@ -159,7 +160,7 @@ class _TrainBatch:
         # Of the whole batch, so that all processes agree.
         height, width = smallest_shape(self.shapes, self.sizes[index])
         index = index[self.rows.start : self.rows.stop]
-        b, G = len(index), max(len(photo.labels) for photo in self.split.photos)
+        b, G = len(index), self.most_objects
         batch = {
             "image": np.zeros((b, height, width, 3), np.uint8),
             "img_shape": self.sizes[index].astype(np.int32),

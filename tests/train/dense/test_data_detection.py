@@ -97,14 +97,13 @@ def test_shapes_and_dtypes(split):
 
 def test_rows(split):
     for batch in take(split, 8, flip=0.0):
-        for i, number in enumerate(batch["index"]):
-            photo = split.photos[number]
+        for i, count in enumerate(batch["index"]):
+            photo = split.photos[count]
             h, w = batch["img_shape"][i]
-            image = cv2.resize(random_image(number, photo.height, photo.width), (int(w), int(h)))
+            image = cv2.resize(random_image(count, photo.height, photo.width), (int(w), int(h)))
             np.testing.assert_array_equal(batch["image"][i, :h, :w], image)
             assert not batch["image"][i, h:].any() and not batch["image"][i, :, w:].any()
             assert batch["pad_shape"][i].tolist() == [-(-h // 32) * 32, -(-w // 32) * 32]
-            count = number
             assert batch["gt_valid"][i].tolist() == [True] * count + [False] * (6 - count)
             assert not batch["gt_boxes"][i, count:].any() and not masks_of(batch)[i, count:].any()
             factor = np.array([w / photo.width, h / photo.height] * 2)
