@@ -23,6 +23,7 @@ def crop(masks: jax.Array, indices: jax.Array, boxes: jax.Array, bins: int) -> j
     Returns:
       [R,bins,bins] float32, 0 to 1.
     """
+    masks = jnp.asarray(masks)
     H, W = masks.shape[1:]
     boxes = clip(boxes.astype(jnp.float32), jnp.array([H, W]))
 

@@ -12,7 +12,7 @@ from jax import lax
 from ssmjax.dense.boxes import area
 
 STRIDES = (4, 8, 16, 32)
-SECOND_LEVEL_FROM = 112  # Side of a square box, in pixels; each further level doubles it.
+FINEST = 56  # Pixels; a square box with a side of twice this is on the second level.
 
 
 class Samples(NamedTuple):
@@ -37,9 +37,9 @@ class _Taps(NamedTuple):
 
 def level_of(boxes: jax.Array, levels: int = len(STRIDES)) -> jax.Array:
     """Level [...] int32, from 0, of boxes [...,4], by their area."""
-    side = jnp.sqrt(area(boxes)) / SECOND_LEVEL_FROM + 0.5e-6
+    side = jnp.sqrt(area(boxes)) / FINEST + 1e-6
     # Compared, not floor(log2(side)), which rounds at powers of 2.
-    bounds = jnp.asarray([2.0**level for level in range(levels - 1)])
+    bounds = jnp.asarray([2.0**level for level in range(1, levels)])
     return jnp.sum(side[..., None] >= bounds, axis=-1, dtype=jnp.int32)
 
 
