@@ -22,13 +22,13 @@ def assign(
 
     A box belongs to the object it overlaps most, if by `pos` or more; each object moreover takes
     every box that overlaps it as much as its best box does, if by `min_pos` or more, and of
-    several objects the last one gets the box. Memory: G * A float32.
+    several objects the last one gets the box. Memory: a few times G * A float32.
 
     Args:
       boxes: [A,4] anchors or proposals.
-      gts: [G,4] ground-truth objects.
+      gts: [G,4] ground-truth objects, padded to one at least.
       gt_valid: [G] bool, False for padding.
-      pos: IoU from which a box belongs to an object.
+      pos: IoU from which a box belongs to an object; this and the next two are static.
       neg: IoU below which it is background; between the two it is ignored.
       min_pos: IoU from which an object takes its best boxes.
       box_valid: [A] bool; the others are ignored, and are nobody's best box. None: all.

@@ -19,9 +19,9 @@ def iou(a: jax.Array, b: jax.Array) -> jax.Array:
     The union is floored at 1e-6, so that two boxes without an area overlap by 0.
     """
     a, b = a[..., :, None, :], b[..., None, :, :]
-    top_left = jnp.maximum(a[..., :2], b[..., :2])
-    bottom_right = jnp.minimum(a[..., 2:], b[..., 2:])
-    common = jnp.prod(jnp.maximum(bottom_right - top_left, 0), axis=-1)
+    width = jnp.minimum(a[..., 2], b[..., 2]) - jnp.maximum(a[..., 0], b[..., 0])
+    height = jnp.minimum(a[..., 3], b[..., 3]) - jnp.maximum(a[..., 1], b[..., 1])
+    common = jnp.maximum(width, 0) * jnp.maximum(height, 0)
     return common / jnp.maximum(area(a) + area(b) - common, 1e-6)
 
 

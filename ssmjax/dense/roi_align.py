@@ -83,7 +83,7 @@ def roi_align(
     cells = boxes / jnp.asarray(strides, jnp.float32)[level][:, None]
     rows = _taps(bin_samples(cells[:, 1], cells[:, 3], height, bins, samples), height)
     columns = _taps(bin_samples(cells[:, 0], cells[:, 2], width, bins, samples), width)
-    begin = (jnp.asarray(offsets)[level] + rows.cells.swapaxes(1, 2) * width).swapaxes(1, 2)
+    begin = jnp.asarray(offsets)[level][:, None] + rows.cells * width[:, None]
     table = jnp.concatenate([level.reshape(-1, level.shape[-1]) for level in maps])
     return _sum_of_taps(len(table), table, rows._replace(cells=begin), columns)
 

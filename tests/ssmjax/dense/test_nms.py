@@ -47,7 +47,7 @@ def test_official_detections(unit):
     boxes = jnp.asarray(unit["mcnms.boxes"].reshape(-1, 4))
     scores = jnp.asarray(unit["mcnms.scores"][:, :-1].ravel())
     labels = jnp.tile(jnp.arange(classes), rois)
-    candidates, valid = best(scores, scores > score, rois * classes // 2)
+    candidates, valid = best(scores, scores > score, rois * classes)
     boxes, scores, labels = boxes[candidates], scores[candidates], labels[candidates]
     keep = nms(boxes, scores, valid, threshold, labels)
     chosen, there = best(scores, keep, int(count))

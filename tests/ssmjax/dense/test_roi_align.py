@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmjax.dense.roi_align import level_of, most_samples, roi_align
+from ssmjax.dense.roi_align import STRIDES, level_of, most_samples, roi_align
 from tests.oracles import dense_oracle
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense import units
@@ -30,12 +30,12 @@ def random_boxes(rng, n, size):
     return np.where(rng.random((n, 1)) < 0.5, np.round(boxes), boxes).astype(np.float32)
 
 
-def oracle(maps, boxes, bins, strides=(4, 8, 16, 32), samples=None):
-    levels = np.asarray(level_of(boxes, len(maps)))
-    pairs = zip(levels, boxes, strict=True)
-    return np.stack(
-        [dense_oracle.roi_align(maps[l], box / strides[l], bins, samples) for l, box in pairs]
-    )
+def oracle(maps, boxes, bins, strides=STRIDES):
+    result = []
+    for level, box in zip(level_of(boxes, len(maps)).tolist(), boxes, strict=True):
+        cells = box / strides[level]
+        result.append(dense_oracle.roi_align(maps[level], cells, bins))
+    return np.stack(result)
 
 
 @pytest.mark.parametrize("unit", units.ALL)
