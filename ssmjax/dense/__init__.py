@@ -1,0 +1,1 @@
+"""Detection, instance and semantic segmentation on PlainMamba, dense or pruned."""
