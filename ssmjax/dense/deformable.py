@@ -56,7 +56,6 @@ class DeformableAttention(nnx.Module):
         return self.output(sample(cells, locations, weights, tuple(grids)))
 
 
-@partial(jax.checkpoint, static_argnums=3)  # A gradient gathers again, and keeps no gathered cell.
 def sample(
     values: jax.Array, locations: jax.Array, weights: jax.Array, grids: tuple[tuple[int, int], ...]
 ) -> jax.Array:
@@ -72,6 +71,11 @@ def sample(
     Returns:
       [B,Q,M*d] of the values' dtype.
     """
+    # A gradient gathers again, and keeps no gathered cell.
+    return jax.checkpoint(partial(_sample, grids=grids))(values, locations, weights)
+
+
+def _sample(values, locations, weights, *, grids):
     B, Q, M = weights.shape[:3]
     starts = np.cumsum([0, *(h * w for h, w in grids)], dtype=np.int32)[:-1, None]
     sizes = np.array([(w, h) for h, w in grids], np.int32)[:, None]
