@@ -59,13 +59,13 @@ def images(batch=3):
     return draw
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(graphdef, state, images, options):
+@functools.partial(jax.jit, static_argnames=("graphdef", "train"))
+def _forward(graphdef, state, images, **options):
     return nnx.merge(graphdef, state)(images, **options)
 
 
 def run(model, images, **options):
-    return _forward(*nnx.split(model), images, options)
+    return _forward(*nnx.split(model), images, **options)
 
 
 def masked(state, images, prune, padding=None):
@@ -90,7 +90,7 @@ def masked(state, images, prune, padding=None):
             name = "ln1" if i + 1 == ENDS[-1] else f"norm_layer{i}"
             norm = (state[f"backbone.{name}.{part}"] for part in ("weight", "bias"))
             maps.append(oracle.layer_norm(x, *norm, 1e-6).reshape(len(x), *grid, -1))
-    assert padding is not None or min(margins) > 1e-6, "a choice too close to test"
+    assert padding is not None or min(margins, default=1) > 1e-6, "a choice too close to test"
     return maps, keep
 
 
@@ -124,9 +124,8 @@ def _check(case, dtype):
 
 CASES = [
     Prune((2,), 0.6, conv="frozen"),
-    Prune((1, 2), 0.7, "l1", "none", "frozen"),
-    Prune((1, 2), 0.7, "l2", "previous", "aligned"),
-    Prune((1, 2, 3), 0.8, "sum", "previous", "compact"),
+    Prune((1, 2), 0.7, "l1", "none", "aligned"),
+    Prune((1, 3), 0.8, "sum", "previous", "compact"),
 ]
 
 
@@ -137,16 +136,6 @@ def test_pruned(prune):
         maps = run(build(config(prune, dtype="float64"), weights()), images())
     for got, expected in zip(maps, want, strict=True):
         assert_close(got, expected, 1e-9)
-
-
-def test_pruned_in_float32():
-    prune = CASES[0]
-    for got, want in zip(
-        run(build(config(prune), weights()), images()),
-        masked(weights(), images(), prune)[0],
-        strict=True,
-    ):
-        assert_close(got, want, 2e-5)
 
 
 @pytest.mark.parametrize("ratio", [0.9, 0.5])
@@ -171,18 +160,17 @@ def test_keeping_all_is_dense_bit_for_bit():
 
 
 def test_images_do_not_influence_one_another():
-    model = build(config(CASES[1]), weights())
+    model = build(config(CASES[0]), weights())
     together = run(model, images(), image_sizes=SIZES)
     order = [2, 0, 1]
     for a, b in zip(together, run(model, images()[order], image_sizes=SIZES[order]), strict=True):
         assert_close(np.asarray(a)[order], b, 1e-6)
 
 
-@pytest.mark.parametrize("conv", ["frozen", "aligned"])
-def test_gradient_through_pruning(conv):
+def test_gradient_through_pruning():
     """Along a random direction of all parameters, against the difference of two runs."""
     with jax.enable_x64(True):
-        model = build(config(Prune((2,), 0.6, conv=conv), dtype="float64"), weights())
+        model = build(config(CASES[0], dtype="float64"), weights())
         graphdef, params, rest = nnx.split(model, nnx.Param, ...)
         params = jax.tree.map(lambda a: a.astype(jnp.float64), params)
         inputs = images(1)
@@ -227,9 +215,8 @@ def test_drop_path_acts_in_training_alone():
     with pytest.raises(ValueError, match="drop path needs a key"):
         model(images(), train=True)
 
-    @jax.jit
     def trained(key):
-        return nnx.merge(*nnx.split(model))(jnp.asarray(images()), train=True, key=key)[-1]
+        return run(model, images(), train=True, key=key)[-1]
 
     first, again, other = (np.asarray(trained(jax.random.key(i))) for i in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
