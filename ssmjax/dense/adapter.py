@@ -1,7 +1,9 @@
 """PlainMamba with a convolutional side branch: maps at strides 4 to 32 for detectors."""
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -195,24 +197,30 @@ class PlainMambaAdapter(nnx.Module):
         run = self.trunk.run(path_key, train, implementation, remat)
         tokens = self.trunk.begin(images, image_sizes, train=train)
         prior = self.prior(images.astype(self.config.backbone.dtype), train=train)
-        grids = tuple(x.shape[1:3] for x in prior[1:])
+        grids = tuple((x.shape[1], x.shape[2]) for x in prior[1:])
         c = self._side_branch(prior[1:], tokens.values.dtype)
         before, xs, cs = tokens.values, [], []
-        keep = jnp.float32(1 - self.config.backbone.drop_path_rate)
-        drops = 0
+        drops = self._drops(None if run.key is None else ffn_key)
         for number, interaction in enumerate(self.interactions):
             values = interaction.injector(tokens.values, c, grids)
             tokens = self.trunk.run_range(number, tokens._replace(values=values), run, prune_key)
             for extractor in interaction.extractors:
-                drop = _drop(keep, None if run.key is None else jax.random.fold_in(ffn_key, drops))
-                c = extractor(c, tokens.values, grids, drop)
-                drops += 1
+                c = extractor(c, tokens.values, grids, next(drops))
             xs.append(tokens.values)
             cs.append(c)
         maps = self._outputs(prior[0], c, tokens.map, grids, train)
         if not return_intermediates:
             return maps
         return maps, {"prior": prior, "tokens": before, "x": tuple(xs), "c": tuple(cs)}
+
+    def _drops(self, key: jax.Array | None) -> Iterator[Callable[[jax.Array], jax.Array]]:
+        """Drop path for each extractor, all at the full rate; without a key it does not act."""
+        keep = jnp.float32(1 - self.config.backbone.drop_path_rate)
+        for number in itertools.count():
+            if key is None:
+                yield lambda x: x
+            else:
+                yield partial(drop_path, keep=keep, key=jax.random.fold_in(key, number))
 
     def _side_branch(self, maps, dtype) -> jax.Array:
         """[B,S,D] of three maps, each with its level's embedding."""
@@ -254,8 +262,3 @@ def _resize(x: jax.Array, sides: tuple[int, int]) -> jax.Array:
     """[B,H,W,D] to other sides: bilinear, half-pixel centres, no antialias."""
     shape = (x.shape[0], *sides, x.shape[-1])
     return x if shape == x.shape else jax.image.resize(x, shape, "linear", antialias=False)
-
-
-def _drop(keep, key):
-    """Drop path at a fixed rate; without a key it does not act."""
-    return lambda x: x if key is None else drop_path(x, keep, key)

@@ -24,8 +24,8 @@ class DeformableAttention(nnx.Module):
         self.value = linear(features, dtype=dtype, kernel_init=xavier)
         self.output = linear(features, dtype=dtype, kernel_init=xavier)
         # Where to look, and how much to take: in float32 whatever the compute dtype.
-        self.offsets = linear(2 * places, kernel_init=zeros)
-        self.offsets.bias.set_value(jnp.asarray(_rings(heads, levels, points)))
+        rings = _rings(heads, levels, points)
+        self.offsets = linear(2 * places, kernel_init=zeros, bias_init=lambda *_: rings)
         self.weights = linear(places, kernel_init=zeros)
         self.heads, self.points = heads, points
 
@@ -48,7 +48,7 @@ class DeformableAttention(nnx.Module):
         shape = (B, Q, self.heads, levels, self.points)
         sizes = np.array([(w, h) for h, w in grids], np.float32)
         offsets = self.offsets(queries).reshape(*shape, 2) / sizes[:, None]
-        locations = references.astype(np.float32)[:, None, None, None] + offsets
+        locations = jnp.asarray(references, offsets.dtype)[:, None, None, None] + offsets
         weights = self.weights(queries).reshape(B, Q, self.heads, levels * self.points)
         weights = jax.nn.softmax(weights).reshape(shape)
         cells = self.value(values).reshape(B, values.shape[1], self.heads, -1)
@@ -104,10 +104,10 @@ def centres(grids: Grids) -> np.ndarray:
     return np.concatenate(levels)
 
 
-def _rings(heads: int, levels: int, points: int) -> np.ndarray:
+def _rings(heads: int, levels: int, points: int) -> jax.Array:
     """[heads*levels*points*2] offsets at first: each head looks one way, point by point farther."""
     angle = 2 * math.pi * np.arange(heads) / heads
     way = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     way /= np.abs(way).max(axis=1, keepdims=True)
     steps = np.arange(1, points + 1)[:, None] * way[:, None, None]
-    return np.broadcast_to(steps, (heads, levels, points, 2)).reshape(-1).astype(np.float32)
+    return jnp.asarray(np.broadcast_to(steps, (heads, levels, points, 2)).ravel(), jnp.float32)

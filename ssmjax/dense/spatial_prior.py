@@ -1,6 +1,7 @@
 """Spatial prior: a small convolutional pyramid beside the trunk."""
 
 import math
+from typing import Any
 
 import jax
 from flax import nnx
@@ -22,7 +23,7 @@ class SpatialPrior(nnx.Module):
             [unit(in_channels, width, 2), unit(width, width, 1), unit(width, width, 1)]
         )
         widths = (width, 2 * width, 4 * width, 4 * width)
-        self.stages = nnx.List([unit(*widths[i : i + 2], 2) for i in range(3)])
+        self.stages = nnx.List([unit(widths[i], widths[i + 1], 2) for i in range(3)])
         self.projections = nnx.List(
             [
                 nnx.Conv(
@@ -50,7 +51,8 @@ class SpatialPrior(nnx.Module):
         x = images
         for unit in self.stem:
             x = unit(x, train=train)
-        maps = [nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))]
+        around: Any = ((1, 1), (1, 1))  # Flax takes it, and says that it takes a string.
+        maps = [nnx.max_pool(x, (3, 3), strides=(2, 2), padding=around)]
         for unit in self.stages:
             maps.append(unit(maps[-1], train=train))
         return tuple(project(x) for project, x in zip(self.projections, maps, strict=True))
