@@ -9,8 +9,9 @@ from flax import nnx
 
 from ssmjax.layers.attention import SelfAttention
 from ssmjax.layers.patch_embed import PatchEmbed
-from ssmjax.models.backbone import Backbone, stack
+from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import BackboneConfig
+from ssmjax.models.trunk import stack
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.strategies.strategy import Signals
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class PruneConfig:
     conv: str = "compact"
     reduction: str = "drop"
 
+    convs: ClassVar[tuple[str, ...]] = CONV
+
     def __post_init__(self) -> None:
         given = self.after_blocks
         blocks = [whole_number(b) for b in given] if isinstance(given, list | tuple) else []
@@ -69,7 +71,7 @@ class PruneConfig:
         for field, choices in (
             ("importance", tuple(STRATEGIES)),
             ("alignment", ALIGNMENT),
-            ("conv", CONV),
+            ("conv", self.convs),
             ("reduction", REDUCTION),
         ):
             value = getattr(self, field)
