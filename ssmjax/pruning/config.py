@@ -47,6 +47,7 @@ class PruneConfig:
     conv: str = "compact"
     reduction: str = "drop"
 
+    # What `conv` may be; models that keep pruned tokens' features know more.
     convs: ClassVar[tuple[str, ...]] = CONV
 
     def __post_init__(self) -> None:

@@ -159,10 +159,10 @@ def test_pruned():
     for a, b in zip(dense, run(small(prune=everything), images)[0], strict=True):
         np.testing.assert_array_equal(a, b)
     half = small(prune=DensePruneConfig(after_blocks=(1,), keep_ratio=0.5))
-    (maps, between), _ = run(half, images, return_intermediates=True)
+    maps, _ = run(half, images)
     assert [a.shape for a in maps] == [a.shape for a in dense]
     assert np.abs(maps[2] - dense[2]).max() > 0.01
-    (turned, _), _ = run(half, images[::-1], return_intermediates=True)
+    turned, _ = run(half, images[::-1])
     for a, b in zip(maps, turned, strict=True):
         assert_close(a[::-1], b, 1e-6)
 

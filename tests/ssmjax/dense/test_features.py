@@ -108,6 +108,7 @@ def test_official(downstream, name, dtype):
     _check(downstream(name), dtype)
 
 
+@pytest.mark.slow  # The adapter's test runs the same blocks at this size.
 @pytest.mark.parametrize("name", golden.names("upernet_l1_*"))
 def test_official_of_published_size(downstream, name):
     _check(downstream(name), "float32")
