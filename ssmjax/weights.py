@@ -85,14 +85,16 @@ def read_metadata(path: str | Path) -> Metadata:
         ) from error
 
 
-def load_weights(path: str | Path, model: Backbone, made_for: BackboneConfig) -> None:
+def load_weights(
+    path: str | Path, model: nnx.Module, made_for: BackboneConfig | None = None
+) -> None:
     """Fill `model` in place from a weight file, all of it or nothing.
 
     Args:
       path: from `save_weights`.
       model: a model, or what `nnx.eval_shape` makes of one.
-      made_for: the config that the file was made for; position embeddings of another grid are
-        resized.
+      made_for: of a classifier, the config that the file was made for: position embeddings of
+        another grid are resized. None: they must fit.
 
     Raises:
       ValueError: the file cannot be read, or one error that lists every parameter that is
@@ -102,7 +104,12 @@ def load_weights(path: str | Path, model: Backbone, made_for: BackboneConfig) ->
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     params = flat_params(model)
     embedding = arrays.get("pos_embed")
-    if embedding is not None and embedding.shape == (1, made_for.length, made_for.embed_dim):
+    if (
+        isinstance(model, Backbone)
+        and made_for is not None
+        and embedding is not None
+        and embedding.shape == (1, made_for.length, made_for.embed_dim)
+    ):
         arrays["pos_embed"] = resize_pos_embed(
             embedding,
             made_for.grid,

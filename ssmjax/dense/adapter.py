@@ -18,7 +18,7 @@ from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.models.plain_mamba import final_norm as token_norm
-from ssmjax.pruning.config import whole_number
+from ssmjax.pruning.config import check_whole
 
 EXTRA_EXTRACTORS = 2
 LARGEST_STRIDE = 32
@@ -42,13 +42,7 @@ class AdapterConfig(RangesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("heads", "prior_width", "points"):
-            value = whole_number(getattr(self, field))
-            if value is None or value < 1:
-                raise ValueError(
-                    f"{field} is {getattr(self, field)!r}; it must be a whole number of at least 1."
-                )
-            object.__setattr__(self, field, value)
+        check_whole(self, "heads", "prior_width", "points")
         D = self.backbone.embed_dim
         if D % self.heads:
             raise ValueError(f"heads is {self.heads}; it must divide embed_dim, which is {D}.")

@@ -9,7 +9,7 @@ KERNEL_INIT = nnx.initializers.lecun_normal()
 
 
 class ConvNorm(nnx.Module):
-    """Convolution without bias, batch normalisation, ReLU."""
+    """Convolution without bias, batch normalisation, and ReLU unless told not to `activate`."""
 
     def __init__(
         self,
@@ -21,6 +21,7 @@ class ConvNorm(nnx.Module):
         dtype,
         rngs: nnx.Rngs,
         kernel_init: nnx.Initializer = KERNEL_INIT,
+        activate: bool = True,
     ):
         self.conv = nnx.Conv(
             in_features,
@@ -34,7 +35,11 @@ class ConvNorm(nnx.Module):
             rngs=rngs,
         )
         self.norm = BatchNorm(features)
+        self.activate = activate
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[B,height,width,channels] to [B,H,W,features]; `train` is that of `BatchNorm`."""
-        return jax.nn.relu(self.norm(self.conv(x), train=train))
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """[B,height,width,channels] to [B,H,W,features]; the rest is that of `BatchNorm`."""
+        x = self.norm(self.conv(x), train=train, mask=mask)
+        return jax.nn.relu(x) if self.activate else x
