@@ -93,7 +93,9 @@ def _one_step(task: Task, model: Model, devices: int, fsdp: bool) -> dict[str, s
         key = jax.random.key(0)
         prepared = loss.prepare(batch, key)
         part = jax.tree.map(lambda a: a[:: chosen.accumulate], prepared)
-        return jax.vjp(lambda p: loss(nnx.merge(graphdef, p, others), part, key), params)[1]
+        return jax.vjp(
+            lambda p: loss(nnx.merge(graphdef, p, others, copy=True), part, key), params
+        )[1]
 
     def begin(params, others):
         return init_state(nnx.merge(graphdef, params, others), optimizer)

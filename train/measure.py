@@ -19,7 +19,7 @@ from train.data.source import Split
 from train.data.unreadable import Unreadable
 from train.devices import place_batch, place_state
 from train.runtime import Runtime
-from train.tasks.cross_entropy import normalise
+from train.tasks.classification import normalise
 
 
 @dataclasses.dataclass(frozen=True)

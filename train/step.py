@@ -105,7 +105,8 @@ def _compiled(graphdef, optimizer: optax.GradientTransformation, config, structu
 
         def loss_of(params, statistics, part, part_key):
             params = jax.tree.map(lambda a, f: lax.stop_gradient(a) if f else a, params, frozen)
-            model = nnx.merge(graphdef, params, statistics, others)
+            # Copied, since its statistics change in place.
+            model = nnx.merge(graphdef, params, statistics, others, copy=True)
             return loss(model, part, part_key), nnx.state(model, nnx.BatchStat)
 
         prepared = loss.prepare(batch, prepare_key)

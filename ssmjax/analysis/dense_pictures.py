@@ -58,7 +58,7 @@ def legend(classes: np.ndarray, class_names: Sequence[str], width: int) -> Image
     draw, left = ImageDraw.Draw(picture), 2
     counts = np.bincount(classes.ravel())
     for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]:
-        said = class_names[label]
+        said = str(class_names[label])
         draw.text((left, 1), said, _colour(int(label)), font)
         left += round(font.getlength(said)) + GAP
     return picture

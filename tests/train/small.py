@@ -11,7 +11,7 @@ import ssmjax
 from train import optim
 from train.config import AugmentConfig
 from train.step import init_state, make_train_step
-from train.tasks.cross_entropy import make_loss
+from train.tasks.classification import make_loss
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 _RNG = np.random.default_rng(0)

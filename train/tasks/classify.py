@@ -21,7 +21,7 @@ from train.data.check import check_classes
 from train.data.pipeline import Batch, epoch_steps, eval_batches, train_batches
 from train.data.source import Split, open_split
 from train.runtime import Runtime
-from train.tasks.cross_entropy import Classification, make_loss, normalise
+from train.tasks.classification import Classification, make_loss, normalise
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,37 +2,32 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from PIL import Image
 
 from ssmjax.analysis.dense_pictures import stacked, with_objects
 from ssmjax.dense.config import PRESETS, MaskRCNNConfig, RetinaNetConfig
-from ssmjax.dense.masks import paste
-from ssmjax.dense.objects import DETECTIONS, Detections, Targets
+from ssmjax.dense.objects import DETECTIONS, Detections
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata
 from train import optim
 from train.data.ahead import Batch
 from train.data.coco import CocoSplit, open_coco
-from train.data.dense_batches import normalise
 from train.data.dense_config import DetectionData
 from train.data.detection_batches import epoch_order, eval_batches, eval_pass, train_batches
-from train.devices import own_rows, place_batch, place_state, shared_out
+from train.devices import own_rows, place_batch, place_state
 from train.metrics import coco
 from train.runtime import Runtime
-from train.step import Batch as Placed
 from train.tasks.dense import DenseTask, Sides, bare_norms
+from train.tasks.detection import DetectionLoss, find, whole_masks
 
 PLAIN = ("A_log", "D", "direction_B", "pos_embed", "level_embed")  # They never decay.
 OBJECTS = 100  # On a photo, where shapes alone are looked at.
-CANVAS = 64  # Masks are pasted into sides of multiples of it, to compile for few of them.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,38 +52,6 @@ class DetectionScores:
             if of
         ]
         return "  ".join([*said, f"{self.images:,} images"])
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class DetectionLoss:
-    """The sum of a detector's losses, normalised over the whole batch; a `train.step.Loss`."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    remat: bool
-
-    def prepare(self, batch: Placed, key: jax.Array) -> dict[str, Any]:
-        """What `train.data.detection_batches.train_batches` gives, as the models take it."""
-        return {
-            "image": normalise(batch["image"], batch["img_shape"], self.mean, self.std),
-            "targets": Targets(
-                batch["gt_boxes"],
-                batch["gt_labels"],
-                batch["gt_valid"],
-                batch["img_shape"],
-                batch["pad_shape"],
-                batch.get("gt_masks"),
-            ),
-        }
-
-    def __call__(self, model: DenseModel, batch: Any, key: jax.Array) -> jax.Array:
-        """Of a part of the batch; masks are unpacked here, where they are few."""
-        targets = batch["targets"]
-        if targets.masks is not None:
-            targets = targets._replace(masks=jnp.unpackbits(targets.masks, axis=-1))
-        losses = model.losses(batch["image"], targets, key=key, remat=self.remat)
-        return sum(losses.values(), jnp.float32(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +166,7 @@ class Detect(DenseTask):
                 one = jax.tree.map(lambda a, i=i: a[i], found)
                 valid, boxes = one.valid, one.boxes / batch["scale_factor"][i]
                 image_id, shape = int(batch["image_id"][i]), batch["original_shape"][i]
-                drawn = _whole_masks(one.masks, boxes, shape)[valid] if masks else None
+                drawn = whole_masks(one.masks, boxes, shape)[valid] if masks else None
                 results[image_id] = coco.detections(
                     *(image_id, boxes[valid], one.scores[valid], one.labels[valid]),
                     category_ids,
@@ -218,7 +181,7 @@ class Detect(DenseTask):
     def infer(self, graphdef, state, batch: Mapping[str, Any], key: jax.Array) -> Detections:
         """Detections, compiled."""
         mean = std = (0.5, 0.5, 0.5)
-        return _detect(graphdef, state, batch, key, mean, std, self.masks, None)
+        return find(graphdef, state, batch, key, mean, std, self.masks, None)
 
     def picture(
         self, model: DenseModel, metadata: Metadata, split: CocoSplit
@@ -231,12 +194,12 @@ class Detect(DenseTask):
         for batch in eval_batches(first, plan, scale=self.data.scale):
             h, w = batch["img_shape"][0]
             given = {name: batch[name] for name in ("image", "img_shape")}
-            found = _detect(
+            found = find(
                 *(graphdef, state, given, jax.random.key(0), metadata.mean, metadata.std),
                 *(isinstance(model.config, MaskRCNNConfig), None),
             )
             one = jax.tree.map(lambda a: np.asarray(a[0]), found)
-            masks = None if one.masks is None else _whole_masks(one.masks, one.boxes, (h, w))
+            masks = None if one.masks is None else whole_masks(one.masks, one.boxes, (h, w))
             found = one._replace(masks=masks)
             rows.append([with_objects(batch["image"][0, :h, :w], found, metadata.class_names)])
         return stacked(rows)
@@ -266,41 +229,16 @@ class Detect(DenseTask):
         graphdef, state = nnx.split(model)
         state, mesh = place_state(state, runtime.mesh, fsdp=False), runtime.mesh
         batch_size = -(-self.config.eval_batch_size // mesh.size) * mesh.size
-        options = {"scale": self.data.scale}
-        plan = eval_pass(split, batch_size=batch_size, shapes=self.data.shapes, **options)
-        options |= {"workers": runtime.workers, "process": runtime.process}
+        scale, options = self.data.scale, {"workers": runtime.workers, "process": runtime.process}
+        plan = eval_pass(split, batch_size=batch_size, scale=scale, shapes=self.data.shapes)
         key, bar = jax.random.key(self.config.seed), runtime.progress
         task = bar.add_task(title, total=len(plan.batches))
-        for number, batch in enumerate(eval_batches(split, plan, **options)):
+        for number, batch in enumerate(eval_batches(split, plan, scale=scale, **options)):
             given = place_batch({n: batch[n] for n in ("image", "img_shape")}, mesh)
-            found = _detect(
+            found = find(
                 *(graphdef, state, given, jax.random.fold_in(key, number)),
                 *(metadata.mean, metadata.std, isinstance(model.config, MaskRCNNConfig), mesh),
             )
             yield batch, own_rows(found)
             bar.update(task, advance=1)
         bar.remove_task(task)
-
-
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def _detect(graphdef, state, batch, key, mean, std, masks, mesh) -> Detections:
-    """What is found on a batch, its rows shared out over a mesh if there is one."""
-    model = nnx.merge(graphdef, state)
-    images = normalise(batch["image"], batch["img_shape"], mean, std)
-    options = {"masks": True} if masks else {}
-    found = model.detect(images, batch["img_shape"], key=key, **options)
-    return found if mesh is None else shared_out(found, mesh)
-
-
-def _whole_masks(masks: np.ndarray, boxes: np.ndarray, shape) -> np.ndarray:
-    """[n,height,width] bool of masks [n,28,28], in an image of that shape."""
-    height, width = (int(side) for side in shape)
-    canvas = tuple(-(-side // CANVAS) * CANVAS for side in (height, width))
-    packed = _pasted(masks, boxes, canvas)
-    return np.unpackbits(np.asarray(packed), axis=-1)[:, :height, :width].astype(bool)
-
-
-@partial(jax.jit, static_argnums=2)
-def _pasted(masks, boxes, canvas) -> jax.Array:
-    """[n,height,width/8] uint8 of bits."""
-    return jnp.packbits(paste(masks, boxes, canvas) >= 0.5, axis=-1)

@@ -2,15 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 from PIL import Image
 
 from ssmjax.analysis.dense_pictures import legend, stacked, with_segments
@@ -20,18 +17,15 @@ from ssmjax.weights import Metadata
 from train import optim
 from train.data.ade20k import PairSplit, open_ade20k, open_pairs
 from train.data.ahead import Batch
-from train.data.dense_batches import normalise
 from train.data.dense_config import SegmentationData
 from train.data.segmentation_batches import epoch_order, eval_batches, eval_pass, train_batches
-from train.devices import own_rows, place_batch, place_state, shared_out
+from train.devices import own_rows, place_batch, place_state
 from train.metrics import miou
 from train.runtime import Runtime
-from train.step import Batch as Placed
 from train.tasks.dense import DenseTask, Sides, bare_norms
+from train.tasks.segmentation import SegmentationLoss, canvas_of, classify_pixels
 
 PLAIN = ("A_log", "D", "direction_B", "pos_embed")  # They never decay.
-CANVAS = 64  # Sides that are labelled are rounded up to multiples of it, to compile for few.
-ROWS = 16  # Of pixels that are labelled at once: logits of all take gigabytes.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,32 +49,6 @@ class SegmentationScores:
     def __str__(self) -> str:
         said = [f"{name} {100 * value:.2f}%" for name, value in self.metrics.items()]
         return "  ".join([*said, f"{self.images:,} images"])
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class SegmentationLoss:
-    """The sum of a segmentor's losses; a `train.step.Loss`."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    remat: bool
-
-    def prepare(self, batch: Placed, key: jax.Array) -> Placed:
-        """What `train.data.segmentation_batches.train_batches` gives, as the models take it."""
-        images = normalise(batch["image"], batch["img_shape"], self.mean, self.std)
-        return {"image": images, "label": batch["label"], "img_shape": batch["img_shape"]}
-
-    def __call__(self, model: DenseModel, batch: Placed, key: jax.Array) -> jax.Array:
-        """Of a part of the batch."""
-        losses = model.losses(
-            batch["image"],
-            batch["label"],  # pyright: ignore[reportArgumentType]
-            image_shapes=batch["img_shape"],
-            key=key,
-            remat=self.remat,
-        )
-        return sum(losses.values(), jnp.float32(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,9 +152,9 @@ class Segment(DenseTask):
         for number, batch in enumerate(eval_batches(split, plan, scale=self.data.scale, **options)):
             given = place_batch({n: batch[n] for n in ("image", "original_shape")}, mesh)
             labels = batch["label"]
-            said = _segment(
+            said = classify_pixels(
                 *(graphdef, state, given, jax.random.fold_in(key, number)),
-                *(metadata.mean, metadata.std, _canvas(labels.shape[1:]), mesh),
+                *(metadata.mean, metadata.std, canvas_of(labels.shape[1:]), mesh),
             )
             said = own_rows(said)[:, : labels.shape[1], : labels.shape[2]]
             counts += miou.confusion(labels, said, classes)
@@ -199,7 +167,9 @@ class Segment(DenseTask):
         """Classes of pixels, compiled."""
         mean = std = (0.5, 0.5, 0.5)
         given = {"image": batch["image"], "original_shape": batch["img_shape"]}
-        return _segment(graphdef, state, given, key, mean, std, batch["image"].shape[1:3], None)
+        return classify_pixels(
+            graphdef, state, given, key, mean, std, batch["image"].shape[1:3], None
+        )
 
     def picture(
         self, model: DenseModel, metadata: Metadata, split: PairSplit
@@ -212,7 +182,7 @@ class Segment(DenseTask):
         for batch in eval_batches(first, plan, scale=self.data.scale):
             size = batch["img_shape"]
             given = {"image": batch["image"], "original_shape": size}
-            said = _segment(
+            said = classify_pixels(
                 *(graphdef, state, given, jax.random.key(0), metadata.mean, metadata.std),
                 *(tuple(size[0].tolist()), None),
             )
@@ -243,54 +213,3 @@ class Segment(DenseTask):
         return open_pairs(
             folder / "images" / split, folder / "labels" / split, self.data.class_names, known
         )
-
-
-def _canvas(sides: tuple[int, ...]) -> Sides:
-    height, width = (-(-side // CANVAS) * CANVAS for side in sides)
-    return height, width
-
-
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def _segment(graphdef, state, batch, key, mean, std, canvas, mesh) -> jax.Array:
-    """[B,*canvas] uint8, the classes of pixels at the images' own sizes, as `_detect`."""
-    images = batch["image"]
-    whole = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2))
-    logits = nnx.merge(graphdef, state)(normalise(images, whole, mean, std), key=key)
-    classes = jax.vmap(partial(classes_at, canvas=canvas))(logits, batch["original_shape"])
-    return classes if mesh is None else shared_out(classes, mesh)
-
-
-def classes_at(logits: jax.Array, shape: jax.Array, canvas: Sides) -> jax.Array:
-    """The class of each pixel of an image whose logits are of another size.
-
-    They are resized by bilinear interpolation with half-pixel centres, without antialiasing; a few
-    rows at a time.
-
-    Args:
-      logits: [h,w,classes].
-      shape: [2] integers, height and width of the image.
-      canvas: sides of the result, static.
-
-    Returns:
-      [*canvas] uint8, of no meaning beyond `shape`.
-    """
-    (upper, lower, down), (left, right, over) = (
-        _neighbours(number, wanted, have)
-        for number, wanted, have in zip(canvas, shape, logits.shape, strict=False)
-    )
-
-    def of_row(row):
-        above, below, share = row
-        line = logits[above] + share * (logits[below] - logits[above])
-        line = line[left] + over[:, None] * (line[right] - line[left])
-        return jnp.argmax(line, axis=-1).astype(jnp.uint8)
-
-    return lax.map(of_row, (upper, lower, down), batch_size=ROWS)
-
-
-def _neighbours(number: int, wanted: jax.Array, have: int):
-    """Of each of `number` pixels, the two that it lies between, and how far along."""
-    place = (jnp.arange(number) + 0.5) * have / wanted - 0.5
-    place = jnp.clip(place, 0, have - 1)
-    before = jnp.floor(place).astype(jnp.int32)
-    return before, jnp.minimum(before + 1, have - 1), place - before
