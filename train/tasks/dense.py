@@ -22,6 +22,7 @@ from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata, flat_params, read_metadata
 from train import optim
 from train.config import Config
+from train.data.fetch import MissingDataError
 
 # What ends in a number of classes: fresh where other classes are learned.
 HEADS = (
@@ -61,6 +62,17 @@ class DenseTask:
     def sides(self) -> Sides:
         """Of the images that speed and FLOPs are of."""
         raise NotImplementedError
+
+    @property
+    def folder(self) -> Path:
+        """Of the data set; raises MissingDataError where it is not."""
+        folder = Path(self.data.path).expanduser()
+        if not folder.is_dir():
+            raise MissingDataError(
+                f"There is no data set in {folder}; unpack it there, or name its folder with "
+                "--data.path."
+            )
+        return folder
 
     @property
     def model_name(self) -> str | None:

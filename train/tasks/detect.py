@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -90,7 +89,7 @@ class Detect(DenseTask):
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[CocoSplit, CocoSplit]:
         """What to train on and what to measure on."""
-        data, folder = self.data, Path(self.data.path).expanduser()
+        data, folder = self.data, self.folder
         train_split = open_coco(
             folder / data.train_annotations,
             folder / data.train_images,
@@ -102,7 +101,7 @@ class Detect(DenseTask):
 
     def eval_split(self, class_names: tuple[str, ...]) -> CocoSplit:
         """What to measure on."""
-        data, folder = self.data, Path(self.data.path).expanduser()
+        data, folder = self.data, self.folder
         return open_coco(
             folder / data.eval_annotations, folder / data.eval_images, classes=class_names
         )
@@ -173,7 +172,7 @@ class Detect(DenseTask):
                     drawn,
                 )
         results = coco.gathered(results)
-        annotations = Path(self.data.path).expanduser() / self.data.eval_annotations
+        annotations = self.folder / self.data.eval_annotations
         box = coco.evaluate(annotations, results, "bbox")
         mask = coco.evaluate(annotations, results, "segm") if masks else {}
         return DetectionScores(box, mask, len(results))

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -207,7 +206,7 @@ class Segment(DenseTask):
         return [f"logits {shape}"]
 
     def _open(self, split: str, known: tuple[str, ...]) -> PairSplit:
-        folder = Path(self.data.path).expanduser()
+        folder = self.folder
         if self.data.class_names is None:
             return open_ade20k(folder, split, known)
         return open_pairs(
