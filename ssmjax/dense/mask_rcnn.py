@@ -124,9 +124,7 @@ class MaskRCNN(nnx.Module):
         classes, box = box_losses(*self.box_head(features, wanted.valid, train=train), wanted)
         few = jax.tree.map(lambda a: a[:, :MOST_POSITIVE], wanted)
         logits = self.mask_head(self._align(maps, few.boxes, few.positive, MASK_BINS))
-        mask = mask_loss(
-            logits, targets.masks, few.boxes, few.objects, few.labels, few.positive
-        )
+        mask = mask_loss(logits, targets.masks, few.boxes, few.objects, few.labels, few.positive)
         return {"loss_cls": classes, "loss_bbox": box, "loss_mask": mask}
 
     def regions(self, found: Proposals, targets: Targets, key: jax.Array | None) -> Regions:

@@ -138,7 +138,8 @@ def proposals(said: Objectness, image_shapes: jax.Array, *, train: bool) -> Prop
 
     def of_image(logits, deltas, image_shape):
         levels = [
-            of_level(*level, image_shape) for level in zip(logits, deltas, said.anchors, strict=True)
+            of_level(*level, image_shape)
+            for level in zip(logits, deltas, said.anchors, strict=True)
         ]
         # Suppression is apart for each level, of which all have as many candidates. They are ranked
         # by logits, since probabilities near 1 are all the same in float32.
