@@ -1,6 +1,6 @@
-"""Analytic FLOPs of detectors and segmentors; one multiply-add counts as one, as papers print them.
+"""Analytic FLOPs of detectors and segmentors; one multiply-add counts as one, as in papers.
 
-Norms, activations, pooling, resizing, RoIAlign and what selects boxes are left out, as is customary.
+Norms, activations, pooling, resizing, RoIAlign and what selects boxes are left out, as is usual.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ from ssmjax.analysis.flops import count_config, format_flops
 from ssmjax.dense import box_head, fpn, mask_head, retinanet, roi_align, rpn, upernet
 from ssmjax.dense.adapter import EXTRA_EXTRACTORS, LARGEST_STRIDE, AdapterConfig
 from ssmjax.dense.config import DenseConfig, MaskRCNNConfig, RetinaNetConfig, UperNetConfig
-from ssmjax.dense.objects import DETECTIONS
 from ssmjax.dense.ranges import RangesConfig
 
 SAMPLE_FLOPS = 5  # Of a bilinear sample, per channel: four neighbours and its own weight.

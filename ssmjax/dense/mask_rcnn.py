@@ -180,6 +180,8 @@ class MaskRCNN(nnx.Module):
         """[B,R,bins,bins,width] of the regions [B,R,4]."""
         longest = self.config.longest_region
         samples = None if longest is None else -(-longest // bins)
-        return jax.vmap(lambda *image: roi_align(*image, bins, samples))(
-            maps[: len(STRIDES)], boxes, valid
-        )
+
+        def of_image(maps, boxes, valid):
+            return roi_align(maps, boxes, valid, bins, samples)
+
+        return jax.vmap(of_image)(maps[: len(STRIDES)], boxes, valid)

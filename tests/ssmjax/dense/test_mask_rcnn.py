@@ -118,7 +118,7 @@ def _check_second_stage(name):
         whole.check_rows(case, f"fixedprops.det{i}.boxes_scores", *rows, labels=found.labels[i])
         n, H, W = case.want[f"masks{i}.shape"]
         image = case.about["images"][i]
-        assert [H, W] == image["ori_shape"]
+        assert image["ori_shape"] == [H, W]
         boxes = found.boxes[i, :n] / image["scale_factor"]
         masks = np.asarray(paste(found.masks[i, :n], boxes, (H, W))) >= 0.5
         np.testing.assert_array_equal(masks.sum(axis=(1, 2)), case.want[f"masks{i}.area"])
