@@ -180,9 +180,12 @@ def test_official_of_published_size(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_training_step(name):
-    case, model, targets, *_ = first(name)
-    losses, gradients, statistics = whole.step(model, case.images, targets)
+def test_training_step(downstream, name):
+    """In float64: which regions are chosen hangs on the order of proposals of nearly one score."""
+    case = downstream(name)
+    with jax.enable_x64(True):
+        model = whole.model_of(case, dtype="float64")
+        losses, gradients, statistics = whole.step(model, case.images, whole.targets_of(case))
     official = case.about["scalars"]["train_bn_losses"]
     assert set(losses) == {n for n in official if n.startswith("loss") and "." not in n}
     whole.check_losses(losses, official)
