@@ -10,7 +10,7 @@ from ssmjax.convert.keymap import CONV2D, LINEAR, SAME, Entry, Layout
 from ssmjax.convert.load import fill, state_dict_of
 from ssmjax.convert.plain_mamba import batch_norm
 from ssmjax.dense import box_head, fpn, mask_head, retinanet, upernet
-from ssmjax.dense.config import DenseConfig, MaskRCNNConfig, RetinaNetConfig, UperNetConfig
+from ssmjax.dense.config import DenseConfig, RetinaNetConfig, UperNetConfig
 from ssmjax.dense.registry import DenseModel
 
 _PLACES = box_head.BINS**2
@@ -36,7 +36,7 @@ def load_torch_state_dict(model: DenseModel, state_dict: Mapping[str, Any]) -> N
 
 
 def to_torch_state_dict(model: DenseModel) -> dict[str, np.ndarray]:
-    """The official state_dict of a model: names, order, layout and dtypes as the official code's."""
+    """The official state_dict of a model: names, order, layout and dtypes of the official code."""
     return state_dict_of(model, table(model.config))
 
 

@@ -50,7 +50,9 @@ class BoxHead(nnx.Module):
         normal = nnx.initializers.normal
         self.convs = nnx.List(
             [
-                ConvNorm(width, width, 3, 1, dtype=dtype, rngs=rngs, kernel_init=fan_out_normal(3, width))
+                ConvNorm(
+                    width, width, 3, 1, dtype=dtype, rngs=rngs, kernel_init=fan_out_normal(3, width)
+                )
                 for _ in range(CONVS)
             ]
         )

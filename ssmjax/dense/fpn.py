@@ -46,9 +46,7 @@ class FPN(nnx.Module):
         extra = LEVELS - inputs if extra_convs else 0
         self.extra = nnx.List([unit(width, 3, stride=2) for _ in range(extra)])
 
-    def __call__(
-        self, maps: Sequence[jax.Array], *, train: bool = False
-    ) -> tuple[jax.Array, ...]:
+    def __call__(self, maps: Sequence[jax.Array], *, train: bool = False) -> tuple[jax.Array, ...]:
         """Mix levels.
 
         Args:
@@ -64,9 +62,7 @@ class FPN(nnx.Module):
         ]
         for level in reversed(range(len(merged) - 1)):
             merged[level] = merged[level] + _doubled(merged[level + 1])
-        levels = [
-            output(x, train=train) for output, x in zip(self.outputs, merged, strict=True)
-        ]
+        levels = [output(x, train=train) for output, x in zip(self.outputs, merged, strict=True)]
         for conv in self.extra:
             levels.append(conv(levels[-1], train=train))
         while len(levels) < LEVELS:

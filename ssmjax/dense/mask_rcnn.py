@@ -124,9 +124,7 @@ class MaskRCNN(nnx.Module):
         classes, box = box_losses(*self.box_head(features, wanted.valid, train=train), wanted)
         few = jax.tree.map(lambda a: a[:, :MOST_POSITIVE], wanted)
         logits = self.mask_head(self._align(maps, few.boxes, few.positive, MASK_BINS))
-        mask = mask_loss(
-            logits, targets.masks, few.boxes, few.objects, few.labels, few.positive
-        )
+        mask = mask_loss(logits, targets.masks, few.boxes, few.objects, few.labels, few.positive)
         return {"loss_cls": classes, "loss_bbox": box, "loss_mask": mask}
 
     def regions(self, found: Proposals, targets: Targets, key: jax.Array | None) -> Regions:
@@ -182,6 +180,8 @@ class MaskRCNN(nnx.Module):
         """[B,R,bins,bins,width] of the regions [B,R,4]."""
         longest = self.config.longest_region
         samples = None if longest is None else -(-longest // bins)
-        return jax.vmap(lambda *image: roi_align(*image, bins, samples))(
-            maps[: len(STRIDES)], boxes, valid
-        )
+
+        def of_image(maps, boxes, valid):
+            return roi_align(maps, boxes, valid, bins, samples)
+
+        return jax.vmap(of_image)(maps[: len(STRIDES)], boxes, valid)

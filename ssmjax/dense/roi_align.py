@@ -71,7 +71,7 @@ def roi_align(
       strides: pixels from cell to cell, of each level.
 
     Returns:
-      [R,bins,bins,C] of the maps' dtype, summed in float32.
+      [R,bins,bins,C] of the maps' dtype, summed in float32 (or wider).
     """
     shapes = np.array([level.shape[:2] for level in maps], np.int32)
     if samples is None:
@@ -147,7 +147,8 @@ def _sum_of_taps(cells: int, table: jax.Array, rows: _Taps, columns: _Taps) -> j
         index, weights = _pair(tap, rows, columns)
         return total + weights * table[index]
 
-    total = jnp.zeros((R, bins, bins, table.shape[-1]), jnp.float32)
+    wide = jnp.result_type(table, rows.weights)
+    total = jnp.zeros((R, bins, bins, table.shape[-1]), wide)
     return lax.fori_loop(0, _pairs(rows, columns), add, total).astype(table.dtype)
 
 
@@ -162,7 +163,8 @@ def _backward(cells, taps, gradient):
         index, weights = _pair(tap, rows, columns)
         return total.at[index].add(weights * gradient)
 
-    total = jnp.zeros((cells, gradient.shape[-1]), jnp.float32)
+    wide = jnp.result_type(gradient, rows.weights)
+    total = jnp.zeros((cells, gradient.shape[-1]), wide)
     total = lax.fori_loop(0, _pairs(rows, columns), scatter, total)
     return total.astype(gradient.dtype), None, None
 

@@ -95,7 +95,7 @@ def rpn_losses(
       key: random key; None samples evenly, see `ssmjax.dense.sample.sample`.
     """
     levels = said.anchors
-    boxes = np.concatenate(levels)
+    boxes = jnp.asarray(np.concatenate(levels))
     level = np.repeat(np.arange(len(levels)), [len(a) for a in levels])
 
     def choose(objects, present, padded_shape, key):
@@ -104,7 +104,7 @@ def rpn_losses(
         indices, chosen = sample(assigned, key, SAMPLED, MOST_POSITIVE)
         of_chosen = assigned[indices]
         objects = objects[jnp.maximum(of_chosen - 1, 0)]
-        wanted = encode(jnp.asarray(boxes)[indices], objects, STDS)
+        wanted = encode(boxes[indices], objects, STDS)
         return indices, chosen, chosen & (of_chosen > BACKGROUND), wanted
 
     keys = None if key is None else jax.random.split(key, len(targets.boxes))
@@ -132,20 +132,25 @@ def proposals(said: Objectness, image_shapes: jax.Array, *, train: bool) -> Prop
 
     def of_level(logits, deltas, boxes, image_shape):
         indices, chosen = best(logits, jnp.ones(logits.shape, bool), CANDIDATES[train])
-        scores = jax.nn.sigmoid(logits[indices])
         decoded = decode(jnp.asarray(boxes)[indices], deltas[indices], STDS, image_shape)
         chosen &= jnp.all(decoded[:, 2:] > decoded[:, :2], axis=1)
-        return decoded, scores, chosen
+        return decoded, logits[indices], chosen
+
+    def suppress(boxes, logits, present):
+        return nms(boxes, logits, present, NMS_THRESHOLD)
 
     def of_image(logits, deltas, image_shape):
         levels = [
-            of_level(*level, image_shape) for level in zip(logits, deltas, said.anchors, strict=True)
+            of_level(*level, image_shape)
+            for level in zip(logits, deltas, said.anchors, strict=True)
         ]
-        # Suppression is apart for each level, of which all have as many candidates.
-        boxes, scores, present = (jnp.stack(each) for each in zip(*levels, strict=True))
-        kept = jax.vmap(lambda *level: nms(*level, NMS_THRESHOLD))(boxes, scores, present)
-        indices, chosen = best(scores.ravel(), kept.ravel(), PROPOSALS)
-        return Proposals(boxes.reshape(-1, 4)[indices], scores.ravel()[indices], chosen)
+        # Suppression is apart for each level, of which all have as many candidates. They are ranked
+        # by logits, since probabilities near 1 are all the same in float32.
+        boxes, logits, present = (jnp.stack(each) for each in zip(*levels, strict=True))
+        kept = jax.vmap(suppress)(boxes, logits, present)
+        indices, chosen = best(logits.ravel(), kept.ravel(), PROPOSALS)
+        scores = jax.nn.sigmoid(logits.ravel()[indices])
+        return Proposals(boxes.reshape(-1, 4)[indices], scores, chosen)
 
     logits, deltas = lax.stop_gradient((said.logits, said.deltas))
     return jax.vmap(of_image)(logits, deltas, image_shapes)

@@ -103,9 +103,7 @@ class UperNet(nnx.Module):
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
         """
-        maps = self._maps(
-            images, image_sizes=image_shapes, key=key, implementation=implementation
-        )
+        maps = self._maps(images, image_sizes=image_shapes, key=key, implementation=implementation)
         return resize(_classified(self.head, maps), (images.shape[1], images.shape[2]))
 
     def slide(

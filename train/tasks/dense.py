@@ -13,9 +13,9 @@ from flax import nnx
 
 from kernels.timing import medians
 from ssmjax import PruneConfig, imagenet
-from ssmjax.analysis.dense_flops import dense_flops
 from ssmjax.dense import registry
 from ssmjax.dense.config import PRESETS, overridden
+from ssmjax.dense.flops import flops
 from ssmjax.dense.pretrained import load_classifier
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
@@ -167,8 +167,8 @@ class DenseTask:
 
     def flops(self, model: DenseModel) -> Mapping[str, int]:
         """Of an image of `sides`: all of it, and its backbone."""
-        counted = dense_flops(model.config, self.sides)
-        return {"total": counted.total, "in the backbone": counted.backbone}
+        counted = flops(model.config, self.sides)
+        return {"total": counted.total, "in the backbone": sum(counted.backbone.values())}
 
     @property
     def _prune(self) -> DensePruneConfig | None:
