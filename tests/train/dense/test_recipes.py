@@ -36,8 +36,8 @@ def test_optimizer_groups(name):
     preset = PRESETS[name.replace("_", "_plainmamba_")]
     params = nnx.state(nnx.eval_shape(lambda: registry.build(preset)), nnx.Param)
     mask = nnx.to_flat_state(open_task(config).decayed(params))
-    decays = {".".join(map(str, path)): leaf for path, leaf in mask}
-    theirs = {e.theirs: bool(decays[e.ours]) for e in table(preset) if e.ours in decays}
+    decays = {".".join(map(str, path)): leaf.get_value() for path, leaf in mask}
+    theirs = {e.theirs: decays[e.ours] for e in table(preset) if e.ours in decays}
     plain = sorted(theirs_name for theirs_name, decayed in theirs.items() if not decayed)
     assert (len(plain), len(theirs) - len(plain)) == (group["num_no_decay"], group["num_decay"])
     names = "\n".join(plain).encode()
