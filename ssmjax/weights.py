@@ -85,14 +85,17 @@ def read_metadata(path: str | Path) -> Metadata:
         ) from error
 
 
-def load_weights(path: str | Path, model: Backbone, made_for: BackboneConfig) -> None:
+def load_weights(
+    path: str | Path, model: nnx.Module, made_for: BackboneConfig | None = None
+) -> None:
     """Fill `model` in place from a weight file, all of it or nothing.
 
     Args:
       path: from `save_weights`.
       model: a model, or what `nnx.eval_shape` makes of one.
-      made_for: the config that the file was made for; position embeddings of another grid are
-        resized, and the head stays as it is where the model has another number of classes.
+      made_for: of a classifier, the config that the file was made for: position embeddings of
+        another grid are resized, and the head stays as it is where the model has another number of
+        classes. None: all must fit.
 
     Raises:
       ValueError: the file cannot be read, or one error that lists every parameter that is
@@ -101,19 +104,19 @@ def load_weights(path: str | Path, model: Backbone, made_for: BackboneConfig) ->
     with _open(path) as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     params = flat_params(model)
-    if model.config.num_classes != made_for.num_classes:
-        heads = [name for name in params if name.startswith("head.")]
-        for name in heads:
-            arrays.pop(name, None)
-            params.pop(name)
-    embedding = arrays.get("pos_embed")
-    if embedding is not None and embedding.shape == (1, made_for.length, made_for.embed_dim):
-        arrays["pos_embed"] = resize_pos_embed(
-            embedding,
-            made_for.grid,
-            model.config.grid,
-            class_token=(made_for.class_index, model.config.class_index),
-        )
+    if isinstance(model, Backbone) and made_for is not None:
+        if model.config.num_classes != made_for.num_classes:
+            for name in [name for name in params if name.startswith("head.")]:
+                arrays.pop(name, None)
+                params.pop(name)
+        embedding = arrays.get("pos_embed")
+        if embedding is not None and embedding.shape == (1, made_for.length, made_for.embed_dim):
+            arrays["pos_embed"] = resize_pos_embed(
+                embedding,
+                made_for.grid,
+                model.config.grid,
+                class_token=(made_for.class_index, model.config.class_index),
+            )
     problems = [f"missing {name}" for name in sorted(set(params) - set(arrays))]
     problems += [f"unknown {name}" for name in sorted(set(arrays) - set(params))]
     for name in sorted(set(params) & set(arrays)):

@@ -49,3 +49,12 @@ def test_importing_the_library_loads_neither_training_nor_torch_nor_tensorflow()
     assert "'ssmjax'" in loaded
     for package in ("train", "torch", "tensorflow", "tensorflow_datasets", "cv2"):
         assert f"'{package}'" not in loaded
+
+
+def test_classification_loads_nothing_of_the_dense_tasks():
+    modules = "ssmjax, ssmjax.convert.__main__, ssmjax.predict"
+    code = f"import sys, {modules}; print([m for m in sys.modules if m[:12] == 'ssmjax.dense'])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert loaded == "[]\n"

@@ -6,18 +6,17 @@ import time
 
 import jax
 import numpy as np
-from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-import ssmjax
 from kernels.host_memory import keep_freed_memory
 from ssmjax import command_line
+from ssmjax.weights import Metadata
 from train import cli, optim
 from train.config import Config
 from train.devices import make_mesh, place_batch, place_state
 from train.step import init_state, make_train_step
-from train.tasks.classify import make_loss
+from train.tasks.task import open_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,17 +46,15 @@ def main() -> None:
 def measure(config: Config, steps: int) -> dict[str, float]:
     """Seconds of a step's parts, medians; fresh parameters and noise in place of photos."""
     chosen, mesh, plain = config.optim, make_mesh(), (0.5, 0.5, 0.5)
-    model = ssmjax.create_model(config.model.name, prune=config.prune, **config.model.overrides())
-    classes, shape = model.config.num_classes, (chosen.batch_size, *model.config.image_shape)
-    optimizer = optim.optimizer(chosen, optim.schedule(chosen, 1000), model.breaks)
-    loss = make_loss(chosen, config.data.augment, num_classes=classes, mean=plain, std=plain)
-    state = place_state(init_state(nnx.state(model, nnx.Param), optimizer), mesh, fsdp=False)
+    task = open_task(config)
+    model = task.create(None, None)
+    optimizer = task.optimizer(model, optim.schedule(chosen, 1000))
+    loss = task.loss(model, Metadata("", {}, (), plain, plain))
+    state = place_state(init_state(model, optimizer), mesh, fsdp=False)
     step = make_train_step(model, optimizer, chosen, loss, jax.random.key(0), state)
     rng = np.random.default_rng(0)
-    batch = {
-        "image": rng.integers(0, 256, shape, np.uint8),
-        "label": rng.integers(0, classes, shape[0], np.int32),
-    }
+    batch = {name: np.zeros(a.shape, a.dtype) for name, a in task.step_batch(model).items()}
+    batch["image"] = rng.integers(0, 256, batch["image"].shape, np.uint8)
     times: dict[str, list[float]] = {"sending a batch": [], "starting": [], "the devices' work": []}
     for _ in range(2 + steps):
         marks = [time.perf_counter()]

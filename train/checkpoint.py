@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from train.step import TrainState
 
-# In each checkpoint: its accuracy, and a digest of every file. Orbax alone takes numbers that
+# In each checkpoint: its score, and a digest of every file. Orbax alone takes numbers that
 # have changed on the disk for what was saved.
 _RECORD = "record.json"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # A damaged record.
@@ -40,17 +40,17 @@ class Checkpoints:
 
         Args:
           workdir: of the run; made when missing.
-          keep: how many of the newest stay, beside the one of the highest accuracy.
+          keep: how many of the newest stay, beside the one of the highest score.
 
         Raises:
           ValueError: the folder cannot be written.
         """
         self._folder = (workdir / "checkpoints").absolute()
-        self._accuracies: dict[int, float] = {}
+        self._scores: dict[int, float] = {}
         self._saving = -1  # The step that is being written.
         _tell_errors_once()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy([LatestN(keep), _Best(self._accuracies)]),
+            preservation_policy=AnyPreservationPolicy([LatestN(keep), _Best(self._scores)]),
             cleanup_tmp_directories=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_record),
         )
@@ -60,20 +60,20 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         for step in self._manager.all_steps():
             with contextlib.suppress(*_UNREADABLE):  # `restore` says so.
-                self._note_accuracy(step, self._read_record(step)["accuracy"])
+                self._note_score(step, self._read_record(step)["score"])
 
     @property
     def newest(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, place: dict[str, Any], accuracy: float | None = None) -> None:
+    def save(self, state: TrainState, place: dict[str, Any], score: float | None = None) -> None:
         """Write a checkpoint of a step later than the newest; returns before the disk is done.
 
         Args:
           state: of which nothing is needed any more when this returns.
           place: where the run stands beside its state, as JSON has it.
-          accuracy: of the state, where it was measured.
+          score: of the state, where it was measured; more is better.
 
         Raises:
           ValueError: this checkpoint or the one before cannot be written.
@@ -90,7 +90,7 @@ class Checkpoints:
             if free < needed:
                 raise OSError(errno.ENOSPC, f"{needed:,} bytes needed, {free:,} free")
             self._saving = int(state.step)
-            self._note_accuracy(self._saving, accuracy)
+            self._note_score(self._saving, score)
             self._manager.save(self._saving, args=args, force=True)
 
     def restore(
@@ -174,9 +174,9 @@ class Checkpoints:
         arrays = [restored["state"][name] for name in named]
         return jax.tree.unflatten(jax.tree.structure(state), arrays), restored["place"]
 
-    def _note_accuracy(self, step: int, accuracy: float | None) -> None:
-        if accuracy is not None:
-            self._accuracies[step] = accuracy
+    def _note_score(self, step: int, score: float | None) -> None:
+        if score is not None:
+            self._scores[step] = score
 
     def _read_record(self, step: int) -> dict[str, Any]:
         return json.loads((self._folder / str(step) / _RECORD).read_text())
@@ -185,8 +185,8 @@ class Checkpoints:
         """What orbax calls when all files are written, before the folder gets its final name."""
         if jax.process_index() == 0:
             (folder,) = self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
-            accuracy = self._accuracies.get(self._saving)
-            record = {"accuracy": accuracy, "digests": _digests(folder)}
+            score = self._scores.get(self._saving)
+            record = {"score": score, "digests": _digests(folder)}
             (folder / _RECORD).write_text(json.dumps(record))
 
     @contextlib.contextmanager
@@ -201,13 +201,13 @@ class Checkpoints:
 
 
 class _Best:
-    """Orbax's policy of what to keep: the checkpoint of the highest accuracy, the later of two."""
+    """Orbax's policy of what to keep: the checkpoint of the highest score, the later of two."""
 
-    def __init__(self, accuracies: dict[int, float]):
-        self._accuracies = accuracies
+    def __init__(self, scores: dict[int, float]):
+        self._scores = scores
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        scored = {c.step: self._accuracies.get(c.step, -1.0) for c in checkpoints}
+        scored = {c.step: self._scores.get(c.step, -1.0) for c in checkpoints}
         best = max(scored, key=lambda step: (scored[step], step), default=None)
         return [checkpoint.step == best for checkpoint in checkpoints]
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ssmjax import PruneConfig
 from train.augment import randaugment
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD
+from train.data.dense_config import DetectionData, SegmentationData
 
 
 def _check(values: dict[str, Any], prefix: str, rule: str, good: Callable[[Any], bool]) -> None:
@@ -22,14 +23,21 @@ class ModelConfig:
     """Which model. A field that is None stays as registered, or as the weights say.
 
     Attributes:
-      name: one of `ssmjax.list_models()`; None takes the one the weights name.
+      name: one of `ssmjax.list_models()`, or for dense tasks of
+        `ssmjax.dense.registry.list_models()`; None takes the one the weights name.
       weights: a safetensors file to start from; None starts from scratch.
       new_head: a fresh head for the data set's classes, in place of the weights' own.
+      classifier: of a dense model without weights, those of a classifier that its backbone starts
+        from; None starts from scratch.
+      ends: last block of each range of a dense model's backbone.
+      heads: of the attention between a detector's backbone and its side branch.
+      width: channels of a dense model's head.
     """
 
     name: str | None = None
     weights: str | None = None
     new_head: bool = False
+    classifier: str | None = None
     depth: int | None = None
     embed_dim: int | None = None
     d_state: int | None = None
@@ -40,6 +48,9 @@ class ModelConfig:
     img_size: int | None = None
     drop_path_rate: float | None = None
     dtype: str | None = None
+    ends: tuple[int, ...] | None = None
+    heads: int | None = None
+    width: int | None = None
 
     def overrides(self) -> dict:
         """The fields of the model's own config that are set here."""
@@ -47,7 +58,7 @@ class ModelConfig:
         return {
             k: v
             for k, v in fields.items()
-            if v is not None and k not in ("name", "weights", "new_head")
+            if v is not None and k not in ("name", "weights", "new_head", "classifier")
         }
 
 
@@ -144,17 +155,23 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up and a cosine to `min_lr`.
+    """AdamW with linear warm-up and a schedule.
 
     Attributes:
       lr: peak learning rate.
+      schedule: `cosine` falls to `min_lr` after the warm-up; `linear` falls to it from the first
+        step, and `step` to a tenth after each of `drop_epochs`, while the warm-up multiplies.
       min_lr: learning rate at the end.
+      drop_epochs: of the schedule `step`.
       epochs: passes over the training split; may be a fraction.
+      steps: length of the run in steps; None is what `epochs` says.
       warmup_epochs: epochs of rising learning rate, counted in `epochs`.
+      warmup_steps: the same in steps, in its place.
       warmup_lr: learning rate at the start of the warm-up.
       batch_size: images a step, on all devices together.
       accumulate: parts that a batch is worked through in, one after the other; needs less memory.
-      weight_decay: on matrices and kernels only.
+      weight_decay: of classifiers, on matrices and kernels only; of dense models, on what the
+        official recipes decay.
       b2: decay of AdamW's second moment.
       clip: largest gradient norm; None without limit.
       layer_decay: factor of the learning rate from each block to the one before it; None is 1.
@@ -168,9 +185,13 @@ class OptimConfig:
     """
 
     lr: float = 1e-3
+    schedule: Literal["cosine", "linear", "step"] = "cosine"
     min_lr: float = 1e-6
+    drop_epochs: tuple[float, ...] = ()
     epochs: float = 1.0
+    steps: int | None = None
     warmup_epochs: float = 0.0
+    warmup_steps: int = 0
     warmup_lr: float = 0.0
     batch_size: int = 64
     accumulate: int = 1
@@ -187,17 +208,27 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         positive = {name: getattr(self, name) for name in ("epochs", "batch_size", "lr")}
-        if self.clip is not None:
-            positive["clip"] = self.clip
+        positive |= {n: v for n in ("clip", "steps") if (v := getattr(self, n)) is not None}
         _check(positive, "optim", "above 0", lambda value: value > 0)
         least = {
-            n: getattr(self, n) for n in ("min_lr", "warmup_lr", "weight_decay", "max_skipped")
+            n: getattr(self, n)
+            for n in ("min_lr", "warmup_lr", "warmup_steps", "weight_decay", "max_skipped")
         }
         _check(least, "optim", "at least 0", lambda value: value >= 0)
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"optim.warmup_epochs is {self.warmup_epochs}; it must be at least 0 and below "
                 f"optim.epochs, {self.epochs}."
+            )
+        if (self.schedule == "step") != bool(self.drop_epochs):
+            raise ValueError(
+                f"optim.schedule is {self.schedule} and optim.drop_epochs is {self.drop_epochs}; "
+                "give epochs with schedule step, and only then."
+            )
+        if self.warmup_epochs and self.warmup_steps:
+            raise ValueError(
+                f"optim.warmup_epochs is {self.warmup_epochs} and optim.warmup_steps is "
+                f"{self.warmup_steps}; give one of them."
             )
         if self.accumulate < 1 or self.batch_size % self.accumulate:
             raise ValueError(
@@ -216,7 +247,7 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One run.
+    """One run. Its data tell its task: classification, detection or segmentation.
 
     Attributes:
       model: which model and weights.
@@ -232,7 +263,7 @@ class Config:
     """
 
     model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
+    data: DataConfig | DetectionData | SegmentationData = DataConfig()
     optim: OptimConfig = OptimConfig()
     prune: PruneConfig | None = None
     seed: int = 0
@@ -250,6 +281,11 @@ class Config:
             raise ValueError(
                 f"optim.distill is {self.optim.distill} without a model to follow; give "
                 "model.weights."
+            )
+        if self.model.classifier is not None and self.model.weights is not None:
+            raise ValueError(
+                "model.classifier fills the backbone where there are no weights; give only one of "
+                "model.classifier and model.weights."
             )
         if self.model.new_head and self.model.weights is None:
             raise ValueError("model.new_head is for weights; without them every head is new.")

@@ -117,6 +117,21 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     }
 
 
+def shared_out(batch: State, mesh: Mesh) -> State:
+    """Inside `jit`: a tree of arrays that lies as `place_batch` puts it, for `own_rows`."""
+    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def own_rows(batch: State) -> State:
+    """The rows of `shared_out` arrays that this process' devices hold, as numpy arrays."""
+
+    def rows(array: jax.Array) -> np.ndarray:
+        parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+        return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+    return jax.tree.map(rows, batch)
+
+
 def _spec(path, shape: tuple[int, ...], devices: int) -> PartitionSpec:
     stacked = any(getattr(entry, "key", None) == "blocks" for entry in path)
     axes = [axis for axis in range(int(stacked), len(shape)) if shape[axis] % devices == 0]

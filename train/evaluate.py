@@ -1,4 +1,4 @@
-"""Accuracy of a run's weights: `--checkpoint DIR` is the workdir of `train.finetune`."""
+"""How well a run's weights do: `--checkpoint DIR` is the workdir of `train.finetune`."""
 
 import csv
 import dataclasses
@@ -9,18 +9,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import ssmjax
 from kernels.host_memory import keep_freed_memory
 from ssmjax import command_line, imagenet
 from ssmjax.atomic import replacing
-from ssmjax.weights import read_metadata
 from train import cli
 from train.config import Config
-from train.data.source import open_split
 from train.devices import make_mesh, start_distributed
-from train.measure import images_per_second, score
 from train.options import DistributedOptions
 from train.runtime import Runtime, bars
+from train.tasks.task import open_task
 
 SHOWN = 10  # Confusions that are printed.
 
@@ -32,7 +29,8 @@ class EvaluateOptions:
     Attributes:
       config: a Python file that defines `config = Config(...)`, from `configs/`.
       checkpoint: the workdir of a finished run, or a safetensors file.
-      confusion: CSV file to write, of how many photos of each class were taken for each other.
+      confusion: CSV file to write, of how many photos (in segmentation, pixels) of each class were
+        taken for each other.
       workers: processes that read photos; 0 does it in threads of this one.
       distributed: for several processes.
     """
@@ -51,24 +49,18 @@ def main() -> None:
     if options.confusion and not options.confusion.absolute().parent.is_dir():
         raise ValueError(f"The folder of --confusion {options.confusion} does not exist; make it.")
     start_distributed(options.distributed)
-    path = Path(options.checkpoint)
+    task, path = open_task(config), Path(options.checkpoint)
     weights = path / "weights.safetensors" if path.is_dir() else path
-    metadata = read_metadata(weights)
-    if config.data.crop_pct is not None:
-        metadata = dataclasses.replace(metadata, crop_pct=config.data.crop_pct)
-    model = ssmjax.create_model(weights=weights, prune=config.prune)
-    split = open_split(config.data, config.data.eval_split, metadata.class_names)
+    model, metadata = task.load(weights)
+    split = task.eval_split(metadata.class_names)
     runtime, table = Runtime(make_mesh(), bars(), options.workers), options.confusion is not None
     with runtime.progress:
-        scores = score(model, split, metadata, config, runtime, "evaluating", confusion=table)
+        scores = task.score(model, split, metadata, runtime, "evaluating", confusion=table)
     if not runtime.first:
         return
-    (speed,) = images_per_second([model], batch_size=config.eval_batch_size)
-    flops = ssmjax.flops(model).total
-    print(
-        f"top-1 {100 * scores.top1:.2f}%  top-5 {100 * scores.top5:.2f}%  "
-        f"{scores.photos:,} photos  {speed:.0f} images/s  {flops / 1e6:.1f} M multiply-adds"
-    )
+    (speed,) = task.images_per_second([model])
+    flops = task.flops(model)["total"]
+    print(f"{scores}  {speed:.0f} images/s  {flops / 1e6:.1f} M multiply-adds")
     if options.confusion and scores.confusion is not None:
         names = imagenet.readable(split.class_names)
         write_confusion(scores.confusion, names, options.confusion)

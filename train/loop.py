@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -58,12 +58,13 @@ def fit(
     checkpoints: Checkpoints,
     log: Log,
     rate: Callable[[int], float],
-    evaluate: Callable[[TrainState], dict[str, float]],
+    evaluate: Callable[[TrainState], Mapping[str, float]],
+    score: str,
     unreadable: Unreadable,
     interrupt: Interrupt,
     trace: Trace,
     unlogged: Sequence[tuple[float, int]] = (),
-) -> tuple[TrainState, dict[str, float] | None]:
+) -> tuple[TrainState, Mapping[str, float] | None]:
     """Train from `state` to `plan.total` steps, or until interrupted; then save and return.
 
     Args:
@@ -76,7 +77,8 @@ def fit(
       log: gets loss, gradient norm, learning rate, images/s and the share of the time spent waiting
         for photos; at the end of an epoch, what `evaluate` gives.
       rate: learning rate by step.
-      evaluate: of a state; among its metrics is the "accuracy" by which checkpoints are best.
+      evaluate: the metrics of a state.
+      score: that of them by which checkpoints are best; more is better.
       unreadable: takes note of each batch.
       interrupt: asked after each step.
       trace: told of each step.
@@ -103,7 +105,7 @@ def fit(
         with trace.step(done):
             state, told = step(state, batch)
         done += 1
-        images += len(batch["label"])
+        images += len(batch["image"])
         waiting.append((told["loss"], told["skipped_in_a_row"]))
         metrics = None
         last = done == plan.total
@@ -131,7 +133,7 @@ def fit(
         if done % plan.checkpoint_every == 0 or last or stop or metrics:
             kept = [(float(loss), int(count)) for loss, count in jax.device_get(waiting)]
             place = {"batches": done, "unlogged": kept, "unreadable": list(unreadable)}
-            checkpoints.save(state, place, metrics["accuracy"] if metrics else None)
+            checkpoints.save(state, place, metrics[score] if metrics else None)
         if stop:
             break
     runtime.progress.remove_task(task)

@@ -1,7 +1,7 @@
-"""Accuracy, speed and memory of models."""
+"""Accuracy, speed and memory of classifiers."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,13 +13,13 @@ from flax import nnx
 from kernels.timing import medians
 from ssmjax import Backbone
 from ssmjax.weights import Metadata
-from train.config import Config
+from train.config import DataConfig
 from train.data.pipeline import eval_batches
 from train.data.source import Split
 from train.data.unreadable import Unreadable
 from train.devices import place_batch, place_state
 from train.runtime import Runtime
-from train.tasks.classify import normalise
+from train.tasks.classification import normalise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,18 +39,25 @@ class Scores:
     photos: int
     confusion: np.ndarray | None = None
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the log has."""
+        return {"accuracy": self.top1, "top5": self.top5}
 
-Measure = Callable[[Backbone, str], Scores]  # Of a model and a title.
+    def __str__(self) -> str:
+        return f"top-1 {100 * self.top1:.2f}%  top-5 {100 * self.top5:.2f}%  {self.photos:,} photos"
 
 
 def score(
     model: Backbone,
     split: Split,
     metadata: Metadata,
-    config: Config,
+    data: DataConfig,
     runtime: Runtime,
     title: str,
     *,
+    batch_size: int,
+    seed: int,
     confusion: bool = False,
 ) -> Scores:
     """Every photo of a split once, on all devices of all processes; each gets the same result.
@@ -59,18 +66,20 @@ def score(
       model: in inference mode.
       split: the photos.
       metadata: of the model's weights, for size and normalisation of the photos.
-      config: gives the batch size, and the seed for models that choose tokens at random.
+      data: says how many may be unreadable.
       runtime: where to compute.
       title: of the progress bar.
+      batch_size: photos a step, rounded up to a multiple of the devices.
+      seed: for models that choose tokens at random.
       confusion: whether to count who is taken for whom.
 
     Raises:
-      train.data.fetch.DataError: more photos are unreadable than `config.data` allows.
+      train.data.fetch.DataError: more photos are unreadable than `data` allows.
     """
     graphdef, state = nnx.split(model)
     state = place_state(state, runtime.mesh, fsdp=False)
     devices = runtime.mesh.size
-    batch_size = -(-config.eval_batch_size // devices) * devices
+    batch_size = -(-batch_size // devices) * devices
     batches = eval_batches(
         split,
         batch_size=batch_size,
@@ -79,9 +88,9 @@ def score(
         workers=runtime.workers,
         process=runtime.process,
     )
-    key = jax.random.key(config.seed)
+    key = jax.random.key(seed)
     task = runtime.progress.add_task(title, total=-(-len(split.source) // batch_size))
-    unreadable = Unreadable(split, config.data.max_unreadable, runtime.progress.console)
+    unreadable = Unreadable(split, data.max_unreadable, runtime.progress.console)
     totals: Any = None
     for index, batch in enumerate(batches):
         unreadable.note(batch)
@@ -101,17 +110,6 @@ def score(
     top1, top5, photos = (int(totals[name]) for name in ("top1", "top5", "photos"))
     table = np.asarray(totals["confusion"]) if confusion else None
     return Scores(top1 / photos, top5 / photos, photos, table)
-
-
-def measurer(split: Split, metadata: Metadata, config: Config, runtime: Runtime) -> Measure:
-    """`score` on one split, said on the progress bar's console as soon as it is known."""
-
-    def measure(model: Backbone, title: str) -> Scores:
-        scores = score(model, split, metadata, config, runtime, title)
-        runtime.progress.console.print(f"{title}: {100 * scores.top1:.2f}%")
-        return scores
-
-    return measure
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5, 6))

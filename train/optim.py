@@ -1,6 +1,8 @@
-"""The optimiser: AdamW, clipped, warmed up, with a cosine at the end."""
+"""The optimiser: AdamW, clipped, by a schedule with a warm-up."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,40 +12,70 @@ from flax import nnx
 from train.config import OptimConfig
 
 DECAYED = ("kernel", "dt_kernel")  # Last names of the parameters that weight decay acts on.
+DROP = 0.1  # Factor of the learning rate at each drop of the schedule "step".
 EMBEDDING = ("patch_embed", "cls_token", "pos_embed")  # What comes before the first block.
 
 
 @functools.cache  # Equal runs get the same object, so that they share a compiled step.
 def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     """Learning rate by the number of updates before."""
-    steps = max(1, round(config.epochs * steps_per_epoch))
+    steps, warmup = total_steps(config, steps_per_epoch), warmup_steps(config, steps_per_epoch)
+    if config.schedule != "cosine":
+        return functools.partial(_warmed_up, config, steps_per_epoch)
     return optax.warmup_cosine_decay_schedule(
-        init_value=config.warmup_lr if config.warmup_epochs else config.lr,
+        init_value=config.warmup_lr if warmup else config.lr,
         peak_value=config.lr,
-        warmup_steps=min(round(config.warmup_epochs * steps_per_epoch), steps - 1),
+        warmup_steps=min(warmup, steps - 1),
         decay_steps=steps,
         end_value=min(config.min_lr, config.lr),
     )
 
 
+def total_steps(config: OptimConfig, steps_per_epoch: int) -> int:
+    """How long a run is."""
+    return config.steps or max(1, round(config.epochs * steps_per_epoch))
+
+
+def warmup_steps(config: OptimConfig, steps_per_epoch: int) -> int:
+    """How many of them the learning rate rises in."""
+    return config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
+
+
+def _warmed_up(config: OptimConfig, steps_per_epoch: int, count: jax.typing.ArrayLike) -> jax.Array:
+    """Schedules that a warm-up multiplies while they go on, as mmcv's do."""
+    count = jnp.asarray(count, jnp.float32)
+    if config.schedule == "step":
+        drops = [round(epoch * steps_per_epoch) for epoch in config.drop_epochs]
+        rate = config.lr * DROP ** sum((count >= drop for drop in drops), jnp.float32(0))
+    else:
+        share = count / total_steps(config, steps_per_epoch)
+        rate = config.lr + share * (config.min_lr - config.lr)
+    warmup = warmup_steps(config, steps_per_epoch)
+    start = config.warmup_lr / config.lr if warmup else 1.0
+    return rate * (start + (1 - start) * jnp.minimum(count / max(warmup, 1), 1))
+
+
 @functools.cache
 def optimizer(
-    config: OptimConfig, rate: optax.Schedule, breaks: tuple[int, ...]
+    config: OptimConfig,
+    rate: optax.Schedule,
+    breaks: tuple[int, ...] = (),
+    decayed: Callable[[nnx.State], Any] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW (arXiv 1711.05101) on the parameters that are not frozen; no state for the others.
-
-    Weight decay acts on matrices and kernels, not on norms, biases, A_log, D, embeddings.
 
     Args:
       config: decay, clipping, what is frozen.
       rate: from `schedule`.
-      breaks: the model's, see `ssmjax.Backbone.breaks`.
+      breaks: the model's, see `ssmjax.Backbone.breaks`; for `config.layer_decay` alone.
+      decayed: which parameters decay, a mask of all; None is `decay_mask`.
 
     Raises:
       ValueError: from `init`, as `frozen_mask`.
     """
     clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
-    adamw = optax.adamw(rate, b2=config.b2, weight_decay=config.weight_decay, mask=decay_mask)
+    mask = decay_mask if decayed is None else decayed
+    adamw = optax.adamw(rate, b2=config.b2, weight_decay=config.weight_decay, mask=mask)
     steps = optax.chain(clip, adamw)
     if config.frozen:
         is_frozen = functools.partial(frozen_mask, frozen=config.frozen)
@@ -60,8 +92,11 @@ def optimizer(
 
 
 def decay_mask(params: nnx.State):
-    """Which parameters decay: told by name, since stacking over blocks hides their rank."""
-    return jax.tree.map_with_path(lambda path, _: _keys(path)[-1] in DECAYED, params)
+    """Matrices and kernels decay, not norms, biases, A_log, D and embeddings.
+
+    Told by name, since stacking over blocks hides their rank.
+    """
+    return jax.tree.map_with_path(lambda path, _: keys(path)[-1] in DECAYED, params)
 
 
 def frozen_mask(params: nnx.State, frozen: tuple[str, ...]):
@@ -74,7 +109,7 @@ def frozen_mask(params: nnx.State, frozen: tuple[str, ...]):
     Raises:
       ValueError: one begins no name, or nothing is left to train.
     """
-    names = [".".join(_keys(path)) + "." for path, _ in jax.tree.leaves_with_path(params)]
+    names = [".".join(keys(path)) + "." for path, _ in jax.tree.leaves_with_path(params)]
     first = sorted({name.split(".")[0] for name in names})
     for beginning in frozen:
         if not any(name.startswith(f"{beginning}.") for name in names):
@@ -104,7 +139,7 @@ def layer_scales(params: nnx.State, layer_decay: float, breaks: tuple[int, ...])
     depth = jax.tree.leaves(params["blocks"])[0].shape[0]
 
     def scale(path, leaf):
-        top, *rest = _keys(path)
+        top, *rest = keys(path)
         layer = depth + 1
         if top in EMBEDDING:
             layer = 0
@@ -117,6 +152,6 @@ def layer_scales(params: nnx.State, layer_decay: float, breaks: tuple[int, ...])
     return jax.tree.map_with_path(scale, params)
 
 
-def _keys(path) -> list[str]:
+def keys(path) -> list[str]:
     """The parts of a parameter's name; in its path, nnx's wrapper comes after them."""
     return [str(entry.key) for entry in path if hasattr(entry, "key")]

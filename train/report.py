@@ -18,11 +18,8 @@ from rich.text import Text
 from ssmjax.analysis.flops import format_flops
 from ssmjax.atomic import replacing
 
-_HEADINGS = (
-    "model",
-    "regime",
-    "tokens",
-    "top-1 %",
+_HEADINGS = ("model", "regime", "tokens")  # Of words; the next one is the task's own.
+_NUMBERS = (
     "points",
     "FLOPs",
     "fewer %",
@@ -30,7 +27,6 @@ _HEADINGS = (
     "speed-up",
     "parameters",
 )
-_WORDS = 3  # So many of the first columns hold words, the others numbers.
 
 
 class ReportError(RuntimeError):
@@ -45,7 +41,7 @@ class Row:
         name: such as "vim_tiny_patch16_224" or "previous, compact".
         regime: how the weights came about: "dense", "zero-shot", "fine-tuned" or "from scratch".
         tokens: image tokens at first and after each stage, such as (64, 45, 32).
-        accuracy: top-1, 0 to 1.
+        accuracy: the main metric, such as top-1, 0 to 1.
         flops: multiply-adds of one image, both directions: `ssmjax.flops(model).total`.
         parameters: `ssmjax.analysis.flops.count_parameters(model)`.
         images_per_second: measured, or None.
@@ -62,14 +58,16 @@ class Row:
     speedup: float | None = None
 
 
-def print_table(rows: Sequence[Row], console: Console) -> None:
+def print_table(rows: Sequence[Row], console: Console, heading: str = "top-1 %") -> None:
     """Print the results; differences and savings are against the dense row, where there is one.
+
+    `heading` is that of the main metric.
 
     It fits 80 columns: the words of a row stand below each other, and what pruning never changes,
     the number of parameters, is left to the files.
     """
     print_rows(
-        ("model", *_HEADINGS[_WORDS:-1]),
+        (_HEADINGS[0], heading, *_NUMBERS[:-1]),
         (
             (name, f"{regime} {tokens}", *numbers)
             for name, regime, tokens, *numbers, _ in _cells(rows)
@@ -91,12 +89,13 @@ def print_rows(
     console.print(table)
 
 
-def write_table(rows: Sequence[Row], folder: Path) -> None:
+def write_table(rows: Sequence[Row], folder: Path, heading: str = "top-1 %") -> None:
     """Write results.json and results.csv (plain numbers) and results.md (all of it for people).
 
     Args:
         rows: the results.
         folder: created when missing; each file there is replaced in one step.
+        heading: of the main metric.
 
     Raises:
         OSError: the folder cannot be written; no half-written file stays behind.
@@ -112,7 +111,10 @@ def write_table(rows: Sequence[Row], folder: Path) -> None:
     writer.writerows(records)
     _write(folder / "results.csv", text.getvalue())
 
-    _write(folder / "results.md", markdown(_HEADINGS, _cells(rows), words=_WORDS))
+    _write(
+        folder / "results.md",
+        markdown((*_HEADINGS, heading, *_NUMBERS), _cells(rows), words=len(_HEADINGS)),
+    )
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int) -> str:
@@ -122,20 +124,27 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: i
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (headings, rule, *escaped))
 
 
-def write_curve(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw training loss and, where it was measured, evaluation accuracy against steps.
+def write_curve(
+    history: Sequence[dict[str, Any]],
+    path: Path,
+    metric: str = "accuracy",
+    heading: str = "top-1 %",
+) -> None:
+    """Draw training loss and, where it was measured, the main metric against steps.
 
     Args:
-        history: the log's records, each with `step` and any of `loss` and `accuracy` (0 to 1).
+        history: the log's records, each with `step` and any of `loss` and `metric` (0 to 1).
         path: of the PNG, replaced in one step.
+        metric: the main one.
+        heading: what people call it, in per cent.
 
     Raises:
         ReportError: matplotlib is not installed, or nothing has been logged.
         OSError: the file cannot be written.
     """
-    losses, accuracies = (
+    losses, scores = (
         [(entry["step"], entry[key]) for entry in history if entry.get(key) is not None]
-        for key in ("loss", "accuracy")
+        for key in ("loss", metric)
     )
     if not losses:
         raise ReportError("There is no curve to draw: no step with a loss has been logged.")
@@ -145,11 +154,11 @@ def write_curve(history: Sequence[dict[str, Any]], path: Path) -> None:
     left.set_ylabel("training loss", color="tab:blue")
     left.grid(alpha=0.25)
     left.spines["top"].set_visible(False)
-    if accuracies:
-        steps, values = zip(*accuracies, strict=True)
+    if scores:
+        steps, values = zip(*scores, strict=True)
         right = left.twinx()
         right.plot(steps, [100 * v for v in values], "o-", color="tab:orange", markersize=4)
-        right.set_ylabel("evaluation top-1 %", color="tab:orange")
+        right.set_ylabel(f"evaluation {heading}", color="tab:orange")
         right.spines["top"].set_visible(False)
     save_figure(figure, path)
 
@@ -178,7 +187,7 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    """Each row as the texts under `_HEADINGS`."""
+    """Each row as the texts under the headings."""
     dense = next((row for row in rows if row.regime == "dense"), None)
     for row in rows:
         beside = None if row is dense else dense

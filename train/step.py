@@ -10,7 +10,6 @@ import optax
 from flax import nnx
 from jax import lax
 
-from ssmjax import Backbone
 from train.config import OptimConfig
 from train.optim import frozen_mask
 
@@ -29,8 +28,11 @@ class Loss(Protocol):
         """What is done to the whole batch, before it is split to be worked through in parts."""
         ...
 
-    def __call__(self, model: Backbone, batch: Batch, key: jax.Array) -> jax.Array:
-        """The mean over the images of a part of what `prepare` gave: a scalar, float32 or wider."""
+    def __call__(self, model: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        """The mean over the images of a part of what `prepare` gave: a scalar, float32 or wider.
+
+        It may change the model's `nnx.BatchStat` variables in place.
+        """
         ...
 
 
@@ -41,6 +43,7 @@ class TrainState(NamedTuple):
       step: int32 scalar, steps done, those skipped included.
       params: the model's parameters.
       averaged: their exponential moving average; the same tree as `params`.
+      statistics: running ones of the model's batch norms, which move where these train.
       opt_state: the optimiser's state.
       skipped: int32 scalar, steps in all that changed nothing, since their loss or gradient was not
         finite.
@@ -50,21 +53,23 @@ class TrainState(NamedTuple):
     step: jax.Array
     params: nnx.State
     averaged: nnx.State
+    statistics: nnx.State
     opt_state: optax.OptState
     skipped: jax.Array
     skipped_in_a_row: jax.Array
 
 
-def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step. Raises ValueError as the optimiser does."""
+    params, statistics = nnx.state(model, nnx.Param, nnx.BatchStat)
     # The step donates its input: no buffer may serve twice, nor belong to a model still in use.
-    first, second = (jax.tree.map(jnp.copy, params) for _ in range(2))
+    first, second, third = (jax.tree.map(jnp.copy, a) for a in (params, params, statistics))
     counts = (jnp.int32(0) for _ in range(3))
-    return TrainState(next(counts), first, second, optimizer.init(params), *counts)
+    return TrainState(next(counts), first, second, third, optimizer.init(params), *counts)
 
 
 def make_train_step(
-    model: Backbone,
+    model: nnx.Module,
     optimizer: optax.GradientTransformation,
     config: OptimConfig,
     loss: Loss,
@@ -76,33 +81,36 @@ def make_train_step(
     The metrics are scalars: "loss", "grad_norm" (before clipping) and "skipped_in_a_row".
 
     Args:
-      model: the one whose parameters the state holds; its other variables stay as they are.
+      model: the one whose parameters and statistics the state holds; its other variables stay as
+        they are.
       optimizer: from `train.optim`.
       config: accumulation, averaging, what is frozen.
       loss: from `train.tasks`.
       key: folded with the step's number for all that is random.
       state: the one to start from; those that follow are spread over devices as it is.
     """
-    graphdef, _, buffers = nnx.split(model, nnx.Param, ...)
+    graphdef, _, _, others = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
     places = tuple(a.sharding if a.committed else None for a in jax.tree.leaves(state))
     step = _compiled(graphdef, optimizer, config, jax.tree.structure(state), places)
     # Placed once, on all devices, as the state's scalars are.
-    constant = jax.jit(lambda arrays: arrays, out_shardings=places[0])((key, buffers, loss))
+    constant = jax.jit(lambda arrays: arrays, out_shardings=places[0])((key, others, loss))
     return lambda state, batch: step(state, batch, *constant)
 
 
 @functools.lru_cache(maxsize=1)  # Runs that differ in the seed alone compile once.
 def _compiled(graphdef, optimizer: optax.GradientTransformation, config, structure, places):
-    def step(state: TrainState, batch, key, buffers, loss: Loss):
+    def step(state: TrainState, batch, key, others, loss: Loss):
         prepare_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         frozen = frozen_mask(state.params, config.frozen)
 
-        def loss_of(params, part, part_key):
+        def loss_of(params, statistics, part, part_key):
             params = jax.tree.map(lambda a, f: lax.stop_gradient(a) if f else a, params, frozen)
-            return loss(nnx.merge(graphdef, params, buffers), part, part_key)
+            # Copied, since its statistics change in place.
+            model = nnx.merge(graphdef, params, statistics, others, copy=True)
+            return loss(model, part, part_key), nnx.state(model, nnx.BatchStat)
 
         prepared = loss.prepare(batch, prepare_key)
-        value, grads = _accumulated(loss_of, state.params, prepared, loss_key, config.accumulate)
+        value, grads, statistics = _accumulated(loss_of, state, prepared, loss_key, config)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
@@ -115,33 +123,46 @@ def _compiled(graphdef, optimizer: optax.GradientTransformation, config, structu
                 lambda new, old: old + (1 - decay) * (new - old), params, state.averaged
             )
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        params, averaged, opt_state = jax.tree.map(
+        params, averaged, statistics, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
-            (params, averaged, opt_state),
-            (state.params, state.averaged, state.opt_state),
+            (params, averaged, statistics, opt_state),
+            (state.params, state.averaged, state.statistics, state.opt_state),
         )
         in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
         skipped = state.skipped + ~finite
         metrics = {"loss": value, "grad_norm": norm, "skipped_in_a_row": in_a_row}
-        return TrainState(state.step + 1, params, averaged, opt_state, skipped, in_a_row), metrics
+        after = params, averaged, statistics, opt_state
+        return TrainState(state.step + 1, *after, skipped, in_a_row), metrics
 
     return jax.jit(
         step, donate_argnums=0, out_shardings=(jax.tree.unflatten(structure, places), None)
     )
 
 
-def _accumulated(loss_of, params, batch, key, parts: int):
-    """The mean over parts of a batch, one after the other, of loss and gradient."""
+def _accumulated(loss_of, state: TrainState, batch, key, config: OptimConfig):
+    """The mean over parts of a batch, one after the other, of loss and gradient.
+
+    Statistics move from part to part: a batch norm that trains sees one part at a time.
+    """
+    parts = config.accumulate
 
     def split(array):
         # Part i takes rows i, i + parts, ...: an even share of what each device holds.
         return jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)
 
-    def add(total, inputs):
-        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss_of)(params, *inputs)), None
+    def of_part(statistics, inputs):
+        found = jax.value_and_grad(loss_of, has_aux=True)
+        (value, statistics), grads = found(state.params, statistics, *inputs)
+        return (value, grads), statistics
+
+    def add(carry, inputs):
+        total, statistics = carry
+        found, statistics = of_part(statistics, inputs)
+        return (jax.tree.map(jnp.add, total, found), statistics), None
 
     inputs = jax.tree.map(split, batch), jax.random.split(key, parts)
     first = jax.tree.map(lambda a: a[0], inputs)
-    shapes = jax.eval_shape(jax.value_and_grad(loss_of), params, *first)
-    total, _ = lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), inputs)
-    return jax.tree.map(lambda a: a / parts, total)
+    shapes, _ = jax.eval_shape(of_part, state.statistics, first)
+    none = jax.tree.map(jnp.zeros_like, shapes)
+    (total, statistics), _ = lax.scan(add, (none, state.statistics), inputs)
+    return *jax.tree.map(lambda a: a / parts, total), statistics

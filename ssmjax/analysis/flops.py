@@ -77,7 +77,7 @@ def flops(model: Backbone, image_shape: tuple[int, int, int] | None = None) -> F
                 f"{config.in_channels} channels, as ({height}, {width}, {config.in_channels})."
             )
         config = dataclasses.replace(config, img_size=(height, width))
-    return _count(config)
+    return count_config(config)
 
 
 def count_parameters(model: nnx.Module) -> int:
@@ -99,12 +99,12 @@ def _tokens_by_block(config: BackboneConfig, *, at_end: bool = False) -> list[in
 
 
 @functools.singledispatch
-def _count(config) -> Flops:
-    """The count of one kind of model, told by its config; each kind registers its own."""
+def count_config(config) -> Flops:
+    """The count of one kind of classifier, told by its config; each kind registers its own."""
     raise NotImplementedError(f"flops does not count models with a {type(config).__name__} yet.")
 
 
-@_count.register
+@count_config.register
 def _count_vim(config: VimConfig) -> Flops:
     both, one = (_vim_parts(config, directions) for directions in (2, 1))
     return Flops(both, one)
@@ -127,7 +127,7 @@ def _vim_parts(config: VimConfig, directions: int) -> dict[str, int]:
     }
 
 
-@_count.register
+@count_config.register
 def _count_plain_mamba(config: PlainMambaConfig) -> Flops:
     D, E, N, R = config.embed_dim, config.channels, config.d_state, config.rank
     by_block = _tokens_by_block(config)
@@ -151,7 +151,7 @@ def _count_plain_mamba(config: PlainMambaConfig) -> Flops:
     return Flops(parts, parts)
 
 
-@_count.register
+@count_config.register
 def _count_vit(config: ViTConfig) -> Flops:
     """Each pair of tokens costs 2 D: queries with keys, and weights with values.
 

@@ -1,10 +1,11 @@
 """Between a model and an official state_dict: all of it or nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from ssmjax.convert import plain_mamba, vim, vit
 from ssmjax.convert.keymap import Entry, Family
@@ -46,8 +47,16 @@ def load_torch_state_dict(model: Backbone, state_dict: Mapping[str, Any]) -> Non
     for name, reason in official.refused.items():
         if name in state_dict:
             raise ValueError(f"The state_dict holds {name}: {reason}.")
-    entries = official.table(model.config)
-    shapes = official_shapes(model)
+    fill(model, official.table(model.config), state_dict)
+
+
+def fill(model: nnx.Module, entries: Sequence[Entry], state_dict: Mapping[str, Any]) -> None:
+    """Fill `model` in place from a state_dict whose names and places are `entries`.
+
+    Raises:
+      ValueError: as `load_torch_state_dict` does for what is missing, unused or does not fit.
+    """
+    shapes = shapes_of(model, entries)
     leaves = flat_params(model)
     filled = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
     problems = []
@@ -81,9 +90,14 @@ def to_torch_state_dict(model: Backbone) -> dict[str, np.ndarray]:
     Raises:
       ValueError: there is no conversion for such a model.
     """
+    return state_dict_of(model, family(model.config).table(model.config))
+
+
+def state_dict_of(model: nnx.Module, entries: Sequence[Entry]) -> dict[str, np.ndarray]:
+    """What `fill` takes, of a model."""
     arrays = {name: np.asarray(leaf[...]) for name, leaf in flat_params(model).items()}
     state_dict = {}
-    for entry in family(model.config).table(model.config):
+    for entry in entries:
         array = arrays[entry.ours] if entry.block is None else arrays[entry.ours][entry.block]
         dtype = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
         state_dict[entry.theirs] = np.array(entry.layout.theirs(array), dtype, order="C")
@@ -106,9 +120,14 @@ def official_shapes(model: Backbone) -> dict[str, tuple[int, ...]]:
     Args:
       model: a model, or what `nnx.eval_shape` makes of one.
     """
+    return shapes_of(model, family(model.config).table(model.config))
+
+
+def shapes_of(model: nnx.Module, entries: Sequence[Entry]) -> dict[str, tuple[int, ...]]:
+    """`official_shapes` of a model whose names and places are `entries`."""
     leaves = flat_params(model)
     shapes = {}
-    for entry in family(model.config).table(model.config):
+    for entry in entries:
         ours = leaves[entry.ours].shape[entry.block is not None :]
         shapes[entry.theirs] = entry.layout.theirs(np.broadcast_to(0, ours)).shape
     return shapes

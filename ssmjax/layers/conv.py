@@ -1,7 +1,7 @@
 """Depthwise convolutions over tokens, dense or pruned: causal, and on the grid."""
 
-import functools
 import operator
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -63,12 +63,12 @@ def _shift(a: jax.Array, steps: int, reverse: bool) -> jax.Array:
 
 
 class Cells(NamedTuple):
-    """The cells of a grid and the kept tokens in them.
+    """The cells of a grid and the tokens in them.
 
     Attributes:
       grid: (H, W).
       positions: [B,K] int32 raster positions of the kept tokens; None: every cell has its token.
-      source: [B,H*W] int32, the kept token that each cell shows.
+      source: [B,H*W] int32, the token that each cell shows.
       shown: [B,H*W] bool, false where the cell is zero instead; None: no cell is.
     """
 
@@ -81,16 +81,30 @@ class Cells(NamedTuple):
 class GridConv(nnx.Module):
     """Depthwise convolution of `size` x `size` on the grid, zeros beyond its edge."""
 
-    def __init__(self, channels: int, size: int, *, use_bias: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        *,
+        use_bias: bool,
+        rngs: nnx.Rngs,
+        kernel_init: nnx.Initializer | None = None,
+    ):
         bound = 1 / size  # PyTorch's default for a depthwise Conv2d.
-        shape = (size, size, channels)
-        self.kernel = nnx.Param(
-            jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
-        )
+        uniform = partial(jax.random.uniform, minval=-bound, maxval=bound)
+        self.kernel = nnx.Param((kernel_init or uniform)(rngs.params(), (size, size, channels)))
         self.bias = nnx.Param(jnp.zeros(channels)) if use_bias else None
 
     def __call__(self, x: jax.Array, cells: Cells) -> jax.Array:
-        """Convolve kept tokens where they stand: [B,K,E] to [B,K,E] of x's dtype."""
+        """Convolve kept tokens where they stand.
+
+        Args:
+          x: [B,K,E] kept tokens, perhaps followed by others that cells show: [B,K+P,E].
+          cells: where they stand.
+
+        Returns:
+          [B,K,E] of x's dtype.
+        """
         if cells.source is not None:
             x = gather_tokens(x, cells.source)
         if cells.shown is not None:
@@ -105,7 +119,7 @@ class GridConv(nnx.Module):
             for dy in range(size)
             for dx in range(size)
         )
-        y = functools.reduce(operator.add, taps)
+        y = reduce(operator.add, taps)
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
         y = y.reshape(x.shape)

@@ -136,12 +136,18 @@ class Paths(NamedTuple):
       direction: [4,B,K] int32, the move that led to each step; see `scan_paths`.
       steps: [4,B,K] int32, the original step of each kept step; None while nothing is pruned.
       cells: what the convolutions see.
+      frozen: [B,P,D] other tokens, which convolutions alone see; None: there are none.
     """
 
     order: jax.Array
     direction: jax.Array
     steps: jax.Array | None
     cells: Cells
+    frozen: jax.Array | None = None
+
+    def with_frozen(self, x: jax.Array) -> jax.Array:
+        """Tokens [B,K,D], followed by the frozen ones."""
+        return x if self.frozen is None else jnp.concatenate([x, self.frozen], axis=1)
 
 
 class PathMixer(SelectiveSSM):
@@ -188,7 +194,7 @@ class PathMixer(SelectiveSSM):
         """Mix tokens.
 
         Args:
-          x: [B,K,D] normalised tokens.
+          x: [B,K,D] normalised tokens, followed by the frozen ones, if `paths` has such.
           paths: where they lie.
           alignment: `previous`, `zero_token` or `none`; see `PruneConfig`.
           implementation: of the scan; see `kernels.selective_scan`.
@@ -197,7 +203,11 @@ class PathMixer(SelectiveSSM):
           [B,K,D] mixed tokens, and what token scores need: what entered `out_proj`, and the steps
           in raster order.
         """
+        present = paths.order.shape[-1]
+        x, frozen = x[:, :present], x[:, present:]
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
+        if paths.frozen is not None:
+            x = jnp.concatenate([x, self._project_unscanned(frozen)], axis=1)
         scan = partial(selective_scan, implementation=implementation)
         y = self.over_scans(scan, x, paths, alignment) * jax.nn.silu(z)
         # Where no score needs the steps, nothing of them is computed.
@@ -228,6 +238,12 @@ class PathMixer(SelectiveSSM):
 
         # Under vmap, what the paths share, such as exp(delta A) of a dense model, is computed once.
         return jax.vmap(along)(paths.order, paths.direction, paths.steps).sum(axis=0)
+
+    def _project_unscanned(self, x: jax.Array) -> jax.Array:
+        """The half of `in_proj` that is no gate, [B,P,D] to [B,P,E]."""
+        kernel, bias = self.in_proj.kernel[...], self.in_proj.bias[...]  # pyright: ignore[reportOptionalSubscript]
+        kernel, bias = (w[..., : w.shape[-1] // 2].astype(x.dtype) for w in (kernel, bias))
+        return x @ kernel + bias
 
     def _inputs(self, x: jax.Array, paths: Paths) -> jax.Array:
         """[B,K,E] what all paths scan."""

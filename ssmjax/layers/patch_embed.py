@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssmjax.layers.norm import BatchNorm
+from ssmjax.layers.conv_norm import ConvNorm
 
 STEM_FEATURES = 64
 STEM_SIZES = (7, 3)  # Of the first convolution and of those after it.
@@ -30,28 +30,6 @@ class PatchEmbed(nnx.Module):
         """[B,height,width,channels] to [B,H*W,D]."""
         x = self.proj(images)
         return x.reshape(x.shape[0], -1, x.shape[-1])
-
-
-class ConvNorm(nnx.Module):
-    """Convolution without bias, batch normalisation, ReLU."""
-
-    def __init__(
-        self, in_features: int, features: int, size: int, stride: int, *, dtype, rngs: nnx.Rngs
-    ):
-        self.conv = nnx.Conv(
-            in_features,
-            features,
-            kernel_size=(size, size),
-            strides=stride,
-            padding=size // 2,
-            use_bias=False,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.norm = BatchNorm(features)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return jax.nn.relu(self.norm(self.conv(x)))
 
 
 class StemPatchEmbed(nnx.Module):
@@ -88,11 +66,11 @@ class StemPatchEmbed(nnx.Module):
         )
         self.patch_size, self.stride = patch_size, stride
 
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """[B,height,width,channels] to [B,H*W,D]."""
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B,height,width,channels] to [B,H*W,D]; `train` is that of `BatchNorm`."""
         x = images
         for layer in self.stem:
-            x = layer(x)
+            x = layer(x, train=train)
         size, step = self.patch_size // 2, self.stride // 2
         missing = [max((-(-side // step) - 1) * step + size - side, 0) for side in x.shape[1:3]]
         x = self.proj(jnp.pad(x, ((0, 0), *((0, m) for m in missing), (0, 0))))

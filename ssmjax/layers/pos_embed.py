@@ -1,6 +1,9 @@
 """Position embeddings for a grid of another size."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 CUBIC = -0.75  # The `a` of PyTorch's bicubic kernel.
 
@@ -32,11 +35,27 @@ def resize_pos_embed(
         patches = resize_pos_embed(np.delete(embedding, before, axis=1), old, new)
         return np.insert(patches, after, embedding[:, before], axis=1)
     grid = embedding.reshape(h, w, -1).astype(np.float64)
-    resized = np.einsum("Hh,Ww,hwd->HWd", _weights(h, H), _weights(w, W), grid, optimize=True)
+    resized = np.einsum(
+        "Hh,Ww,hwd->HWd", bicubic_weights(h, H), bicubic_weights(w, W), grid, optimize=True
+    )
     return resized.reshape(1, H * W, -1).astype(embedding.dtype)
 
 
-def _weights(old: int, new: int) -> np.ndarray:
+def resize_inside(embedding: jax.Array, old: tuple[int, int], new: tuple[int, int]) -> jax.Array:
+    """`resize_pos_embed` of a variable inside a model: [1,h*w,D] to [1,H*W,D], differentiable."""
+    if old == new:
+        return embedding
+    rows, columns = (
+        jnp.asarray(bicubic_weights(*sides), embedding.dtype)
+        for sides in zip(old, new, strict=True)
+    )
+    grid = embedding.reshape(*old, -1)
+    highest = lax.Precision.HIGHEST
+    resized = jnp.einsum("Hh,Ww,hwd->HWd", rows, columns, grid, precision=highest)
+    return resized.reshape(1, new[0] * new[1], -1)
+
+
+def bicubic_weights(old: int, new: int) -> np.ndarray:
     """[new,old] weights of a resize along one axis; beyond the edge the edge is repeated."""
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     first = np.floor(centres).astype(int)

@@ -1,41 +1,24 @@
 """What all families share: the way of an image from patches to logits, with pruning on it."""
 
 import dataclasses
-import itertools
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jax import lax
 
-from ssmjax.layers.drop_path import drop_path
-from ssmjax.models.config import BackboneConfig
+from ssmjax.models.trunk import Run, Trunk
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.reduce import Present, Stream, reduce_tokens
 
 
-class Backbone(nnx.Module):
+class Backbone(Trunk):
     """A classifier made of equal blocks over tokens, pruned between blocks on request.
 
-    The parameters of all blocks are stacked along a leading axis, so that the blocks between two
-    pruning stages are one `lax.scan` and compile once. A family gives its config, `blocks`, whose
-    call is `(stream, layout, drop, alignment=..., implementation=...)` to `(stream, signals,
-    (hidden, residual))`, where `drop(x, branch)` is drop path, drawn anew for each residual branch
-    of the block; its `head`, and the methods below.
-
-    Tokens are pruned after a block, or inside it where the family says `prunes_inside`: its blocks
-    then have a `first_half` with the call of a whole one, and a `second_half` from `(stream, drop)`
-    to the stream.
+    Beside what `Trunk` asks for, a family gives its `head` and the methods below.
     """
 
-    prunes_inside: ClassVar[bool] = False
-
-    config: BackboneConfig
-    blocks: nnx.Module
     head: nnx.Linear
 
     def embed(self, images: jax.Array) -> Stream:
@@ -54,15 +37,6 @@ class Backbone(nnx.Module):
     def layout(self, batch: int, positions: jax.Array | None) -> Any:
         """What mixers need to know of positions [batch,K] (None: all are there), once per stage."""
         raise NotImplementedError
-
-    def after_block(self, number: int, stream: Stream, layout: Any) -> Stream:
-        """What follows block `number` (1-based) alone, for those in `breaks`."""
-        raise NotImplementedError
-
-    @property
-    def breaks(self) -> tuple[int, ...]:
-        """1-based blocks after which `after_block` has something to do."""
-        return ()
 
     def __call__(
         self,
@@ -120,84 +94,6 @@ class Backbone(nnx.Module):
         model.config = dataclasses.replace(self.config, prune=prune)
         return model
 
-    def _run_blocks(
-        self, stream, positions, first, last, strategy, key, trace, implementation, remat
-    ):
-        """Blocks first to last (0-based, last excluded), scanned over their parameters.
-
-        Where a stage follows, by `strategy`, the last block goes as far as it prunes tokens.
-        Returns the stream, what the strategy needs of the last block, and with `trace` a list of
-        (hidden, residual) per run of blocks, stacked.
-        """
-        config, layout = self.config, self.layout(stream[0].shape[0], positions)
-        needs = strategy.needs if strategy else None
-        options = {
-            "alignment": config.prune.alignment if config.prune else "none",
-            "implementation": implementation,
-        }
-        graphdef, stacked = self._stacked(key)
-
-        def run(stream, inputs, tells=False):
-            block, drop = _open(graphdef, inputs)
-            call = block.first_half if tells and self.prunes_inside else block
-            stream, signals, traced = call(stream, layout, drop, **options)
-            return stream, (signals if tells else (), traced if trace else ())
-
-        # The block that tells is run apart: in a loop, all would hand their signals on.
-        apart = last - 1 if strategy else last
-        inside = (number for number in self.breaks if first < number <= last)
-        told, outputs = None, []
-        for start, stop in itertools.pairwise(sorted({first, apart, last, *inside})):
-            inputs = jax.tree.map(lambda a: a[start:stop], stacked)  # noqa: B023
-            scanned = partial(run, tells=start == apart)
-            stream, (signals, output) = lax.scan(_remat(scanned, remat), stream, inputs)
-            outputs.append(output)
-            if start == apart and needs:
-                told = getattr(signals, needs)[0]
-            if stop in self.breaks:
-                stream = self.after_block(stop, stream, layout)
-        return stream, told, outputs
-
-    def _finish_block(self, number, stream, key, remat):
-        """What is left of block `number` (1-based) once its tokens are pruned."""
-        if not self.prunes_inside:
-            return stream
-        graphdef, stacked = self._stacked(key)
-
-        def run(stream, inputs):
-            block, drop = _open(graphdef, inputs)
-            return block.second_half(stream, drop)
-
-        return _remat(run, remat)(stream, jax.tree.map(lambda a: a[number - 1], stacked))
-
-    def _stacked(self, key):
-        """The graph of a block, and along a leading axis: parameters, drop path's rate and key."""
-        config = self.config
-        graphdef, params = nnx.split(self.blocks)
-        keep = 1 - np.linspace(0, config.drop_path_rate, config.depth, dtype=np.float32)
-        keys = None if key is None else jax.random.split(key, config.depth)
-        return graphdef, (params, keep, keys)
-
-
-def _remat(run, remat):
-    """`run`, of which a gradient keeps the inputs alone where `remat`."""
-    return jax.checkpoint(run) if remat else run
-
-
-def _open(graphdef, inputs):
-    """One block of `_stacked`, and its drop path."""
-    params, keep, key = inputs
-
-    def drop(x, branch=0):
-        return x if key is None else drop_path(x, keep, jax.random.fold_in(key, branch))
-
-    return nnx.merge(graphdef, params), drop
-
-
-def stack(block: Callable[..., nnx.Module], config: BackboneConfig, rngs: nnx.Rngs) -> nnx.Module:
-    """All blocks of a model as one, their parameters stacked along a leading axis."""
-    return nnx.vmap(lambda rngs: block(config, rngs=rngs))(rngs.split(config.depth))
-
 
 @partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
 def _forward(graphdef, state, images, key, train, trace, implementation, remat):
@@ -212,12 +108,12 @@ def _forward(graphdef, state, images, key, train, trace, implementation, remat):
         jnp.arange(config.length, dtype=jnp.int32), (images.shape[0], config.length)
     )
     positions, sizes, stages, traced, first = None, None, [], [], 0
-    strategy = prune.strategy if prune else None
+    strategy, alignment = (prune.strategy, prune.alignment) if prune else (None, "none")
+    run = Run(path_key, alignment, implementation, remat, trace)
     for stage, block in enumerate(prune.after_blocks if prune else ()):
         if config.kept_tokens[stage] < config.image_tokens[stage]:
-            stream, signal, outputs = model._run_blocks(
-                stream, positions, first, block, strategy, path_key, trace, implementation, remat
-            )
+            layout = model.layout(len(images), positions)
+            stream, signal, outputs = model.run_blocks(stream, layout, first, block, strategy, run)
             traced += outputs
             stream, positions, sizes = reduce_tokens(
                 prune,  # pyright: ignore[reportArgumentType]
@@ -229,12 +125,11 @@ def _forward(graphdef, state, images, key, train, trace, implementation, remat):
                 grid=config.grid,
                 key=None if prune_key is None else jax.random.fold_in(prune_key, stage),
             )
-            stream = model._finish_block(block, stream, path_key, remat)
+            stream = model.finish_block(block, stream, run)
             first = block
         stages.append(everything if positions is None else positions)
-    stream, _, outputs = model._run_blocks(
-        stream, positions, first, config.depth, None, path_key, trace, implementation, remat
-    )
+    layout = model.layout(len(images), positions)
+    stream, _, outputs = model.run_blocks(stream, layout, first, config.depth, None, run)
     features, summed = model.finish(stream, positions, sizes)
     logits = model.head(features.astype(config.dtype)).astype(summed.dtype)
     if not trace:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from ssmjax.pruning.config import PruneConfig, whole_number
+from ssmjax.pruning.config import PruneConfig, check_whole, whole_number
 from ssmjax.pruning.strategies import STRATEGIES
 
 DTYPES = ("float32", "bfloat16", "float64")
@@ -53,9 +53,9 @@ class BackboneConfig:
         if self.dtype is not None:
             with contextlib.suppress(TypeError):  # What is no dtype is refused below.
                 object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
-        self._check_whole("depth", "embed_dim", "patch_size", "in_channels", "num_classes")
+        check_whole(self, "depth", "embed_dim", "patch_size", "in_channels", "num_classes")
         if self.stride is not None:
-            self._check_whole("stride")
+            check_whole(self, "stride")
         if min(self.grid) < 1:
             raise ValueError(
                 f"img_size is {size[0]} x {size[1]}; one patch of {self.patch_size} pixels must "
@@ -77,16 +77,6 @@ class BackboneConfig:
                 f"after_blocks is {self.prune.after_blocks}; the model has {self.depth} blocks, "
                 f"so every number must be at most {self.depth}."
             )
-
-    def _check_whole(self, *fields: str) -> None:
-        """Turn fields into ints; raises ValueError for what is none of at least 1."""
-        for field in fields:
-            value = whole_number(getattr(self, field))
-            if value is None or value < 1:
-                raise ValueError(
-                    f"{field} is {getattr(self, field)!r}; it must be a whole number of at least 1."
-                )
-            object.__setattr__(self, field, value)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -154,7 +144,7 @@ class SSMConfig(BackboneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_whole("d_state", "expand")
+        check_whole(self, "d_state", "expand")
 
     @property
     def channels(self) -> int:

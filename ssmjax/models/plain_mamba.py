@@ -11,9 +11,11 @@ from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.mixer import PathMixer, Paths
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.layers.patch_embed import StemPatchEmbed
+from ssmjax.layers.pos_embed import resize_inside
 from ssmjax.layers.scan_paths import scan_paths
-from ssmjax.models.backbone import Backbone, stack
+from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import SSMConfig
+from ssmjax.models.trunk import Trunk, stack
 from ssmjax.pruning.config import PruneConfig, whole_number
 from ssmjax.pruning.positions import kept_at, nearest_kept
 
@@ -65,8 +67,11 @@ class PlainMambaConfig(SSMConfig):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(H, W) tokens: the last row and column may reach beyond the image."""
-        halves = (-(-side // 2) for side in self.image_shape[:2])
+        return self.grid_of(*self.image_shape[:2])
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W) tokens of an image: the last row and column may reach beyond it."""
+        halves = (-(-side // 2) for side in (height, width))
         H, W = (-(-half // (self.step // 2)) for half in halves)
         return H, W
 
@@ -108,7 +113,7 @@ class Block(nnx.Module):
     def __call__(self, stream, layout, drop, *, alignment, implementation):
         """See `Backbone`; the stream is one array."""
         (x,) = stream
-        normed = self.norm(x).astype(self.dtype)
+        normed = self.norm(layout.with_frozen(x)).astype(self.dtype)
         hidden, signals = self.mixer(
             normed, layout, alignment=alignment, implementation=implementation
         )
@@ -122,18 +127,44 @@ class DepthwiseBlock(nnx.Module):
         self.conv = GridConv(features, DWCONV_SIZE, use_bias=False, rngs=rngs)
         self.norm = BatchNorm(features)
 
-    def __call__(self, x: jax.Array, cells: Cells) -> jax.Array:
-        return jax.nn.gelu(self.norm(self.conv(x, cells)), approximate=False)
+    def __call__(self, x: jax.Array, cells: Cells, *, train: bool) -> jax.Array:
+        return jax.nn.gelu(self.norm(self.conv(x, cells), train=train), approximate=False)
 
 
-class PlainMamba(Backbone):
-    """PlainMamba (arXiv 2403.17695) with token pruning (arXiv 2409.18962)."""
+def lay_out(grid: tuple[int, int], batch: int, positions: jax.Array | None, cells: Cells) -> Paths:
+    """How tokens at `positions` [batch,K] lie along the paths of a grid; None: all are there."""
+    order, direction = (jnp.asarray(a) for a in scan_paths(*grid))
+    if positions is None:
+        shape = (order.shape[0], batch, order.shape[1])
+        paths = (jnp.broadcast_to(a[:, None], shape) for a in (order, direction))
+        return Paths(*paths, steps=None, cells=cells)
+    step_of = jnp.argsort(order, axis=1).astype(jnp.int32)[:, positions]
+    kept_order = jnp.argsort(step_of, axis=2).astype(jnp.int32)
+    steps = jnp.take_along_axis(step_of, kept_order, axis=2)
+    return Paths(
+        order=kept_order,
+        direction=jax.vmap(lambda codes, steps: codes[steps])(direction, steps),
+        steps=steps,
+        cells=cells,
+    )
+
+
+def cells_of(grid: tuple[int, int], positions: jax.Array | None, conv: str) -> Cells:
+    """What convolutions see of tokens at `positions` [B,K], under `PruneConfig.conv`."""
+    if positions is None:
+        return Cells(grid)
+    if conv == "aligned":
+        return Cells(grid, positions, *kept_at(positions, grid[0] * grid[1]))
+    return Cells(grid, positions, nearest_kept(positions, grid))
+
+
+class PlainMambaTrunk(Trunk):
+    """PlainMamba from images to tokens and through its blocks, at any size of images."""
 
     config: PlainMambaConfig
 
     def __init__(self, config: PlainMambaConfig, *, rngs: nnx.Rngs):
         self.config = config
-        dtype = jnp.dtype(config.dtype)
         normal = nnx.initializers.truncated_normal(0.02)
         self.patch_embed = StemPatchEmbed(
             config.in_channels,
@@ -141,7 +172,7 @@ class PlainMamba(Backbone):
             config.patch_size,
             config.step,
             config.stem_convs,
-            dtype=dtype,
+            dtype=jnp.dtype(config.dtype),
             rngs=rngs,
         )
         self.pos_embed = nnx.Param(normal(rngs.params(), (1, config.length, config.embed_dim)))
@@ -149,51 +180,54 @@ class PlainMamba(Backbone):
         self.dwconvs = nnx.List(
             [DepthwiseBlock(config.embed_dim, rngs=rngs) for _ in config.dwconv_blocks]
         )
-        self.norm = nnx.LayerNorm(
-            config.embed_dim, epsilon=FINAL_EPSILON, use_fast_variance=False, rngs=rngs
-        )
-        self.head = nnx.Linear(
-            config.embed_dim, config.num_classes, dtype=dtype, kernel_init=normal, rngs=rngs
-        )
 
-    def embed(self, images: jax.Array) -> tuple[jax.Array]:
-        """Patches plus position embeddings."""
-        patches = self.patch_embed(images)
+    def tokens(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Patches plus position embeddings, resized where the images have another grid.
+
+        Args:
+          images: [B,height,width,channels] of the compute dtype.
+          train: that of `ssmjax.layers.norm.BatchNorm`.
+
+        Returns:
+          [B,N,D] in float32 (or wider), in raster order of `config.grid_of(height, width)`.
+        """
+        patches = self.patch_embed(images, train=train)
         wide = patches.astype(jnp.promote_types(patches.dtype, jnp.float32))
-        return (wide + self.pos_embed[...],)
-
-    def layout(self, batch: int, positions: jax.Array | None) -> Paths:
-        grid = self.config.grid
-        order, direction = (jnp.asarray(a) for a in scan_paths(*grid))
-        if positions is None:
-            shape = (order.shape[0], batch, order.shape[1])
-            paths = (jnp.broadcast_to(a[:, None], shape) for a in (order, direction))
-            return Paths(*paths, steps=None, cells=Cells(grid))
-        step_of = jnp.argsort(order, axis=1).astype(jnp.int32)[:, positions]
-        kept_order = jnp.argsort(step_of, axis=2).astype(jnp.int32)
-        steps = jnp.take_along_axis(step_of, kept_order, axis=2)
-        return Paths(
-            order=kept_order,
-            direction=jax.vmap(lambda codes, steps: codes[steps])(direction, steps),
-            steps=steps,
-            cells=self._cells(positions),
-        )
-
-    def _cells(self, positions: jax.Array) -> Cells:
-        """What convolutions see, under `PruneConfig.conv`."""
-        grid = self.config.grid
-        if self.config.prune is not None and self.config.prune.conv == "aligned":
-            return Cells(grid, positions, *kept_at(positions, grid[0] * grid[1]))
-        return Cells(grid, positions, nearest_kept(positions, grid))
+        grid = self.config.grid_of(*images.shape[1:3])
+        return wide + resize_inside(self.pos_embed[...], self.config.grid, grid)
 
     @property
     def breaks(self) -> tuple[int, ...]:
         return tuple(block + 1 for block in self.config.dwconv_blocks)
 
-    def after_block(self, number: int, stream, layout: Paths):
+    def after_block(self, number: int, stream, layout: Paths, *, train: bool):
         dwconv = self.dwconvs[self.breaks.index(number)]
-        x = stream[0].astype(self.config.dtype)
-        return (dwconv(x, layout.cells).astype(stream[0].dtype),)
+        x = layout.with_frozen(stream[0]).astype(self.config.dtype)
+        return (dwconv(x, layout.cells, train=train).astype(stream[0].dtype),)
+
+
+class PlainMamba(PlainMambaTrunk, Backbone):
+    """PlainMamba (arXiv 2403.17695) with token pruning (arXiv 2409.18962)."""
+
+    def __init__(self, config: PlainMambaConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        self.norm = final_norm(config.embed_dim, rngs=rngs)
+        self.head = nnx.Linear(
+            config.embed_dim,
+            config.num_classes,
+            dtype=jnp.dtype(config.dtype),
+            kernel_init=nnx.initializers.truncated_normal(0.02),
+            rngs=rngs,
+        )
+
+    def embed(self, images: jax.Array) -> tuple[jax.Array]:
+        """Patches plus position embeddings."""
+        return (self.tokens(images),)
+
+    def layout(self, batch: int, positions: jax.Array | None) -> Paths:
+        conv = self.config.prune.conv if self.config.prune else "compact"
+        grid = self.config.grid
+        return lay_out(grid, batch, positions, cells_of(grid, positions, conv))
 
     def finish(self, stream, positions, sizes):
         """The mean over the tokens left, or over the patches they stand for."""
@@ -202,3 +236,8 @@ class PlainMamba(Backbone):
             return self.norm(x).mean(axis=1), x
         shares = sizes / sizes.sum(axis=1, keepdims=True)
         return (self.norm(x) * shares[..., None]).sum(axis=1), x
+
+
+def final_norm(features: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """The norm of what blocks have given."""
+    return nnx.LayerNorm(features, epsilon=FINAL_EPSILON, use_fast_variance=False, rngs=rngs)

@@ -10,8 +10,9 @@ from flax import nnx
 from ssmjax.layers.mixer import BidirectionalMixer, Neighbours
 from ssmjax.layers.norm import RMSNorm
 from ssmjax.layers.patch_embed import PatchEmbed
-from ssmjax.models.backbone import Backbone, stack
+from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import SSMConfig
+from ssmjax.models.trunk import stack
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.select import gather_tokens
 

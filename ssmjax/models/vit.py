@@ -9,9 +9,10 @@ from flax import nnx
 
 from ssmjax.layers.attention import SelfAttention
 from ssmjax.layers.patch_embed import PatchEmbed
-from ssmjax.models.backbone import Backbone, stack
+from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import BackboneConfig
-from ssmjax.pruning.config import PruneConfig
+from ssmjax.models.trunk import stack
+from ssmjax.pruning.config import PruneConfig, check_whole
 from ssmjax.pruning.strategies.strategy import Signals
 
 EPSILON = 1e-6
@@ -34,7 +35,7 @@ class ViTConfig(BackboneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_whole("num_heads", "mlp_ratio")
+        check_whole(self, "num_heads", "mlp_ratio")
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 f"num_heads is {self.num_heads}; it must divide embed_dim, {self.embed_dim}."

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,6 +47,9 @@ class PruneConfig:
     conv: str = "compact"
     reduction: str = "drop"
 
+    # What `conv` may be; models that keep pruned tokens' features know more.
+    convs: ClassVar[tuple[str, ...]] = CONV
+
     def __post_init__(self) -> None:
         given = self.after_blocks
         blocks = [whole_number(b) for b in given] if isinstance(given, list | tuple) else []
@@ -69,7 +72,7 @@ class PruneConfig:
         for field, choices in (
             ("importance", tuple(STRATEGIES)),
             ("alignment", ALIGNMENT),
-            ("conv", CONV),
+            ("conv", self.convs),
             ("reduction", REDUCTION),
         ):
             value = getattr(self, field)
@@ -100,3 +103,14 @@ def whole_number(value: Any) -> int | None:
     """`value` as an int, if it is one of Python's or numpy's; None for all else and for bools."""
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return int(value) if is_whole else None
+
+
+def check_whole(config: Any, *fields: str) -> None:
+    """Turn fields of a frozen config into ints; ValueError for what is none of at least 1."""
+    for field in fields:
+        value = whole_number(getattr(config, field))
+        if value is None or value < 1:
+            raise ValueError(
+                f"{field} is {getattr(config, field)!r}; it must be a whole number of at least 1."
+            )
+        object.__setattr__(config, field, value)

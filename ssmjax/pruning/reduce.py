@@ -41,6 +41,7 @@ def reduce_tokens(
     class_index: int | None,
     grid: tuple[int, int],
     key: jax.Array | None,
+    padding: jax.Array | None = None,
 ) -> Present:
     """Keep `count` image tokens of every image, and its class token if there is one.
 
@@ -55,6 +56,7 @@ def reduce_tokens(
       class_index: original position of the class token, or None.
       grid: (H, W) patches of the image.
       key: a random key, or None.
+      padding: [B,L] bool by original position, what goes before all else; None: nothing does.
 
     Raises:
       ValueError: a strategy that works by chance, without a key.
@@ -71,7 +73,10 @@ def reduce_tokens(
         features = functools.reduce(operator.add, (_wide(part) for part in present.stream))
         tokens = Tokens(signal, features, positions, protected, class_index, grid, key)
         judgement = strategy.judge(tokens)
-        kept = select_tokens(judgement.scores, left + others, protected)
+        scores = judgement.scores
+        if padding is not None:
+            scores = jnp.where(jnp.take_along_axis(padding, positions, axis=1), -jnp.inf, scores)
+        kept = select_tokens(scores, left + others, protected)
         before = present
         if prune.reduction == "merge":
             before = _merge(present, judgement.targets, kept, protected)

@@ -78,6 +78,8 @@ def paths(height, width):
 
 def fill_holes(x, keep, width, how):
     """One image x [L, E], keep [L] -> [L, E]: what a convolution sees at each position."""
+    if how == "frozen":  # Dense tasks: what a pruned position holds stays to be seen.
+        return x
     if how == "aligned":
         return np.where(keep[:, None], x, 0)
     at, kept = np.arange(len(x))[:, None], np.flatnonzero(keep)

@@ -11,7 +11,7 @@ import ssmjax
 from train import optim
 from train.config import AugmentConfig
 from train.step import init_state, make_train_step
-from train.tasks.classify import make_loss
+from train.tasks.classification import make_loss
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 _RNG = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def classify(config, augment=AugmentConfig(), teacher=None):
 def start(model, config, loss=None, *, seed=0, place=lambda state: state):
     """The first state and the step; the learning rate stays as it is."""
     optimizer = optim.optimizer(config, constant(config.lr), model.breaks)
-    state = place(init_state(nnx.state(model, nnx.Param), optimizer))
+    state = place(init_state(model, optimizer))
     loss = classify(config) if loss is None else loss
     return state, make_train_step(model, optimizer, config, loss, jax.random.key(seed), state)
 

@@ -20,8 +20,9 @@ def state_of(step, **more):
     draw = np.random.default_rng(step).standard_normal
     params = {"blocks": {"kernel": jnp.asarray(draw((2, 16, 8)), jnp.float32)}, **more}
     averaged = jax.tree.map(lambda array: (array / 3).astype(jnp.bfloat16), params)
+    counts = jnp.int32(step), jnp.int32(0)
     opt_state = ({"count": jnp.int32(step)}, {"key": jax.random.key(step), "none": None})
-    return TrainState(jnp.int32(step), params, averaged, opt_state, jnp.int32(2), jnp.int32(1))
+    return TrainState(jnp.int32(step), params, averaged, {}, opt_state, *counts)
 
 
 def numbers(state):

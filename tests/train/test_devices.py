@@ -180,7 +180,8 @@ def large(step):
     """A state with arrays that are split."""
     kernel = jnp.asarray(np.random.default_rng(step).standard_normal((2, 64, 512)), jnp.float32)
     params = {"blocks": {"kernel": kernel, "bias": jnp.ones(3) * step}}
-    return TrainState(jnp.int32(step), params, {}, ({"mu": params},), jnp.int32(0), jnp.int32(0))
+    counts = jnp.int32(0), jnp.int32(0)
+    return TrainState(jnp.int32(step), params, {}, {}, ({"mu": params},), *counts)
 
 
 def test_two_processes_go_on_from_one_and_back(tmp_path):

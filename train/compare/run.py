@@ -13,9 +13,11 @@ from train.compare.config import Comparison, Entry
 from train.compare.records import Record, append_records, read_records
 from train.compare.report import report
 from train.devices import make_mesh
-from train.finetune import open_splits, start_model, train
-from train.measure import images_per_second, measurer, peak_memory
+from train.finetune import train
+from train.measure import images_per_second, peak_memory
 from train.runtime import Runtime, bars
+from train.tasks.classify import Classify
+from train.tasks.task import known_classes, measurer
 from train.workdir import open_workdir
 
 
@@ -90,19 +92,19 @@ def _measure_accuracy(
     name = re.sub(r"\W+", "-", str(entry.key)).strip("-").lower()
     folder = table.parent / "runs" / f"{number}-{name}" / str(seed)
     if not any(r.key == entry.key and r.seed == seed for r in _known(table)):
-        config = comparison.config(entry, seed)
-        train_split, test_split = open_splits(config)
-        model, metadata = start_model(config, test_split.class_names)
+        task = Classify(comparison.config(entry, seed), comparison.data)
+        train_split, test_split = task.open_splits(known_classes(task.config.model))
+        model, metadata = task.start(test_split.class_names)
         model = model.with_prune(entry.prune)
-        measure = measurer(test_split, metadata, config, runtime)
+        measure = measurer(task, test_split, metadata, runtime)
         zero_shot = fine_tuned = None
         title = f"{entry.key}, seed {seed}"
         chance = entry.prune is not None and entry.prune.strategy.by_chance
         if chance or seed == comparison.seeds[0]:
-            zero_shot = measure(model, f"{title}, zero-shot").top1
+            zero_shot = measure(model, f"{title}, zero-shot").metrics["accuracy"]
         if entry.prune is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            fine_tuned = train(config, model, metadata, train_split, folder, measure, runtime)
+            fine_tuned = train(task, model, metadata, train_split, folder, measure, runtime)
         accuracy = {"seed": seed, "zero_shot": zero_shot, "fine_tuned": fine_tuned}
         append_records(table, [Record(**_facts(entry, model), **made_by, **accuracy)])
     # Not before the line is safe, and also when a kill came between the two.

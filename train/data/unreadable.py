@@ -1,19 +1,32 @@
 """Photos that cannot be read: named as they are met, and too many of them stop the run."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 from rich.console import Console
 
 from train.data.fetch import DataError
 from train.data.pipeline import Batch
-from train.data.source import Split
+
+
+class Named(Protocol):
+    """A split that can name its photos."""
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        ...
+
+    def photo_name(self, index: int) -> str:
+        """Of one of its photos."""
+        ...
 
 
 class Unreadable:
     """The unreadable photos met so far, each once however often it comes again."""
 
-    def __init__(self, split: Split, limit: int, console: Console, known: Iterable[int] = ()):
+    def __init__(self, split: Named, limit: int, console: Console, known: Iterable[int] = ()):
         """
         Args:
           split: the photos.

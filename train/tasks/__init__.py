@@ -1,1 +1,1 @@
-"""What can be learned: each task gives the step its loss."""
+"""What can be learned; `open_task` tells which of the tasks a config is of."""

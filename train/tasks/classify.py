@@ -1,99 +1,205 @@
-"""Classification: from photos and labels to the loss, on the device."""
+"""Classification: the class of a photo."""
 
 import dataclasses
-import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
+from PIL import Image
 
-from ssmjax import Backbone
-from train.augment.erase import erase
-from train.augment.mix import mix, smooth_targets
-from train.config import AugmentConfig, OptimConfig
-
-Channels = tuple[float, float, float]
-
-TEMPERATURE = 2.0  # Of both outputs in distillation.
-
-
-def make_loss(
-    config: OptimConfig,
-    augment: AugmentConfig,
-    *,
-    num_classes: int,
-    mean: Channels,
-    std: Channels,
-    teacher: Backbone | None = None,
-) -> "Classification":
-    """The loss of the training step.
-
-    Args:
-      config: label smoothing, share of distillation, rematerialisation.
-      augment: erasing, mixup and cutmix; the rest of it has been done to the photos.
-      num_classes: outputs of the model.
-      mean: per channel, on a scale of 0 to 1.
-      std: as `mean`.
-      teacher: the model whose outputs to follow, with weight `config.distill`.
-    """
-    split = (None, None) if teacher is None else nnx.split(teacher)
-    return Classification(config, augment, num_classes, mean, std, *split)
+import ssmjax
+from ssmjax import Backbone, PruneConfig
+from ssmjax.analysis.pictures import kept_tokens_picture
+from ssmjax.registry import config_overrides
+from ssmjax.weights import Metadata, read_metadata
+from train import measure, optim
+from train.config import Config, DataConfig
+from train.data.check import check_classes
+from train.data.pipeline import Batch, epoch_steps, eval_batches, train_batches
+from train.data.source import Split, open_split
+from train.runtime import Runtime
+from train.tasks.classification import Classification, make_loss, normalise
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["teacher_state"],
-    meta_fields=["config", "augment", "num_classes", "mean", "std", "teacher_graphdef"],
-)
 @dataclasses.dataclass(frozen=True)
-class Classification:
-    """Cross entropy with soft targets, and divergence from a teacher; a `train.step.Loss`."""
+class Classify:
+    """A `train.tasks.task.Task`."""
 
-    config: OptimConfig
-    augment: AugmentConfig
-    num_classes: int
-    mean: Channels
-    std: Channels
-    teacher_graphdef: nnx.GraphDef | None
-    teacher_state: nnx.State | None
+    config: Config
+    data: DataConfig
 
-    def prepare(self, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-        """Normalise, erase, mix.
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Top-1 and top-5."""
+        return "accuracy", "top5"
 
-        Args:
-          batch: `image` [B,height,width,3] of 0 to 255, `label` [B] int32.
-          key: for erasing and mixing.
+    @property
+    def heading(self) -> str:
+        """Of top-1."""
+        return "top-1 %"
 
-        Returns:
-          `image` [B,height,width,3] float32, `target` [B,num_classes] float32.
-        """
-        augment = self.augment
-        erase_key, mix_key = jax.random.split(key)
-        images = normalise(batch["image"], self.mean, self.std)
-        targets = smooth_targets(batch["label"], self.num_classes, self.config.label_smoothing)
-        if augment.erase:
-            images = erase(erase_key, images, augment.erase)
-        if augment.mixup or augment.cutmix:
-            images, targets = mix(
-                mix_key, images, targets, mixup=augment.mixup, cutmix=augment.cutmix
+    @property
+    def picture_name(self) -> str:
+        """What is kept of photos."""
+        return "kept_tokens.png"
+
+    def open_splits(self, class_names: tuple[str, ...]) -> tuple[Split, Split]:
+        """The photos to train on and those to measure on."""
+        train_split = open_split(self.data, self.data.train_split, class_names)
+        return train_split, self.eval_split(train_split.class_names)
+
+    def eval_split(self, class_names: tuple[str, ...]) -> Split:
+        """The photos to measure on."""
+        return open_split(self.data, self.data.eval_split, class_names)
+
+    def check(self, split: Split) -> None:
+        """Refuse a split that lacks a class."""
+        check_classes(split)
+
+    def start(self, class_names: tuple[str, ...]) -> tuple[Backbone, Metadata]:
+        """A model from scratch or from weights."""
+        config, data, chosen = self.config, self.data, self.config.model
+        if chosen.weights is None:
+            if chosen.name is None:
+                raise ValueError(
+                    "model.name is missing; give one of ssmjax.list_models(), or weights."
+                )
+            model = ssmjax.create_model(
+                chosen.name, seed=config.seed, num_classes=len(class_names), **chosen.overrides()
             )
-        return {"image": images, "target": targets}
+            name, mean, std, crop_pct = chosen.name, data.mean, data.std, 1.0
+        else:
+            stored = read_metadata(chosen.weights)
+            head = {"num_classes": len(class_names)} if chosen.new_head else {}
+            options = chosen.overrides() | head
+            model = ssmjax.create_model(
+                chosen.name, seed=config.seed, weights=chosen.weights, prune=None, **options
+            )
+            outputs = model.config.num_classes
+            if outputs != len(class_names):
+                raise ValueError(
+                    f"{chosen.weights} tells {outputs} classes apart; the data set "
+                    f"{data.name} has {len(class_names)}. Give --model.new-head to learn new ones."
+                )
+            name, mean, std, crop_pct = stored.model, stored.mean, stored.std, stored.crop_pct
+        # Both refuse what the model does not have, early.
+        trained = model.with_prune(config.prune)
+        optim.frozen_mask(nnx.state(model, nnx.Param), config.optim.frozen)
+        overrides = config_overrides(name, trained.config)
+        crop_pct = crop_pct if data.crop_pct is None else data.crop_pct
+        return model, Metadata(name, overrides, class_names, mean, std, crop_pct)
 
-    def __call__(self, model: Backbone, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
-        """The mean loss of what `prepare` gave; the teacher sees the same images."""
-        images = batch["image"]
-        logits = model(images, train=True, key=key, remat=self.config.remat)
-        loss = optax.softmax_cross_entropy(logits, batch["target"]).mean()
-        if self.teacher_graphdef is None:
-            return loss
-        said = nnx.merge(self.teacher_graphdef, self.teacher_state)(images)
-        soft, follow = (jax.nn.log_softmax(x / TEMPERATURE) for x in (said, logits))
-        divergence = jnp.sum(jnp.exp(soft) * (soft - follow), axis=-1).mean()
-        distill = self.config.distill
-        return (1 - distill) * loss + distill * TEMPERATURE**2 * divergence
+    def load(self, weights: Path) -> tuple[Backbone, Metadata]:
+        """A model and how it takes photos."""
+        metadata = read_metadata(weights)
+        if self.data.crop_pct is not None:
+            metadata = dataclasses.replace(metadata, crop_pct=self.data.crop_pct)
+        return ssmjax.create_model(weights=weights, prune=self.config.prune), metadata
 
+    def create(self, num_classes: int | None, weights: str | None) -> Backbone:
+        """A pruned model, by weights or fresh."""
+        chosen, options = self.config.model, self.config.model.overrides()
+        if num_classes and (chosen.new_head or not weights):
+            options["num_classes"] = num_classes
+        return ssmjax.create_model(chosen.name, weights=weights, prune=self.config.prune, **options)
 
-def normalise(images: jax.typing.ArrayLike, mean: Channels, std: Channels) -> jax.Array:
-    """[B,height,width,3] of 0 to 255 to float32 of about zero mean and unit deviation."""
-    return (jnp.asarray(images, jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+    def with_prune(self, model: Backbone, prune: PruneConfig | None) -> Backbone:
+        """Pruned otherwise."""
+        return model.with_prune(prune)
+
+    def optimizer(self, model: Backbone, rate: optax.Schedule) -> optax.GradientTransformation:
+        """With layer-wise decay, where that is asked for."""
+        return optim.optimizer(self.config.optim, rate, model.breaks)
+
+    def loss(self, model: Backbone, metadata: Metadata) -> Classification:
+        """Cross entropy, and what the dense model says where the run follows it."""
+        chosen = self.config.optim
+        return make_loss(
+            chosen,
+            self.data.augment,
+            num_classes=model.config.num_classes,
+            mean=metadata.mean,
+            std=metadata.std,
+            teacher=model.with_prune(None) if chosen.distill else None,
+        )
+
+    def steps_per_epoch(self, split: Split) -> int:
+        """Whole batches of an epoch."""
+        return epoch_steps(split, self.config.optim.batch_size)
+
+    def train_batches(
+        self, split: Split, model: Backbone, metadata: Metadata, first: int, runtime: Runtime
+    ) -> Iterator[Batch]:
+        """Augmented photos with labels."""
+        return train_batches(
+            split,
+            batch_size=self.config.optim.batch_size,
+            size=model.config.image_shape[:2],
+            seed=self.config.seed,
+            augment=self.data.augment,
+            mean=metadata.mean,
+            first=first,
+            workers=runtime.workers,
+            process=runtime.process,
+        )
+
+    def score(
+        self,
+        model: Backbone,
+        split: Split,
+        metadata: Metadata,
+        runtime: Runtime,
+        title: str,
+        *,
+        confusion: bool = False,
+    ) -> measure.Scores:
+        """Top-1 and top-5, with `confusion` also who is taken for whom."""
+        return measure.score(
+            *(model, split, metadata, self.data, runtime, title),
+            batch_size=self.config.eval_batch_size,
+            seed=self.config.seed,
+            confusion=confusion,
+        )
+
+    def images_per_second(self, models: Sequence[Backbone]) -> list[float]:
+        """Of batches as in evaluation."""
+        return measure.images_per_second(models, batch_size=self.config.eval_batch_size)
+
+    def tokens(self, model: Backbone) -> tuple[int, ...]:
+        """At the model's own image size."""
+        return model.config.image_tokens
+
+    def flops(self, model: Backbone) -> Mapping[str, int]:
+        """At the model's own image size."""
+        return {"total": ssmjax.flops(model).total}
+
+    def picture(self, model: Backbone, metadata: Metadata, split: Split) -> Image.Image | None:
+        """Photos stage by stage, with true and predicted class; of a pruned model only."""
+        if model.config.prune is None:
+            return None
+        photos, size = self.config.pictures, model.config.image_shape[:2]
+        batch = next(eval_batches(split, batch_size=photos, size=size, crop_pct=metadata.crop_pct))
+        pixels, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
+        given = normalise(pixels, metadata.mean, metadata.std)
+        logits, stages = model(given, key=jax.random.key(0), return_positions=True)
+        names = metadata.class_names
+        captions = [
+            f"{names[label]}" if label == guess else f"{names[label]}, taken for {names[guess]}"
+            for label, guess in zip(labels, np.argmax(logits, axis=-1), strict=True)
+        ]
+        return kept_tokens_picture(pixels, [np.asarray(s) for s in stages], model.config, captions)
+
+    def step_batch(self, model: Backbone) -> dict[str, jax.ShapeDtypeStruct]:
+        """Photos with labels."""
+        size = (self.config.optim.batch_size, *model.config.image_shape)
+        return {
+            "image": jax.ShapeDtypeStruct(size, np.uint8),
+            "label": jax.ShapeDtypeStruct(size[:1], np.int32),
+        }
+
+    def outputs(self, model: Backbone) -> list[str]:
+        """Logits."""
+        return [f"logits {[self.config.optim.batch_size, model.config.num_classes]}"]

@@ -1,0 +1,20 @@
+r"""UperNet on PlainMamba-L1, ADE20K, pruned the EViT way, without alignment.
+
+Weights:   python -m ssmjax.convert plain_mamba_l1.pth --model plainmamba_l1 \
+               --out weights/plainmamba_l1.safetensors
+Command:   python -m train.finetune --config configs/ade20k_upernet_l1_evit.py \
+               --workdir runs/ade20k_upernet_l1_evit
+Hardware:  not run yet.
+Published: mIoU 42.2.
+Result:    not measured yet.
+"""
+
+import dataclasses
+
+from ssmjax.dense.config import PAPER
+from train.dense_recipes import upernet
+
+config = upernet(
+    "plainmamba_l1",
+    dataclasses.replace(PAPER["upernet_plainmamba_l1"], alignment="none"),
+)

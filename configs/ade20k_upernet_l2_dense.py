@@ -1,0 +1,14 @@
+r"""UperNet on PlainMamba-L2, ADE20K, dense: what the pruned ones stand beside.
+
+Weights:   python -m ssmjax.convert plain_mamba_l2.pth --model plainmamba_l2 \
+               --out weights/plainmamba_l2.safetensors
+Command:   python -m train.finetune --config configs/ade20k_upernet_l2_dense.py \
+               --workdir runs/ade20k_upernet_l2_dense
+Hardware:  not run yet.
+Published: mIoU 46.8.
+Result:    not measured yet.
+"""
+
+from train.dense_recipes import upernet
+
+config = upernet("plainmamba_l2", None)

@@ -1,0 +1,14 @@
+r"""UperNet on PlainMamba-L3, ADE20K, dense: what the pruned ones stand beside.
+
+Weights:   python -m ssmjax.convert plain_mamba_l3.pth --model plainmamba_l3 \
+               --out weights/plainmamba_l3.safetensors
+Command:   python -m train.finetune --config configs/ade20k_upernet_l3_dense.py \
+               --workdir runs/ade20k_upernet_l3_dense
+Hardware:  not run yet.
+Published: mIoU 49.1.
+Result:    not measured yet.
+"""
+
+from train.dense_recipes import upernet
+
+config = upernet("plainmamba_l3", None)

@@ -1,0 +1,15 @@
+r"""UperNet on PlainMamba-L3, ADE20K, pruned, hidden states aligned.
+
+Weights:   python -m ssmjax.convert plain_mamba_l3.pth --model plainmamba_l3 \
+               --out weights/plainmamba_l3.safetensors
+Command:   python -m train.finetune --config configs/ade20k_upernet_l3_prune.py \
+               --workdir runs/ade20k_upernet_l3_prune
+Hardware:  not run yet.
+Published: mIoU 48.6.
+Result:    not measured yet.
+"""
+
+from ssmjax.dense.config import PAPER
+from train.dense_recipes import upernet
+
+config = upernet("plainmamba_l3", PAPER["upernet_plainmamba_l3"])

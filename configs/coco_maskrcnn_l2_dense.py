@@ -1,0 +1,14 @@
+r"""Mask R-CNN on PlainMamba-L2, COCO, dense: what the pruned ones stand beside.
+
+Weights:   python -m ssmjax.convert plain_mamba_l2.pth --model plainmamba_l2 \
+               --out weights/plainmamba_l2.safetensors
+Command:   python -m train.finetune --config configs/coco_maskrcnn_l2_dense.py \
+               --workdir runs/coco_maskrcnn_l2_dense
+Hardware:  not run yet.
+Published: box AP 46.0, AP50 66.9, AP75 50.1; mask AP 40.6, AP50 63.8, AP75 43.6.
+Result:    not measured yet.
+"""
+
+from train.dense_recipes import mask_rcnn
+
+config = mask_rcnn("plainmamba_l2", None)

@@ -1,0 +1,20 @@
+r"""Mask R-CNN on PlainMamba-L2, COCO, pruned the EViT way, without alignment.
+
+Weights:   python -m ssmjax.convert plain_mamba_l2.pth --model plainmamba_l2 \
+               --out weights/plainmamba_l2.safetensors
+Command:   python -m train.finetune --config configs/coco_maskrcnn_l2_evit.py \
+               --workdir runs/coco_maskrcnn_l2_evit
+Hardware:  not run yet.
+Published: box AP 43.7, AP50 64.2, AP75 47.6; mask AP 38.3, AP50 62.2, AP75 41.9.
+Result:    not measured yet.
+"""
+
+import dataclasses
+
+from ssmjax.dense.config import PAPER
+from train.dense_recipes import mask_rcnn
+
+config = mask_rcnn(
+    "plainmamba_l2",
+    dataclasses.replace(PAPER["maskrcnn_plainmamba_l2"], alignment="none"),
+)

@@ -1,0 +1,14 @@
+r"""Mask R-CNN on PlainMamba-L3, COCO, dense: what the pruned ones stand beside.
+
+Weights:   python -m ssmjax.convert plain_mamba_l3.pth --model plainmamba_l3 \
+               --out weights/plainmamba_l3.safetensors
+Command:   python -m train.finetune --config configs/coco_maskrcnn_l3_dense.py \
+               --workdir runs/coco_maskrcnn_l3_dense
+Hardware:  not run yet.
+Published: box AP 46.8, AP50 68.0, AP75 51.1; mask AP 41.2, AP50 64.7, AP75 43.9.
+Result:    not measured yet.
+"""
+
+from train.dense_recipes import mask_rcnn
+
+config = mask_rcnn("plainmamba_l3", None)

@@ -1,0 +1,14 @@
+r"""RetinaNet on PlainMamba-L1, COCO, dense: what the pruned ones stand beside.
+
+Weights:   python -m ssmjax.convert plain_mamba_l1.pth --model plainmamba_l1 \
+               --out weights/plainmamba_l1.safetensors
+Command:   python -m train.finetune --config configs/coco_retinanet_l1_dense.py \
+               --workdir runs/coco_retinanet_l1_dense
+Hardware:  not run yet.
+Published: box AP 41.7.
+Result:    not measured yet.
+"""
+
+from train.dense_recipes import retinanet
+
+config = retinanet("plainmamba_l1", None)

@@ -1,0 +1,20 @@
+r"""RetinaNet on PlainMamba-L2, COCO, pruned the EViT way, without alignment.
+
+Weights:   python -m ssmjax.convert plain_mamba_l2.pth --model plainmamba_l2 \
+               --out weights/plainmamba_l2.safetensors
+Command:   python -m train.finetune --config configs/coco_retinanet_l2_evit.py \
+               --workdir runs/coco_retinanet_l2_evit
+Hardware:  not run yet.
+Published: nothing; the paper does not prune it.
+Result:    not measured yet.
+"""
+
+import dataclasses
+
+from ssmjax.dense.config import PAPER
+from train.dense_recipes import retinanet
+
+config = retinanet(
+    "plainmamba_l2",
+    dataclasses.replace(PAPER["retinanet_plainmamba_l2"], alignment="none"),
+)

@@ -1,0 +1,14 @@
+r"""RetinaNet on PlainMamba-L3, COCO, dense: what the pruned ones stand beside.
+
+Weights:   python -m ssmjax.convert plain_mamba_l3.pth --model plainmamba_l3 \
+               --out weights/plainmamba_l3.safetensors
+Command:   python -m train.finetune --config configs/coco_retinanet_l3_dense.py \
+               --workdir runs/coco_retinanet_l3_dense
+Hardware:  not run yet.
+Published: box AP 44.8.
+Result:    not measured yet.
+"""
+
+from train.dense_recipes import retinanet
+
+config = retinanet("plainmamba_l3", None)

@@ -1,0 +1,100 @@
+"""Official state_dicts of the dense tasks' backbones, entry by entry (folder `downstream`)."""
+
+from ssmjax.convert.keymap import CONV2D, DEPTHWISE_2D, LINEAR, SAME, Entry
+from ssmjax.convert.plain_mamba import batch_norm, trunk_table
+from ssmjax.dense.adapter import EXTRA_EXTRACTORS, AdapterConfig
+from ssmjax.dense.ranges import RangesConfig
+
+
+def features_table(config: RangesConfig, at: str = "") -> list[Entry]:
+    """The entries of `ssmjax.dense.features.PlainMambaFeatures`, in official order.
+
+    Args:
+      config: of the features.
+      at: where they stand in the model, as "backbone."; nothing where they are the model.
+    """
+    last = len(config.ends) - 1
+    outputs = [f"norm_layer{end - 1}" for end in config.ends[:last]]
+    entries = trunk_table(config.backbone, f"{at}trunk.")
+    for theirs, number in (("ln1", last), *zip(outputs, range(last), strict=True)):
+        entries += _norm(f"backbone.{theirs}", f"{at}norms.{number}")
+    return entries
+
+
+def adapter_table(config: AdapterConfig, at: str = "") -> list[Entry]:
+    """The entries of `ssmjax.dense.adapter.PlainMambaAdapter`, as `features_table` has them."""
+    positions, *trunk = trunk_table(config.backbone, f"{at}trunk.")
+    entries = [positions, Entry("backbone.level_embed", f"{at}level_embed", SAME), *trunk]
+    stem = [(f"stem.{3 * i}", f"stem.{3 * i + 1}", f"stem.{i}") for i in range(3)]
+    stages = [(f"conv{i + 2}.0", f"conv{i + 2}.1", f"stages.{i}") for i in range(3)]
+    for conv, norm, ours in (*stem, *stages):
+        prior = f"{at}prior.{ours}"
+        entries += [
+            Entry(f"backbone.spm.{conv}.weight", f"{prior}.conv.kernel", CONV2D),
+            *batch_norm(f"backbone.spm.{norm}", f"{prior}.norm"),
+        ]
+    for i in range(4):
+        theirs, ours = f"backbone.spm.fc{i + 1}", f"{at}prior.projections.{i}"
+        entries += [
+            Entry(f"{theirs}.weight", f"{ours}.kernel", CONV2D),
+            Entry(f"{theirs}.bias", f"{ours}.bias", SAME),
+        ]
+    for i in range(len(config.ends)):
+        theirs, ours = f"backbone.interactions.{i}", f"{at}interactions.{i}"
+        entries += [
+            Entry(f"{theirs}.injector.gamma", f"{ours}.injector.gamma", SAME),
+            *_attention(f"{theirs}.injector", f"{ours}.injector"),
+            *_extractor(f"{theirs}.extractor", f"{ours}.extractors.0"),
+        ]
+    for i in range(EXTRA_EXTRACTORS):
+        entries += _extractor(f"{theirs}.extra_extractors.{i}", f"{ours}.extractors.{i + 1}")
+    # The axes of a transposed convolution are (in, out, ...), here too the other way about.
+    entries += [
+        Entry("backbone.up.weight", f"{at}up.kernel", CONV2D),
+        Entry("backbone.up.bias", f"{at}up.bias", SAME),
+    ]
+    for i in range(4):
+        entries += batch_norm(f"backbone.ad_norm{i + 1}", f"{at}norms.{i}")
+    return entries
+
+
+def _extractor(theirs: str, ours: str) -> list[Entry]:
+    return [
+        *_attention(theirs, ours),
+        *_linear(f"{theirs}.ffn.fc1", f"{ours}.ffn.rise"),
+        Entry(f"{theirs}.ffn.dwconv.dwconv.weight", f"{ours}.ffn.conv.kernel", DEPTHWISE_2D),
+        Entry(f"{theirs}.ffn.dwconv.dwconv.bias", f"{ours}.ffn.conv.bias", SAME),
+        *_linear(f"{theirs}.ffn.fc2", f"{ours}.ffn.fall"),
+        *_norm(f"{theirs}.ffn_norm", f"{ours}.ffn_norm"),
+    ]
+
+
+def _attention(theirs: str, ours: str) -> list[Entry]:
+    """Deformable attention and the norms before it."""
+    names = {
+        "sampling_offsets": "offsets",
+        "attention_weights": "weights",
+        "value_proj": "value",
+        "output_proj": "output",
+    }
+    entries = [
+        *_norm(f"{theirs}.query_norm", f"{ours}.query_norm"),
+        *_norm(f"{theirs}.feat_norm", f"{ours}.value_norm"),
+    ]
+    for a, b in names.items():
+        entries += _linear(f"{theirs}.attn.{a}", f"{ours}.attention.{b}")
+    return entries
+
+
+def _norm(theirs: str, ours: str) -> list[Entry]:
+    return [
+        Entry(f"{theirs}.weight", f"{ours}.scale", SAME),
+        Entry(f"{theirs}.bias", f"{ours}.bias", SAME),
+    ]
+
+
+def _linear(theirs: str, ours: str) -> list[Entry]:
+    return [
+        Entry(f"{theirs}.weight", f"{ours}.kernel", LINEAR),
+        Entry(f"{theirs}.bias", f"{ours}.bias", SAME),
+    ]

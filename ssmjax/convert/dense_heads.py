@@ -1,0 +1,116 @@
+"""Official state_dicts of whole detectors and segmentors, and their use."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ssmjax.convert.dense import adapter_table, features_table
+from ssmjax.convert.keymap import CONV2D, LINEAR, SAME, Entry, Layout
+from ssmjax.convert.load import fill, state_dict_of
+from ssmjax.convert.plain_mamba import batch_norm
+from ssmjax.dense import box_head, fpn, mask_head, retinanet, upernet
+from ssmjax.dense.config import DenseConfig, RetinaNetConfig, UperNetConfig
+from ssmjax.dense.registry import DenseModel
+
+_PLACES = box_head.BINS**2
+# (out, channels * places) and (places * channels, out): a region's features laid out flat.
+_FLAT_REGION = Layout(
+    lambda w: w.reshape(len(w), -1, _PLACES).T.reshape(-1, len(w)),
+    lambda w: w.reshape(_PLACES, -1, w.shape[1]).T.reshape(w.shape[1], -1),
+)
+
+
+def load_torch_state_dict(model: DenseModel, state_dict: Mapping[str, Any]) -> None:
+    """Fill `model` in place from an official state_dict, as `ssmjax.load_torch_state_dict` does.
+
+    Args:
+      model: from `ssmjax.dense.registry.create_model`, with the sizes of the checkpoint.
+      state_dict: {official name: array in PyTorch's layout}.
+
+    Raises:
+      ValueError: one error that lists all that is missing, unused or does not fit; the model is
+        then unchanged.
+    """
+    fill(model, table(model.config), state_dict)
+
+
+def to_torch_state_dict(model: DenseModel) -> dict[str, np.ndarray]:
+    """The official state_dict of a model: names, order, layout and dtypes of the official code."""
+    return state_dict_of(model, table(model.config))
+
+
+def table(config: DenseConfig) -> list[Entry]:
+    """Every entry of the official state_dict, in official order."""
+    if isinstance(config, UperNetConfig):
+        return _upernet(config)
+    backbone = adapter_table(config.backbone, "backbone.")
+    return backbone + (_retinanet() if isinstance(config, RetinaNetConfig) else _mask_rcnn())
+
+
+def _mask_rcnn() -> list[Entry]:
+    box, mask = "roi_head.bbox_head", "roi_head.mask_head"
+    entries = [
+        *_fpn(fpn.LEVELS - 1, 0),
+        *_conv("rpn_head.rpn_conv", "rpn.tower.convs.0"),
+        *_conv("rpn_head.rpn_cls", "rpn.objectness"),
+        *_conv("rpn_head.rpn_reg", "rpn.deltas"),
+        *_linear(f"{box}.fc_cls", "box_head.classes"),
+        *_linear(f"{box}.fc_reg", "box_head.deltas"),
+    ]
+    for i in range(box_head.CONVS):
+        entries += _unit(f"{box}.shared_convs.{i}", f"box_head.convs.{i}")
+    entries += _linear(f"{box}.shared_fcs.0", "box_head.hidden", _FLAT_REGION)
+    for i in range(mask_head.CONVS):
+        entries += _conv(f"{mask}.convs.{i}.conv", f"mask_head.tower.convs.{i}")
+    # The axes of a transposed convolution are (in, out, ...), here too the other way about.
+    entries += _conv(f"{mask}.upsample", "mask_head.up")
+    return entries + _conv(f"{mask}.conv_logits", "mask_head.masks")
+
+
+def _retinanet() -> list[Entry]:
+    entries = _fpn(3, fpn.LEVELS - 3)
+    for theirs, ours in (("cls", "class"), ("reg", "box")):
+        for i in range(retinanet.CONVS):
+            tower = f"head.{ours}_tower.convs.{i}"
+            entries += _conv(f"bbox_head.{theirs}_convs.{i}.conv", tower)
+    entries += _conv("bbox_head.retina_cls", "head.classes")
+    return entries + _conv("bbox_head.retina_reg", "head.deltas")
+
+
+def _upernet(config: UperNetConfig) -> list[Entry]:
+    entries = features_table(config.backbone, "backbone.")
+    entries += _conv("decode_head.conv_seg", "head.classes")
+    for i in range(len(upernet.POOLS)):
+        entries += _unit(f"decode_head.psp_modules.{i}.1", f"head.pools.{i}")
+    entries += _unit("decode_head.bottleneck", "head.bottleneck")
+    for theirs, ours in (("lateral_convs", "laterals"), ("fpn_convs", "outputs")):
+        for i in range(len(config.backbone.ends) - 1):
+            entries += _unit(f"decode_head.{theirs}.{i}", f"head.{ours}.{i}")
+    entries += _unit("decode_head.fpn_bottleneck", "head.merge")
+    entries += _conv("auxiliary_head.conv_seg", "auxiliary.classes")
+    return entries + _unit("auxiliary_head.convs.0", "auxiliary.unit")
+
+
+def _fpn(inputs: int, extra: int) -> list[Entry]:
+    units = [(f"lateral_convs.{i}", f"laterals.{i}") for i in range(inputs)]
+    units += [(f"fpn_convs.{i}", f"outputs.{i}") for i in range(inputs)]
+    units += [(f"fpn_convs.{inputs + i}", f"extra.{i}") for i in range(extra)]
+    return [e for a, b in units for e in _unit(f"neck.{a}", f"neck.{b}")]
+
+
+def _unit(theirs: str, ours: str) -> list[Entry]:
+    """Of a `ssmjax.layers.conv_norm.ConvNorm`."""
+    kernel = Entry(f"{theirs}.conv.weight", f"{ours}.conv.kernel", CONV2D)
+    return [kernel, *batch_norm(f"{theirs}.bn", f"{ours}.norm")]
+
+
+def _conv(theirs: str, ours: str) -> list[Entry]:
+    return _linear(theirs, ours, CONV2D)
+
+
+def _linear(theirs: str, ours: str, layout: Layout = LINEAR) -> list[Entry]:
+    return [
+        Entry(f"{theirs}.weight", f"{ours}.kernel", layout),
+        Entry(f"{theirs}.bias", f"{ours}.bias", SAME),
+    ]

@@ -1,0 +1,163 @@
+"""The second stage of Faster R-CNN: what is in each region, and where exactly."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ssmjax.dense import losses
+from ssmjax.dense.assign import BACKGROUND, IGNORED, assign
+from ssmjax.dense.boxes import decode, encode
+from ssmjax.dense.nms import best
+from ssmjax.dense.objects import SCORE_THRESHOLD, Detections, suppressed
+from ssmjax.dense.sample import sample
+from ssmjax.dense.spatial_prior import fan_out_normal
+from ssmjax.layers.conv_norm import ConvNorm
+
+BINS = 7
+CONVS = 4
+STDS = (0.1, 0.1, 0.2, 0.2)
+OVERLAP = 0.5  # IoU with an object from which a region is to find it.
+SAMPLED, MOST_POSITIVE = 512, 128  # Regions of an image that are learned from.
+CANDIDATES = 2000  # Best pairs of a region and a class that suppression sees.
+
+
+class Regions(NamedTuple):
+    """Regions to learn from, those with an object first.
+
+    Attributes:
+      boxes: [B,R,4] float32.
+      valid: [B,R] bool.
+      positive: [B,R] bool, those with an object; the first `MOST_POSITIVE` at most.
+      objects: [B,R] int32, which one.
+      labels: [B,R] integers, its class; without one, the number of classes.
+      deltas: [B,R,4] float32, to it.
+    """
+
+    boxes: jax.Array
+    valid: jax.Array
+    positive: jax.Array
+    objects: jax.Array
+    labels: jax.Array
+    deltas: jax.Array
+
+
+class BoxHead(nnx.Module):
+    """Convolutions with batch norm over all regions of the batch, then linear layers."""
+
+    def __init__(self, width: int, hidden: int, num_classes: int, *, dtype, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal
+        self.convs = nnx.List(
+            [
+                ConvNorm(
+                    width, width, 3, 1, dtype=dtype, rngs=rngs, kernel_init=fan_out_normal(3, width)
+                )
+                for _ in range(CONVS)
+            ]
+        )
+        self.hidden = nnx.Linear(
+            BINS * BINS * width,
+            hidden,
+            dtype=dtype,
+            kernel_init=nnx.initializers.xavier_uniform(),
+            rngs=rngs,
+        )
+        self.classes = nnx.Linear(
+            hidden, num_classes + 1, dtype=dtype, kernel_init=normal(0.01), rngs=rngs
+        )
+        self.deltas = nnx.Linear(
+            hidden, num_classes * 4, dtype=dtype, kernel_init=normal(0.001), rngs=rngs
+        )
+
+    def __call__(
+        self, features: jax.Array, valid: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """Look at regions.
+
+        Args:
+          features: [B,R,BINS,BINS,width].
+          valid: [B,R] bool; the statistics of batch norms leave out the others.
+          train: that of `ssmjax.layers.norm.BatchNorm`.
+
+        Returns:
+          [B,R,num_classes+1] logits, the last of the background, and [B,R,num_classes,4] deltas,
+          in float32 (or wider).
+        """
+        B, R = valid.shape
+        x = features.reshape(B * R, *features.shape[2:])
+        for conv in self.convs:
+            x = conv(x, train=train, mask=valid.ravel())
+        x = jax.nn.relu(self.hidden(x.reshape(B, R, -1)))
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        deltas = self.deltas(x).astype(wide)
+        return self.classes(x).astype(wide), deltas.reshape(B, R, -1, 4)
+
+
+def regions(
+    proposals: jax.Array,
+    present: jax.Array,
+    objects: jax.Array,
+    labels: jax.Array,
+    valid: jax.Array,
+    num_classes: int,
+    key: jax.Array | None,
+) -> Regions:
+    """Those of one image to learn from, its objects' own boxes among them; without B.
+
+    Args:
+      proposals: [P,4].
+      present: [P] bool.
+      objects: [G,4] the objects' boxes.
+      labels: [G] their classes.
+      valid: [G] bool.
+      num_classes: without the background.
+      key: random key; None samples evenly, see `ssmjax.dense.sample.sample`.
+    """
+    assigned = assign(proposals, objects, valid, OVERLAP, OVERLAP, OVERLAP, present)
+    own = jnp.where(valid, 1 + jnp.arange(len(objects)), IGNORED)
+    boxes, assigned = (jnp.concatenate(a) for a in ((objects, proposals), (own, assigned)))
+    indices, chosen = sample(assigned, key, SAMPLED, MOST_POSITIVE)
+    boxes, of_chosen = boxes[indices], assigned[indices]
+    positive = chosen & (of_chosen > BACKGROUND)
+    which = jnp.where(positive, of_chosen - 1, 0)
+    labels = jnp.where(positive, labels[which], num_classes)
+    return Regions(boxes, chosen, positive, which, labels, encode(boxes, objects[which], STDS))
+
+
+def box_losses(
+    logits: jax.Array, deltas: jax.Array, wanted: Regions
+) -> tuple[jax.Array, jax.Array]:
+    """Of the classes and of the positives' deltas of their own class: means over all regions."""
+    own = jnp.minimum(wanted.labels, deltas.shape[2] - 1)[..., None, None]
+    deltas = jnp.take_along_axis(deltas, own, axis=2)[..., 0, :]
+    number = jnp.maximum(wanted.valid.sum(), 1)
+    return (
+        losses.cross_entropy(logits, wanted.labels, wanted.valid),
+        losses.l1(deltas, wanted.deltas, wanted.positive) / number,
+    )
+
+
+def detections(
+    logits: jax.Array,
+    deltas: jax.Array,
+    boxes: jax.Array,
+    valid: jax.Array,
+    image_shape: jax.Array,
+) -> Detections:
+    """What is found in the regions of one image; without B.
+
+    Args:
+      logits: [R,num_classes+1].
+      deltas: [R,num_classes,4].
+      boxes: [R,4] the regions.
+      valid: [R] bool.
+      image_shape: [2] (height, width) of the image without padding.
+    """
+    scores = jax.nn.softmax(logits)[:, :-1]
+    classes = scores.shape[1]
+    promising = (scores > SCORE_THRESHOLD) & valid[:, None]
+    indices, chosen = best(scores.ravel(), promising.ravel(), CANDIDATES)
+    region, labels = indices // classes, indices % classes
+    found = decode(boxes[region], deltas[region, labels], STDS, image_shape)
+    return suppressed(found, scores.ravel()[indices], labels, chosen)

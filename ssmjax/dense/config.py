@@ -1,0 +1,143 @@
+"""Configs of whole detectors and segmentors, and the published ones."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ssmjax.dense.adapter import AdapterConfig
+from ssmjax.dense.ranges import DensePruneConfig, RangesConfig
+from ssmjax.models import plain_mamba
+from ssmjax.pruning.config import check_whole
+
+
+@dataclasses.dataclass(frozen=True)
+class RetinaNetConfig:
+    """Everything that defines a RetinaNet.
+
+    Attributes:
+      backbone: its sizes, and where to prune.
+      num_classes: of objects.
+      width: channels of the feature pyramid and the head.
+
+    Raises:
+      ValueError: naming the field and its valid choices.
+    """
+
+    backbone: AdapterConfig
+    num_classes: int = 80
+    width: int = 256
+
+    def __post_init__(self) -> None:
+        check_whole(self, "num_classes", "width")
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskRCNNConfig:
+    """Everything that defines a Mask R-CNN.
+
+    Attributes:
+      backbone: its sizes, and where to prune.
+      num_classes: of objects.
+      width: channels of the feature pyramid and the heads.
+      hidden: outputs of the box head's first linear layer.
+      longest_region: cells, of its level, of a region's side up to which RoIAlign is exact; the
+        work grows with its square, and a side longer than 28 cells is of a long thin region or of
+        the largest ones. None: exact for all.
+
+    Raises:
+      ValueError: naming the field and its valid choices.
+    """
+
+    backbone: AdapterConfig
+    num_classes: int = 80
+    width: int = 256
+    hidden: int = 1024
+    longest_region: int | None = 42
+
+    def __post_init__(self) -> None:
+        check_whole(self, "num_classes", "width", "hidden")
+        if self.longest_region is not None:
+            check_whole(self, "longest_region")
+
+
+@dataclasses.dataclass(frozen=True)
+class UperNetConfig:
+    """Everything that defines an UperNet.
+
+    Attributes:
+      backbone: its sizes, and where to prune.
+      num_classes: of pixels.
+      width: channels of the head.
+      auxiliary_width: channels of the auxiliary head.
+      dropout: share of the channels that training drops before the classes.
+
+    Raises:
+      ValueError: naming the field and its valid choices.
+    """
+
+    backbone: RangesConfig
+    num_classes: int = 150
+    width: int = 512
+    auxiliary_width: int = 256
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_whole(self, "num_classes", "width", "auxiliary_width")
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout!r}; it must be in [0, 1).")
+
+
+DenseConfig = RetinaNetConfig | MaskRCNNConfig | UperNetConfig
+
+# Trunk, rate of drop path, heads of the adapter's attention.
+_PUBLISHED = (
+    ("plainmamba_l1", 0.1, 6),
+    ("plainmamba_l2", 0.2, 6),
+    ("plainmamba_l3", 0.3, 8),
+)
+_INTERACTIONS = 4
+
+
+def _presets() -> Mapping[str, DenseConfig]:
+    presets: dict[str, DenseConfig] = {}
+    for name, rate, heads in _PUBLISHED:
+        trunk = dataclasses.replace(plain_mamba.PRESETS[name], drop_path_rate=rate)
+        part = trunk.depth // _INTERACTIONS
+        ends = tuple(range(part, trunk.depth + 1, part))
+        adapter = AdapterConfig(trunk, ends, heads=heads)
+        presets[f"maskrcnn_{name}"] = MaskRCNNConfig(adapter)
+        presets[f"retinanet_{name}"] = RetinaNetConfig(adapter)
+        presets[f"upernet_{name}"] = UperNetConfig(RangesConfig(trunk, ends))
+    return presets
+
+
+# The official configs (github.com/ChenhongyiYang/PlainMamba, folder downstream).
+PRESETS: Mapping[str, DenseConfig] = _presets()
+
+# The paper prunes them as it does classifiers.
+PAPER: Mapping[str, DensePruneConfig] = {
+    name: DensePruneConfig(prune.after_blocks, prune.keep_ratio)
+    for name in PRESETS
+    for trunk, prune in plain_mamba.PAPER.items()
+    if name.endswith(trunk)
+}
+
+
+def options(config: Any) -> dict[str, Any]:
+    """The options of a config by name, those of its backbone among them.
+
+    Where both have an option, such as `num_classes`, it is the outer one.
+    """
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    backbone = fields.pop("backbone", None)
+    return fields if backbone is None else {**options(backbone), **fields}
+
+
+def overridden(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A config with other values of some `options`. Raises ValueError as the configs do."""
+    own = {field.name for field in dataclasses.fields(config)}
+    mine = {name: changes[name] for name in changes if name in own}
+    others = {name: changes[name] for name in changes if name not in own}
+    if others:
+        mine["backbone"] = overridden(config.backbone, others)
+    return dataclasses.replace(config, **mine)

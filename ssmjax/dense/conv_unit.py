@@ -1,0 +1,46 @@
+"""Convolutions with bias, as heads have them; those with batch norm are `ConvNorm`."""
+
+import jax
+from flax import nnx
+
+
+def convolution(
+    in_features: int,
+    features: int,
+    size: int,
+    *,
+    dtype,
+    rngs: nnx.Rngs,
+    kernel_init: nnx.Initializer,
+    bias: float = 0.0,
+) -> nnx.Conv:
+    """A convolution that keeps the sides of maps, with bias, which is `bias` at first."""
+    return nnx.Conv(
+        in_features,
+        features,
+        kernel_size=(size, size),
+        dtype=dtype,
+        kernel_init=kernel_init,
+        bias_init=nnx.initializers.constant(bias),
+        rngs=rngs,
+    )
+
+
+class ConvTower(nnx.Module):
+    """Some 3x3 convolutions of one width, each followed by ReLU."""
+
+    def __init__(
+        self, width: int, depth: int, *, dtype, rngs: nnx.Rngs, kernel_init: nnx.Initializer
+    ):
+        self.convs = nnx.List(
+            [
+                convolution(width, width, 3, dtype=dtype, rngs=rngs, kernel_init=kernel_init)
+                for _ in range(depth)
+            ]
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B,H,W,width] to [B,H,W,width] of the compute dtype."""
+        for conv in self.convs:
+            x = jax.nn.relu(conv(x))
+        return x

@@ -1,0 +1,89 @@
+"""Losses of the heads, in float32. What a mask leaves out adds nothing, whatever its values."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+ALPHA = 0.25  # Weight of the positives in the focal loss; its gamma is 2.
+NO_CLASS = 255  # Pixels labelled so are not learned from.
+
+
+def focal(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
+    """Focal loss (Lin et al. 2017), summed; divide by the sum over images of max(positives, 1).
+
+    Args:
+      logits: [...,C], each class for itself.
+      labels: [...] integers; C or more is background.
+      valid: [...] bool, the anchors not ignored.
+    """
+    right = labels[..., None] == jnp.arange(logits.shape[-1])
+    margin = jnp.where(right, 1, -1) * logits.astype(jnp.float32)
+    weights = jnp.where(right, ALPHA, 1 - ALPHA) * jnp.square(jax.nn.sigmoid(-margin))
+    return _sum(-weights * jax.nn.log_sigmoid(margin), valid[..., None])
+
+
+def binary_cross_entropy(logits: jax.Array, positive: jax.Array, valid: jax.Array) -> jax.Array:
+    """Cross entropy of one logit each, summed; divide by the number of sampled anchors.
+
+    Args:
+      logits: [...].
+      positive: [...] bool.
+      valid: bool, of a shape that broadcasts to [...].
+    """
+    margin = jnp.where(positive, 1, -1) * logits.astype(jnp.float32)
+    return _sum(-jax.nn.log_sigmoid(margin), valid)
+
+
+def l1(deltas: jax.Array, targets: jax.Array, positive: jax.Array) -> jax.Array:
+    """Absolute error of the deltas [...,4], summed over the positives [...].
+
+    Divide by the number of positives (RetinaNet) or of all sampled boxes (RPN, RoI head).
+    """
+    # Targets of the others may be infinite, which a gradient would turn into NaN.
+    error = jnp.where(positive[..., None], deltas.astype(jnp.float32) - targets, 0)
+    return jnp.abs(error).sum()
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
+    """Softmax cross entropy of logits [...,C] and labels [...], the mean over the valid [...].
+
+    0 with none valid.
+    """
+    return _sum(_softmax_cross_entropy(logits, labels, valid), valid) / jnp.maximum(valid.sum(), 1)
+
+
+def mask(logits: jax.Array, targets: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
+    """Binary cross entropy in the channel of each object's class, the mean over valid boxes.
+
+    Args:
+      logits: [...,h,w,C].
+      targets: [...,h,w] bool.
+      labels: [...] integers, the channel.
+      valid: [...] bool; with none the loss is 0.
+    """
+    channel = jnp.clip(labels, 0, logits.shape[-1] - 1)[..., None, None, None]
+    chosen = jnp.take_along_axis(logits, channel, axis=-1)[..., 0]
+    total = binary_cross_entropy(chosen, targets, valid[..., None, None])
+    height, width = targets.shape[-2:]
+    return total / jnp.maximum(valid.sum() * height * width, 1)
+
+
+def segmentation(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Softmax cross entropy of the pixels not labelled 255, over the number of all pixels.
+
+    Args:
+      logits: [...,C].
+      labels: [...] integers.
+    """
+    valid = labels != NO_CLASS
+    return _sum(_softmax_cross_entropy(logits, labels, valid), valid) / labels.size
+
+
+def _softmax_cross_entropy(logits, labels, valid):
+    """[...]; labels that are not valid may be no class."""
+    labels = jnp.where(valid, labels, 0)
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+
+
+def _sum(values: jax.Array, valid: jax.Array) -> jax.Array:
+    return jnp.where(valid, values, 0).sum()

@@ -1,0 +1,187 @@
+"""Mask R-CNN (He et al. 2017, arXiv 1703.06870): boxes and masks of objects, in two stages."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ssmjax.dense.adapter import PlainMambaAdapter
+from ssmjax.dense.box_head import (
+    BINS,
+    MOST_POSITIVE,
+    BoxHead,
+    Regions,
+    box_losses,
+    detections,
+    regions,
+)
+from ssmjax.dense.config import MaskRCNNConfig
+from ssmjax.dense.fpn import FPN
+from ssmjax.dense.mask_head import BINS as MASK_BINS
+from ssmjax.dense.mask_head import MaskHead, mask_loss, probabilities
+from ssmjax.dense.objects import Detections, Targets
+from ssmjax.dense.roi_align import STRIDES, roi_align
+from ssmjax.dense.rpn import RPN, Proposals, proposals, rpn_losses
+
+Maps = tuple[jax.Array, ...]
+
+
+class MaskRCNN(nnx.Module):
+    """A detector of two stages that also finds masks."""
+
+    def __init__(self, config: MaskRCNNConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        trunk, width, classes = config.backbone.backbone, config.width, config.num_classes
+        options = {"dtype": jnp.dtype(trunk.dtype), "rngs": rngs}
+        self.backbone = PlainMambaAdapter(config.backbone, rngs=rngs)
+        self.neck = FPN(trunk.embed_dim, width, len(STRIDES), extra_convs=False, **options)
+        self.rpn = RPN(width, **options)
+        self.box_head = BoxHead(width, config.hidden, classes, **options)
+        self.mask_head = MaskHead(width, classes, **options)
+
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        image_shapes: jax.Array | None = None,
+        train: bool = False,
+        key: jax.Array | None = None,
+        implementation: str | None = None,
+        remat: bool = False,
+    ) -> Maps:
+        """The feature pyramid at strides 4 to 64; arguments as of `losses` and `detect`."""
+        maps = self.backbone(
+            images,
+            image_sizes=image_shapes,
+            train=train,
+            key=key,
+            implementation=implementation,
+            remat=remat,
+        )
+        return self.neck(maps, train=train)
+
+    def losses(
+        self,
+        images: jax.Array,
+        targets: Targets,
+        *,
+        key: jax.Array | None = None,
+        train: bool = True,
+        implementation: str | None = None,
+        remat: bool = False,
+    ) -> dict[str, jax.Array]:
+        """What training minimises the sum of; to be called under `jit`.
+
+        Means are over the samples of the whole batch.
+
+        Args:
+          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
+          targets: their objects, with masks.
+          key: random key for the choice of anchors and regions, drop path (with `train`) and
+            `importance="random"`. None chooses evenly, and serves where nothing else needs it.
+          train: whether drop path acts and batch norms train; these then change in place.
+          implementation: of the scan; see `kernels.selective_scan`.
+          remat: whether a gradient recomputes the insides of each block, to need less memory.
+
+        Returns:
+          {"loss_rpn_cls", "loss_rpn_bbox": objectness and deltas of anchors; "loss_cls",
+          "loss_bbox", "loss_mask": classes, deltas and masks of regions}, float32 scalars.
+
+        Raises:
+          ValueError: images of another shape, or a key or the masks are needed and missing.
+        """
+        keys = (None,) * 3 if key is None else jax.random.split(key, 3)
+        maps = self(
+            images,
+            image_shapes=targets.image_shapes,
+            train=train,
+            key=keys[0],
+            implementation=implementation,
+            remat=remat,
+        )
+        said = self.rpn(maps)
+        objectness, box = rpn_losses(said, targets, keys[1])
+        found = proposals(said, targets.image_shapes, train=True)
+        return {
+            "loss_rpn_cls": objectness.sum(),
+            "loss_rpn_bbox": box.sum(),
+            **self.region_losses(maps, found, targets, keys[2], train=train),
+        }
+
+    def region_losses(
+        self,
+        maps: Maps,
+        found: Proposals,
+        targets: Targets,
+        key: jax.Array | None,
+        *,
+        train: bool,
+    ) -> dict[str, jax.Array]:
+        """Those of the second stage."""
+        if targets.masks is None:
+            raise ValueError("targets has no masks, which Mask R-CNN learns; give them.")
+        wanted = self.regions(found, targets, key)
+        features = self._align(maps, wanted.boxes, wanted.valid, BINS)
+        classes, box = box_losses(*self.box_head(features, wanted.valid, train=train), wanted)
+        few = jax.tree.map(lambda a: a[:, :MOST_POSITIVE], wanted)
+        logits = self.mask_head(self._align(maps, few.boxes, few.positive, MASK_BINS))
+        mask = mask_loss(logits, targets.masks, few.boxes, few.objects, few.labels, few.positive)
+        return {"loss_cls": classes, "loss_bbox": box, "loss_mask": mask}
+
+    def regions(self, found: Proposals, targets: Targets, key: jax.Array | None) -> Regions:
+        """What the second stage learns from."""
+        keys = None if key is None else jax.random.split(key, len(found.boxes))
+
+        def of_image(boxes, present, objects, labels, valid, key):
+            return regions(boxes, present, objects, labels, valid, self.config.num_classes, key)
+
+        objects = targets.boxes, targets.labels, targets.valid
+        return jax.vmap(of_image)(found.boxes, found.valid, *objects, keys)
+
+    def detect(
+        self,
+        images: jax.Array,
+        image_shapes: jax.Array,
+        *,
+        masks: bool = False,
+        key: jax.Array | None = None,
+        implementation: str | None = None,
+    ) -> Detections:
+        """Find objects; to be called under `jit`.
+
+        Args:
+          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
+          image_shapes: [B,2] integers, (height, width) of each image without its padding.
+          masks: whether to find masks too; `ssmjax.dense.masks.paste` puts them into an image.
+          key: random key for `importance="random"`.
+          implementation: of the scan; see `kernels.selective_scan`.
+
+        Raises:
+          ValueError: images of another shape, or a key is needed and missing.
+        """
+        options = {"key": key, "implementation": implementation}
+        maps = self(images, image_shapes=image_shapes, **options)
+        found = proposals(self.rpn(maps), image_shapes, train=False)
+        return self.detect_in(maps, found, image_shapes, masks=masks)
+
+    def detect_in(
+        self, maps: Maps, found: Proposals, image_shapes: jax.Array, *, masks: bool
+    ) -> Detections:
+        """What the second stage finds in proposals."""
+        logits, deltas = self.box_head(
+            self._align(maps, found.boxes, found.valid, BINS), found.valid
+        )
+        result = jax.vmap(detections)(logits, deltas, found.boxes, found.valid, image_shapes)
+        if not masks:
+            return result
+        logits = self.mask_head(self._align(maps, result.boxes, result.valid, MASK_BINS))
+        return result._replace(masks=probabilities(logits, result.labels))
+
+    def _align(self, maps: Maps, boxes: jax.Array, valid: jax.Array, bins: int) -> jax.Array:
+        """[B,R,bins,bins,width] of the regions [B,R,4]."""
+        longest = self.config.longest_region
+        samples = None if longest is None else -(-longest // bins)
+
+        def of_image(maps, boxes, valid):
+            return roi_align(maps, boxes, valid, bins, samples)
+
+        return jax.vmap(of_image)(maps[: len(STRIDES)], boxes, valid)

@@ -1,0 +1,71 @@
+"""The best boxes, and non-maximum suppression."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ssmjax.dense.boxes import iou
+
+
+def best(scores: jax.Array, valid: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Indices of the `count` best valid scores, best first; ties go to the lower index.
+
+    Args:
+      scores: [n].
+      valid: [n] bool; the others are not chosen.
+      count: static; may exceed n.
+
+    Returns:
+      indices: [count] int32; 0 where too few are valid.
+      chosen: [count] bool, False there.
+    """
+    # Not lax.top_k: with the batch spread over devices, XLA would gather it for that.
+    order = _by_score(scores, valid)[:count]
+    chosen = jnp.arange(count) < valid.sum()
+    return jnp.where(chosen, jnp.pad(order, (0, count - order.size)), 0), chosen
+
+
+def nms(
+    boxes: jax.Array,
+    scores: jax.Array,
+    valid: jax.Array,
+    threshold: float,
+    groups: jax.Array | None = None,
+) -> jax.Array:
+    """Greedy non-maximum suppression: a box goes if it overlaps a better one that is kept.
+
+    Memory: n * n booleans. Work: some rounds over them, one more than the longest chain of boxes
+    of which each decides about the next; a few in practice, n at worst.
+
+    Args:
+      boxes: [n,4].
+      scores: [n]; of equal ones the lower index is better.
+      valid: [n] bool; the others are not kept and suppress nothing.
+      threshold: IoU above which a box goes; at exactly this much it stays.
+      groups: [n] integers, such as classes: boxes of two groups leave each other alone.
+
+    Returns:
+      [n] bool, the boxes kept.
+    """
+    order = _by_score(scores, valid)
+    boxes, valid = boxes[order], valid[order]
+    rank = jnp.arange(order.size)
+    suppresses = (iou(boxes, boxes) > threshold) & (rank[:, None] < rank)
+    if groups is not None:
+        suppresses &= groups[order][:, None] == groups[order]
+
+    def again(state):
+        kept, _ = state
+        now = valid & ~jnp.any(suppresses & kept[:, None], axis=0)
+        return now, jnp.any(now != kept)
+
+    # After r rounds the first r boxes are decided, since each depends on better ones alone: what
+    # stays the same in a round is the greedy answer.
+    kept, _ = lax.while_loop(lambda state: state[1], again, (valid, jnp.any(valid)))
+    return jnp.zeros_like(kept).at[order].set(kept, unique_indices=True)
+
+
+def _by_score(scores: jax.Array, valid: jax.Array) -> jax.Array:
+    """[n] int32 indices, best first, those not valid last."""
+    ranked = jnp.where(valid, scores, -jnp.inf)
+    return jnp.argsort(ranked, descending=True, stable=True).astype(jnp.int32)

@@ -1,0 +1,49 @@
+"""The backbone of a dense model from a classifier."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from ssmjax.dense.features import PlainMambaFeatures
+from ssmjax.dense.registry import DenseModel
+from ssmjax.registry import create_model
+from ssmjax.weights import flat_params, read_metadata
+
+_OWN = ("norm", "head")  # Parts of a classifier that a dense model may do without.
+
+
+def load_classifier(model: DenseModel, weights: str | Path) -> None:
+    """Fill the backbone of `model` in place from a classifier, as the published training starts.
+
+    Its final norm becomes the last one of a segmentor, and is left out of a detector; so is its
+    head. Position embeddings are resized to those of the backbone.
+
+    Args:
+      model: from `ssmjax.dense.registry.create_model`.
+      weights: a PlainMamba of the same sizes, from `ssmjax.weights.save_weights`.
+
+    Raises:
+      ValueError: the file cannot be read, or holds another model; `model` is then unchanged.
+    """
+    config = model.config.backbone.backbone
+    classifier = create_model(weights=weights, prune=None, img_size=config.img_size)
+    given = flat_params(classifier)
+    backbone = model.backbone
+    places = flat_params(backbone.trunk)
+    if isinstance(backbone, PlainMambaFeatures):
+        last = flat_params(backbone.norms[-1])
+        places |= {f"norm.{name}": leaf for name, leaf in last.items()}
+    left = sorted(set(given) - set(places))
+    problems = [f"unknown {name}" for name in left if name.split(".")[0] not in _OWN]
+    for name, leaf in places.items():
+        if name not in given:
+            problems.append(f"missing {name}")
+        elif given[name].shape != leaf.shape:
+            problems.append(f"{name} is {given[name].shape}, not {leaf.shape}")
+    if problems:
+        raise ValueError(
+            f"{weights} holds a {read_metadata(weights).model}, which is not the backbone of this "
+            f"model: {'; '.join(problems)}."
+        )
+    for name, leaf in places.items():
+        leaf.set_value(jnp.asarray(given[name][...]))

@@ -1,0 +1,106 @@
+"""`create_model` and `list_models` of the dense tasks: every detector and segmentor by name."""
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Literal
+
+from flax import nnx
+
+from ssmjax.dense.config import (
+    PAPER,
+    PRESETS,
+    DenseConfig,
+    MaskRCNNConfig,
+    RetinaNetConfig,
+    UperNetConfig,
+    options,
+    overridden,
+)
+from ssmjax.dense.mask_rcnn import MaskRCNN
+from ssmjax.dense.ranges import DensePruneConfig
+from ssmjax.dense.retinanet import RetinaNet
+from ssmjax.dense.upernet import UperNet
+from ssmjax.weights import load_weights, read_metadata
+
+DenseModel = MaskRCNN | RetinaNet | UperNet
+
+_MODELS = {MaskRCNNConfig: MaskRCNN, RetinaNetConfig: RetinaNet, UperNetConfig: UperNet}
+
+
+def list_models() -> list[str]:
+    """The names `create_model` takes, sorted."""
+    return sorted(PRESETS)
+
+
+def create_model(
+    name: str | None = None,
+    *,
+    seed: int = 0,
+    prune: DensePruneConfig | Literal["paper", "stored"] | None = "stored",
+    weights: str | Path | None = None,
+    **overrides,
+) -> DenseModel:
+    """A model, with fresh parameters or with those of a weight file.
+
+    Args:
+      name: one of `list_models()`; None takes the one that `weights` names.
+      seed: of the initialisation.
+      prune: where and how to prune; None is the dense model; "paper" is the published schedule of
+        that model's classifier; "stored" is what the weight file says, dense without one. It adds
+        no parameters.
+      weights: a file from `ssmjax.weights.save_weights`; its config is where the overrides start.
+      **overrides: any option of the model's config or its backbone's, as of
+        `ssmjax.dense.config.options`, such as `num_classes`, `width`, `depth` and `ends`.
+
+    Raises:
+      ValueError: an unknown name or option, or a value that cannot be, with the valid choices; a
+        weight file that cannot be read or does not fit.
+    """
+    if weights is not None:
+        metadata = read_metadata(weights)
+        if name not in (None, metadata.model):
+            raise ValueError(
+                f"{weights} holds a {metadata.model}, not a {name}; leave the name out."
+            )
+        stored = dict(metadata.config)
+        stored_prune = stored.pop("prune", None)
+        if prune == "stored" and stored_prune is not None:
+            prune = DensePruneConfig(**stored_prune)
+        name, overrides = metadata.model, {**stored, **overrides}
+    if not isinstance(name, str) or name not in PRESETS:
+        close = difflib.get_close_matches(str(name), PRESETS, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"There is no model {name!r}; choose one of {', '.join(list_models())}.{hint}"
+        )
+    known = set(options(PRESETS[name])) - {"prune"}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise ValueError(
+            f"{name} has no option {', '.join(unknown)}; choose among {', '.join(sorted(known))}."
+        )
+    if isinstance(prune, str):
+        prune = PAPER[name] if prune == "paper" else None
+    if prune is not None and not isinstance(prune, DensePruneConfig):
+        raise ValueError(f'prune is {prune!r}; give a DensePruneConfig, "paper", "stored" or None.')
+    config = overridden(PRESETS[name], {**overrides, "prune": prune})
+    if weights is None:
+        return build(config, seed=seed)
+    model = nnx.eval_shape(lambda: build(config))
+    load_weights(weights, model)
+    return model
+
+
+def build(config: DenseConfig, *, seed: int = 0) -> DenseModel:
+    """The model of a config, with fresh parameters."""
+    return _MODELS[type(config)](config, rngs=nnx.Rngs(seed))  # pyright: ignore[reportArgumentType]
+
+
+def config_overrides(name: str, config: DenseConfig) -> dict:
+    """The options of `config` that differ from those registered under `name`."""
+    mine, theirs = options(config), options(PRESETS[name])
+    changed = {option: mine[option] for option in mine if mine[option] != theirs[option]}
+    if changed.get("prune") is not None:
+        changed["prune"] = dataclasses.asdict(changed["prune"])
+    return changed

@@ -1,0 +1,222 @@
+"""RetinaNet (Lin et al. 2017, arXiv 1708.02002): classes and boxes of anchors, in one stage."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ssmjax.dense import losses
+from ssmjax.dense.adapter import PlainMambaAdapter
+from ssmjax.dense.anchors import anchors, valid
+from ssmjax.dense.assign import BACKGROUND, IGNORED, assign
+from ssmjax.dense.boxes import decode, encode
+from ssmjax.dense.config import RetinaNetConfig
+from ssmjax.dense.conv_unit import ConvTower, convolution
+from ssmjax.dense.fpn import FPN
+from ssmjax.dense.nms import best
+from ssmjax.dense.objects import SCORE_THRESHOLD, Detections, Targets, suppressed
+
+STRIDES = (8, 16, 32, 64, 128)
+SCALES = tuple(4 * 2 ** (i / 3) for i in range(3))
+RATIOS = (0.5, 1.0, 2.0)
+PER_CELL = len(SCALES) * len(RATIOS)
+STDS = (1.0, 1.0, 1.0, 1.0)
+POSITIVE, NEGATIVE, LEAST = 0.5, 0.4, 0.0  # See `ssmjax.dense.assign.assign`.
+CONVS = 4
+RARE = 0.01  # Probability of each class of each anchor at first.
+CANDIDATES = 1000  # Best pairs of an anchor and a class, of a level.
+
+
+class AnchorScores(NamedTuple):
+    """What is said of anchors, in the order of `ssmjax.dense.anchors.anchors`.
+
+    Attributes:
+      logits: [B,A,num_classes] of each level, float32 (or wider).
+      deltas: [B,A,4] of each level, alike.
+      grids: (H, W) of each level.
+    """
+
+    logits: tuple[jax.Array, ...]
+    deltas: tuple[jax.Array, ...]
+    grids: tuple[tuple[int, int], ...]
+
+    @property
+    def anchors(self) -> list[np.ndarray]:
+        """[A,4] of each level."""
+        return anchors(self.grids, STRIDES, SCALES, RATIOS)
+
+
+class RetinaHead(nnx.Module):
+    """Two towers of convolutions, shared by all levels."""
+
+    def __init__(self, width: int, num_classes: int, *, dtype, rngs: nnx.Rngs):
+        options = {"dtype": dtype, "rngs": rngs, "kernel_init": nnx.initializers.normal(0.01)}
+        self.class_tower = ConvTower(width, CONVS, **options)
+        self.box_tower = ConvTower(width, CONVS, **options)
+        rare = -math.log(1 / RARE - 1)
+        self.classes = convolution(width, PER_CELL * num_classes, 3, bias=rare, **options)
+        self.deltas = convolution(width, PER_CELL * 4, 3, **options)
+
+    def __call__(self, maps: Sequence[jax.Array]) -> AnchorScores:
+        """Look at the five levels [B,H,W,width] of a feature pyramid."""
+        logits, deltas = [], []
+        for x in maps:
+            (B, H, W, _), wide = x.shape, jnp.promote_types(x.dtype, jnp.float32)
+            classes = self.classes(self.class_tower(x)).reshape(B, H * W * PER_CELL, -1)
+            logits.append(classes.astype(wide))
+            deltas.append(self.deltas(self.box_tower(x)).reshape(B, -1, 4).astype(wide))
+        grids = tuple((x.shape[1], x.shape[2]) for x in maps)
+        return AnchorScores(tuple(logits), tuple(deltas), grids)
+
+
+def anchor_losses(said: AnchorScores, targets: Targets) -> tuple[jax.Array, jax.Array]:
+    """Of all anchors: classes and deltas, [levels] each."""
+    levels = said.anchors
+    boxes = jnp.asarray(np.concatenate(levels))
+
+    def match(objects, present, padded_shape):
+        inside = jnp.concatenate(valid(padded_shape, said.grids, STRIDES, PER_CELL))
+        return assign(boxes, objects, present, POSITIVE, NEGATIVE, LEAST, inside)
+
+    assigned = jax.vmap(match)(targets.boxes, targets.valid, targets.padded_shapes)
+    positive, which = assigned > BACKGROUND, jnp.maximum(assigned - 1, 0)
+    own = jnp.take_along_axis(targets.labels, which, axis=1)
+    labels = jnp.where(positive, own, said.logits[0].shape[-1])
+    objects = jnp.take_along_axis(targets.boxes, which[..., None], axis=1)
+    number = jnp.maximum(positive.sum(axis=1), 1).sum()
+    ends = np.cumsum([len(level) for level in levels])
+    split = (
+        jnp.split(a, ends[:-1], axis=1)
+        for a in (labels, assigned != IGNORED, positive, encode(boxes, objects, STDS))
+    )
+    per_level = [
+        (losses.focal(logits, labels, learned), losses.l1(deltas, wanted, positive))
+        for logits, deltas, labels, learned, positive, wanted in zip(
+            said.logits, said.deltas, *split, strict=True
+        )
+    ]
+    classes, box = (jnp.stack(each) / number for each in zip(*per_level, strict=True))
+    return classes, box
+
+
+def detections(said: AnchorScores, image_shapes: jax.Array) -> Detections:
+    """What is found on images whose sides are `image_shapes` [B,2]."""
+
+    def of_level(logits, deltas, boxes, image_shape):
+        # The best pairs are among the anchors with the best classes; others need no ranking.
+        indices, chosen = best(logits.max(axis=1), jnp.ones(len(logits), bool), CANDIDATES)
+        scores = jax.nn.sigmoid(logits[indices])
+        promising = (scores > SCORE_THRESHOLD) & chosen[:, None]
+        pairs, chosen = best(scores.ravel(), promising.ravel(), CANDIDATES)
+        anchor, labels = indices[pairs // scores.shape[1]], pairs % scores.shape[1]
+        found = decode(jnp.asarray(boxes)[anchor], deltas[anchor], STDS, image_shape)
+        return found, scores.ravel()[pairs], labels, chosen
+
+    def of_image(logits, deltas, image_shape):
+        levels = [
+            of_level(*level, image_shape)
+            for level in zip(logits, deltas, said.anchors, strict=True)
+        ]
+        return suppressed(*(jnp.concatenate(each) for each in zip(*levels, strict=True)))
+
+    return jax.vmap(of_image)(said.logits, said.deltas, image_shapes)
+
+
+class RetinaNet(nnx.Module):
+    """A detector of one stage."""
+
+    def __init__(self, config: RetinaNetConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        trunk = config.backbone.backbone
+        options = {"dtype": jnp.dtype(trunk.dtype), "rngs": rngs}
+        self.backbone = PlainMambaAdapter(config.backbone, rngs=rngs)
+        self.neck = FPN(trunk.embed_dim, config.width, 3, extra_convs=True, **options)
+        self.head = RetinaHead(config.width, config.num_classes, **options)
+
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        image_shapes: jax.Array | None = None,
+        train: bool = False,
+        key: jax.Array | None = None,
+        implementation: str | None = None,
+        remat: bool = False,
+    ) -> AnchorScores:
+        """What is said of all anchors; arguments as of `losses` and `detect`."""
+        maps = self.backbone(
+            images,
+            image_sizes=image_shapes,
+            train=train,
+            key=key,
+            implementation=implementation,
+            remat=remat,
+        )
+        # The finest map is not used: what makes it alone gets no gradient.
+        return self.head(self.neck(maps[1:], train=train))
+
+    def losses(
+        self,
+        images: jax.Array,
+        targets: Targets,
+        *,
+        key: jax.Array | None = None,
+        train: bool = True,
+        implementation: str | None = None,
+        remat: bool = False,
+    ) -> dict[str, jax.Array]:
+        """What training minimises the sum of; to be called under `jit`.
+
+        Sums over anchors are divided by the number of positive ones in the batch, at least one an
+        image.
+
+        Args:
+          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
+          targets: their objects.
+          key: random key for drop path (with `train`) and `importance="random"`.
+          train: whether drop path acts and batch norms train; these then change in place.
+          implementation: of the scan; see `kernels.selective_scan`.
+          remat: whether a gradient recomputes the insides of each block, to need less memory.
+
+        Returns:
+          {"loss_cls": focal loss of the classes, "loss_bbox": L1 of the deltas}, float32 scalars.
+
+        Raises:
+          ValueError: images of another shape, or a key is needed and missing.
+        """
+        said = self(
+            images,
+            image_shapes=targets.image_shapes,
+            train=train,
+            key=key,
+            implementation=implementation,
+            remat=remat,
+        )
+        classes, box = anchor_losses(said, targets)
+        return {"loss_cls": classes.sum(), "loss_bbox": box.sum()}
+
+    def detect(
+        self,
+        images: jax.Array,
+        image_shapes: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        implementation: str | None = None,
+    ) -> Detections:
+        """Find objects; to be called under `jit`.
+
+        Args:
+          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
+          image_shapes: [B,2] integers, (height, width) of each image without its padding.
+          key: random key for `importance="random"`.
+          implementation: of the scan; see `kernels.selective_scan`.
+
+        Raises:
+          ValueError: images of another shape, or a key is needed and missing.
+        """
+        options = {"key": key, "implementation": implementation}
+        return detections(self(images, image_shapes=image_shapes, **options), image_shapes)

@@ -1,0 +1,43 @@
+"""A fixed number of boxes to learn from."""
+
+import jax
+import jax.numpy as jnp
+
+from ssmjax.dense.assign import BACKGROUND
+
+
+def sample(
+    assigned: jax.Array, key: jax.Array | None, size: int, most_positive: int
+) -> tuple[jax.Array, jax.Array]:
+    """Choose positives, at most `most_positive`, and fill up with background.
+
+    Args:
+      assigned: [A] int32, from `assign`.
+      key: a random key. None chooses evenly: of n candidates for m places, in increasing order,
+        number (i * n) // m for each i.
+      size: boxes to choose, static.
+      most_positive: positives among them at most, static.
+
+    Returns:
+      indices: [size] int32 into A, positives first, then background; 0 where there are too few.
+      chosen: [size] bool, False there.
+    """
+    positive, background = assigned > BACKGROUND, assigned == BACKGROUND
+    group = jnp.select([positive, background], [0.0, 1.0], 2.0)
+    # A float32 draw keeps all its bits when 0 or 1 is added.
+    draw = 0.0 if key is None else jax.random.uniform(key, assigned.shape)
+    order = jnp.argsort(group + draw, stable=True).astype(jnp.int32)
+
+    positives, backgrounds = positive.sum(dtype=jnp.int32), background.sum(dtype=jnp.int32)
+    of_positives = jnp.minimum(positives, most_positive)
+    of_backgrounds = jnp.minimum(backgrounds, size - of_positives)
+    slot = jnp.arange(size, dtype=jnp.int32)
+    nth = slot - of_positives
+    if key is None:
+        first = slot * positives // jnp.maximum(of_positives, 1)
+        nth = nth * backgrounds // jnp.maximum(of_backgrounds, 1)
+    else:
+        first = slot
+    place = jnp.where(slot < of_positives, first, positives + nth)
+    chosen = slot < of_positives + of_backgrounds
+    return jnp.where(chosen, order[jnp.where(chosen, place, 0)], 0), chosen

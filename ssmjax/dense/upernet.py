@@ -1,0 +1,221 @@
+"""UperNet (Xiao et al. 2018, arXiv 1807.10221): a class for each pixel."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from ssmjax.dense import losses
+from ssmjax.dense.config import UperNetConfig
+from ssmjax.dense.conv_unit import convolution
+from ssmjax.dense.features import PlainMambaFeatures
+from ssmjax.dense.resize import adaptive_average_pool, resize
+from ssmjax.dense.spatial_prior import fan_out_normal
+from ssmjax.layers.conv_norm import ConvNorm
+
+POOLS = (1, 2, 3, 6)
+AUXILIARY_WEIGHT = 0.4
+
+
+class UperHead(nnx.Module):
+    """Pyramid pooling of the last map, merged with those before it."""
+
+    def __init__(self, in_features: int, inputs: int, config: UperNetConfig, *, rngs: nnx.Rngs):
+        width, D = config.width, in_features
+        unit = partial(_unit, config=config, rngs=rngs)
+        self.pools = nnx.List([unit(D, width, 1) for _ in POOLS])
+        self.bottleneck = unit(D + len(POOLS) * width, width, 3)
+        self.laterals = nnx.List([unit(D, width, 1) for _ in range(inputs - 1)])
+        self.outputs = nnx.List([unit(width, width, 3) for _ in range(inputs - 1)])
+        self.merge = unit(inputs * width, width, 3)
+        self.classes = _classifier(width, config, rngs=rngs)
+
+    def __call__(self, maps: Sequence[jax.Array], *, train: bool = False) -> jax.Array:
+        """Maps [B,H,W,D] of the compute dtype to [B,H,W,width], for `classes`."""
+        merged = [
+            lateral(x, train=train) for lateral, x in zip(self.laterals, maps[:-1], strict=True)
+        ]
+        merged.append(self.pyramid(maps[-1], train=train))
+        for level in reversed(range(len(merged) - 1)):
+            merged[level] = merged[level] + merged[level + 1]
+        outputs = [
+            output(x, train=train) for output, x in zip(self.outputs, merged[:-1], strict=True)
+        ]
+        return self.merge(jnp.concatenate([*outputs, merged[-1]], axis=-1), train=train)
+
+    def pyramid(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B,H,W,D] to [B,H,W,width]: the map and its means over parts of several sizes."""
+        means = [
+            resize(unit(adaptive_average_pool(x, bins), train=train), (x.shape[1], x.shape[2]))
+            for bins, unit in zip(POOLS, self.pools, strict=True)
+        ]
+        return self.bottleneck(jnp.concatenate([x, *means], axis=-1), train=train)
+
+
+class AuxiliaryHead(nnx.Module):
+    """Helps training: classes from the last map alone."""
+
+    def __init__(self, in_features: int, config: UperNetConfig, *, rngs: nnx.Rngs):
+        width = config.auxiliary_width
+        self.unit = _unit(in_features, width, 3, config=config, rngs=rngs)
+        self.classes = _classifier(width, config, rngs=rngs)
+
+    def __call__(self, maps: Sequence[jax.Array], *, train: bool = False) -> jax.Array:
+        """Maps [B,H,W,D] of the compute dtype to [B,H,W,auxiliary_width], for `classes`."""
+        return self.unit(maps[-1], train=train)
+
+
+class UperNet(nnx.Module):
+    """A segmentor whose maps are all of one stride."""
+
+    def __init__(self, config: UperNetConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        D, inputs = config.backbone.backbone.embed_dim, len(config.backbone.ends)
+        self.backbone = PlainMambaFeatures(config.backbone, rngs=rngs)
+        self.head = UperHead(D, inputs, config, rngs=rngs)
+        self.auxiliary = AuxiliaryHead(D, config, rngs=rngs)
+
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        image_shapes: jax.Array | None = None,
+        key: jax.Array | None = None,
+        implementation: str | None = None,
+    ) -> jax.Array:
+        """Segment images of any size; to be called under `jit`.
+
+        Args:
+          images: [B,height,width,channels].
+          image_shapes: [B,2] (height, width) of each image without its padding, so that pruning
+            drops the padding first; None: there is none.
+          key: random key for `importance="random"`.
+          implementation: of the scan; see `kernels.selective_scan`.
+
+        Returns:
+          Logits [B,height,width,num_classes] in float32 (or wider); `ssmjax.dense.resize.resize`
+          brings them to the image's original size.
+
+        Raises:
+          ValueError: images of another shape, or a key is needed and missing.
+        """
+        maps = self._maps(images, image_sizes=image_shapes, key=key, implementation=implementation)
+        return resize(_classified(self.head, maps), (images.shape[1], images.shape[2]))
+
+    def slide(
+        self,
+        images: jax.Array,
+        window: tuple[int, int],
+        stride: tuple[int, int],
+        *,
+        implementation: str | None = None,
+    ) -> jax.Array:
+        """As `__call__`, but with the mean of what is said of windows, for large images.
+
+        Args:
+          images: [B,height,width,channels].
+          window: (height, width) of a window; an image's side where that is less.
+          stride: (rows, columns) from window to window; the last ones are moved inward.
+          implementation: of the scan; see `kernels.selective_scan`.
+        """
+        sides = images.shape[1:3]
+        window = min(window[0], sides[0]), min(window[1], sides[1])
+        rows, columns = (
+            np.minimum(np.arange(0, side - size + step, step), side - size)
+            for side, size, step in zip(sides, window, stride, strict=True)
+        )
+        corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+
+        def look(total, corner):
+            at = (0, corner[0], corner[1], 0)
+            part = lax.dynamic_slice(images, at, (len(images), *window, images.shape[3]))
+            logits = self(part, implementation=implementation)
+            before = lax.dynamic_slice(total, at, logits.shape)
+            return lax.dynamic_update_slice(total, before + logits, at), None
+
+        count = np.zeros((*sides, 1), np.float32)
+        for y, x in corners:
+            count[y : y + window[0], x : x + window[1]] += 1
+        wide = jnp.promote_types(self.config.backbone.backbone.dtype, jnp.float32)
+        total = jnp.zeros((len(images), *sides, self.config.num_classes), wide)
+        return lax.scan(look, total, jnp.asarray(corners))[0] / count
+
+    def losses(
+        self,
+        images: jax.Array,
+        labels: jax.Array,
+        *,
+        image_shapes: jax.Array | None = None,
+        key: jax.Array | None = None,
+        train: bool = True,
+        implementation: str | None = None,
+        remat: bool = False,
+    ) -> dict[str, jax.Array]:
+        """What training minimises the sum of; to be called under `jit`.
+
+        Args:
+          images: [B,height,width,channels].
+          labels: [B,h,w] integers, 255 for none; of any sides, often those of the images.
+          image_shapes: as in `__call__`.
+          key: random key for drop path and dropout (both with `train`), and
+            `importance="random"`.
+          train: whether these act and batch norms train, which then change in place.
+          implementation: of the scan; see `kernels.selective_scan`.
+          remat: whether a gradient recomputes the insides of each block, to need less memory.
+
+        Returns:
+          {"decode.loss_ce", "aux.loss_ce": cross entropy of the head, and of the auxiliary one
+          times its weight}, float32 scalars.
+
+        Raises:
+          ValueError: images of another shape, or a key is needed and missing.
+        """
+        drops = train and self.config.dropout > 0
+        if drops and key is None:
+            raise ValueError("dropout needs a key: model.losses(images, labels, key=...).")
+        keys = (None,) * 3 if key is None else jax.random.split(key, 3)
+        maps = self._maps(
+            images,
+            image_sizes=image_shapes,
+            train=train,
+            key=keys[0],
+            implementation=implementation,
+            remat=remat,
+        )
+
+        def of(head, key):
+            rate = self.config.dropout if drops else 0.0
+            logits = _classified(head, maps, train=train, rate=rate, key=key)
+            return losses.segmentation(resize(logits, (labels.shape[1], labels.shape[2])), labels)
+
+        return {
+            "decode.loss_ce": of(self.head, keys[1]),
+            "aux.loss_ce": AUXILIARY_WEIGHT * of(self.auxiliary, keys[2]),
+        }
+
+    def _maps(self, images: jax.Array, **options) -> list[jax.Array]:
+        """What the heads see."""
+        dtype = self.config.backbone.backbone.dtype
+        return [x.astype(dtype) for x in self.backbone(images, **options)]
+
+
+def _unit(before: int, after: int, size: int, *, config: UperNetConfig, rngs: nnx.Rngs):
+    dtype, init = jnp.dtype(config.backbone.backbone.dtype), fan_out_normal(size, after)
+    return ConvNorm(before, after, size, 1, dtype=dtype, rngs=rngs, kernel_init=init)
+
+
+def _classifier(width: int, config: UperNetConfig, *, rngs: nnx.Rngs) -> nnx.Conv:
+    dtype, normal = jnp.dtype(config.backbone.backbone.dtype), nnx.initializers.normal(0.01)
+    return convolution(width, config.num_classes, 1, dtype=dtype, rngs=rngs, kernel_init=normal)
+
+
+def _classified(head, maps, *, train=False, rate=0.0, key=None) -> jax.Array:
+    """Logits [B,H,W,num_classes] in float32 (or wider), of a head with dropout of channels."""
+    dropout = nnx.Dropout(rate, broadcast_dims=(1, 2))
+    x = dropout(head(maps, train=train), deterministic=rate == 0, rngs=key)
+    logits = head.classes(x)
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

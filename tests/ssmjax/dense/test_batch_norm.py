@@ -1,0 +1,89 @@
+"""Batch statistics against PyTorch's numbers, with and without a mask."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssmjax.layers.norm import BatchNorm
+from tests.oracles import downstream
+from tests.oracles.compare import assert_close
+
+FEATURES = 5
+
+
+def batch(*shape, seed=1):
+    draw = np.random.default_rng(seed).normal(size=(*shape, FEATURES))
+    return (3 + draw * np.arange(1, FEATURES + 1)).astype(np.float32)
+
+
+def statistics(norm):
+    return np.asarray(norm.mean[...]), np.asarray(norm.var[...]), int(norm.count[...])
+
+
+@pytest.mark.parametrize("arrays", downstream.units())
+def test_step(arrays):
+    norm = BatchNorm(arrays["bn.in"].shape[-1])
+    assert_close(norm(jnp.asarray(arrays["bn.in"]), train=True), arrays["bn.out"], 1e-6)
+    mean, var, count = statistics(norm)
+    assert_close(mean, arrays["bn.running_mean"], 1e-6)
+    assert_close(var, arrays["bn.running_var"], 1e-6)
+    assert count == 1
+
+
+def test_steps_follow_pytorch():
+    torch = pytest.importorskip("torch")
+    theirs, ours = torch.nn.BatchNorm2d(FEATURES), BatchNorm(FEATURES)
+    for seed in range(3):
+        x = batch(2, 3, 4, seed=seed)
+        want = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2))).detach().numpy()
+        assert_close(ours(jnp.asarray(x), train=True), want.transpose(0, 2, 3, 1), 1e-6)
+    mean, var, count = statistics(ours)
+    assert_close(mean, theirs.running_mean.numpy(), 1e-6)
+    assert_close(var, theirs.running_var.numpy(), 1e-6)
+    assert count == int(theirs.num_batches_tracked)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 2, 3)])
+def test_masked_rows_count_for_nothing(shape):
+    x, mask = batch(*shape), np.array([1, 0, 1, 1, 0, 1], bool)
+    masked, alone = BatchNorm(FEATURES), BatchNorm(FEATURES)
+    want = alone(jnp.asarray(x[mask]), train=True)
+    x[~mask] = 1e6
+    got = masked(jnp.asarray(x), train=True, mask=jnp.asarray(mask))
+    assert_close(np.asarray(got)[mask], want, 1e-6)
+    for a, b in zip(statistics(masked), statistics(alone), strict=True):
+        assert_close(a, b, 1e-6)
+
+
+def test_gradient_is_that_of_the_rows_that_count():
+    x, mask = batch(6), np.array([1, 0, 1, 1, 0, 1], bool)
+    weights = jnp.asarray(batch(6, seed=2))
+
+    def loss(x, weights, mask=None):
+        return jnp.sum(BatchNorm(FEATURES)(x, train=True, mask=mask) * weights)
+
+    got = jax.grad(loss)(x, jnp.where(mask[:, None], weights, 0), jnp.asarray(mask))
+    assert_close(got[mask], jax.grad(loss)(x[mask], weights[mask]), 1e-5)
+    assert not np.asarray(got)[~mask].any()
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_stored_statistics_stay(train):
+    norm = BatchNorm(FEATURES)
+    norm.mean.set_value(jnp.arange(5.0))
+    mask = jnp.zeros(4, bool) if train else None  # Nothing counts, or nothing is trained.
+    got = norm(jnp.asarray(batch(4)), train=train, mask=mask)
+    assert np.isfinite(np.asarray(got)).all()
+    mean, var, count = statistics(norm)
+    np.testing.assert_array_equal(mean, np.arange(5))
+    np.testing.assert_array_equal(var, np.ones(5))
+    assert count == 0
+
+
+def test_bfloat16_is_normalised_in_float32():
+    x = jnp.asarray(batch(64)).astype(jnp.bfloat16)
+    low, wide = BatchNorm(FEATURES), BatchNorm(FEATURES)
+    got, want = low(x, train=True), wide(x.astype(jnp.float32), train=True)
+    np.testing.assert_array_equal(got, want.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(low.var[...], wide.var[...])

@@ -1,0 +1,112 @@
+"""Deformable attention against official numbers and against loops."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ssmjax.dense.deformable import DeformableAttention, centres, sample
+from tests.oracles import downstream
+from tests.oracles.compare import assert_close
+
+GRIDS = ((5, 3), (2, 4))
+
+
+def looped(values, locations, weights, grids):
+    """Query by query, point by point, neighbour by neighbour."""
+    B, Q, M, levels, points = weights.shape
+    starts = np.cumsum([0, *(h * w for h, w in grids)])
+    out = np.zeros((B, Q, M, values.shape[-1]))
+    for b, q, m, level, point in np.ndindex(B, Q, M, levels, points):
+        h, w = grids[level]
+        x, y = locations[b, q, m, level, point] * (w, h) - 0.5
+        for row in (math.floor(y), math.floor(y) + 1):
+            for column in (math.floor(x), math.floor(x) + 1):
+                if 0 <= row < h and 0 <= column < w:
+                    share = (1 - abs(y - row)) * (1 - abs(x - column))
+                    cell = values[b, starts[level] + row * w + column, m]
+                    out[b, q, m] += weights[b, q, m, level, point] * share * cell
+    return out.reshape(B, Q, -1)
+
+
+def case(dtype, grids=GRIDS, seed=0):
+    draw = np.random.default_rng(seed)
+    B, Q, M, points, cells = 2, 3, 2, 4, sum(h * w for h, w in grids)
+    values = draw.normal(size=(B, cells, M, 3))
+    locations = draw.uniform(-0.4, 1.4, (B, Q, M, len(grids), points, 2))
+    weights = draw.normal(size=(B, Q, M, len(grids), points))
+    return tuple(a.astype(dtype) for a in (values, locations, weights))
+
+
+@pytest.mark.parametrize("arrays", downstream.units())
+def test_official(arrays):
+    values, out = arrays["msda.value"], arrays["msda.out"]
+    grids = ((16, 20), (8, 10), (4, 5))
+    got = sample(*(jnp.asarray(arrays[f"msda.{n}"]) for n in ("value", "loc", "weights")), grids)
+    assert values.shape[1] == sum(h * w for h, w in grids)
+    assert_close(got, out, 2e-6)
+
+
+@pytest.mark.parametrize("grids", [GRIDS, ((1, 1),), ((1, 6), (3, 1), (2, 2))])
+def test_loops(grids):
+    arrays = case(np.float64, grids)
+    with jax.enable_x64(True):
+        got = jax.jit(sample, static_argnums=3)(*arrays, grids)
+    assert_close(got, looped(*arrays, grids), 1e-12)
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_gradients(which):
+    arrays = list(case(np.float64))
+    way = np.random.default_rng(9).normal(size=arrays[which].shape)
+    step = 1e-6
+
+    def moved(by):
+        return [a + by * way if i == which else a for i, a in enumerate(arrays)]
+
+    numeric = (looped(*moved(step), GRIDS) - looped(*moved(-step), GRIDS)) / (2 * step)
+    with jax.enable_x64(True):
+        function = functools.partial(sample, grids=GRIDS)
+        gradient = jax.grad(lambda a: jnp.sum(jnp.sin(function(*a))))(tuple(arrays))[which]
+    want = np.sum(numeric * np.cos(looped(*arrays, GRIDS)))
+    assert_close(np.sum(np.asarray(gradient) * way), want, 1e-6)
+
+
+def test_far_locations_give_zero():
+    values, locations, weights = case(np.float32)
+    far = np.where(locations > 0.5, 1e12, -1e12).astype(np.float32)
+    assert not np.asarray(sample(values, far, weights, GRIDS)).any()
+
+
+def test_first_values():
+    attention = DeformableAttention(12, 3, 2, 4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    offsets = np.asarray(attention.offsets.bias[...]).reshape(3, 2, 4, 2)
+    for head in range(3):
+        angle = 2 * math.pi * head / 3
+        way = np.array([math.cos(angle), math.sin(angle)])
+        for level, point in np.ndindex(2, 4):
+            want = (point + 1) * way / np.abs(way).max()
+            np.testing.assert_allclose(offsets[head, level, point], want, atol=1e-6)
+    for linear in (attention.offsets, attention.weights):
+        assert not np.asarray(linear.kernel[...]).any()
+    for linear in (attention.value, attention.output):
+        limit = math.sqrt(6 / 24)
+        largest = np.abs(np.asarray(linear.kernel[...])).max()
+        assert 0.8 * limit < largest <= limit
+
+
+def test_constant_values_stay_inside_the_edge():
+    """Weights that sum to 1 leave a constant as it is where no point falls over the edge."""
+    attention = DeformableAttention(8, 2, 1, 2, dtype=jnp.float32, rngs=nnx.Rngs(1))
+    identity = jnp.eye(8)
+    for linear in (attention.value, attention.output):
+        linear.kernel.set_value(identity)
+    grid = ((9, 9),)
+    queries = jax.random.normal(jax.random.key(0), (1, 81, 8))
+    got = attention(queries, centres(grid), jnp.ones((1, 81, 8)), grid).reshape(9, 9, 8)
+    np.testing.assert_allclose(got[3:6, 3:6], 1, atol=1e-6)
+    assert got[0, 8, 0] < 0.9

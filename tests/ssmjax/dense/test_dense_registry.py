@@ -1,0 +1,181 @@
+"""Dense models by name, their weight files, official names, and backbones from classifiers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import ssmjax
+from ssmjax.convert.dense_heads import load_torch_state_dict, table, to_torch_state_dict
+from ssmjax.convert.load import shapes_of
+from ssmjax.dense.box_head import BoxHead
+from ssmjax.dense.config import PRESETS, options
+from ssmjax.dense.fpn import FPN
+from ssmjax.dense.mask_head import MaskHead
+from ssmjax.dense.pretrained import load_classifier
+from ssmjax.dense.ranges import DensePruneConfig
+from ssmjax.dense.registry import config_overrides, create_model, list_models
+from ssmjax.dense.retinanet import RetinaHead
+from ssmjax.dense.rpn import RPN
+from ssmjax.weights import Metadata, flat_params, save_weights
+from tests.oracles import downstream as golden
+
+TRUNK = {"depth": 2, "embed_dim": 16, "d_state": 2, "stem_convs": 1, "conv_size": 3}
+SMALL = {
+    "maskrcnn": {"heads": 2, "prior_width": 4, "width": 8, "hidden": 8, "num_classes": 3},
+    "retinanet": {"heads": 2, "prior_width": 4, "width": 8, "num_classes": 3},
+    "upernet": {"width": 8, "auxiliary_width": 4, "num_classes": 3},
+}
+
+
+def small(family, size="l1", seed=1, **changes):
+    """A small model, filled by the recipe."""
+    sizes = {**TRUNK, "ends": (1, 2), "dwconv_blocks": (), **SMALL[family], **changes}
+    model = nnx.eval_shape(lambda: create_model(f"{family}_plainmamba_{size}", **sizes))
+    shapes = shapes_of(model, table(model.config))
+    state = golden.recipe_downstream.state_dict(seed, list(shapes.items()))
+    load_torch_state_dict(model, state)
+    return model
+
+
+def arrays(model):
+    return {name: np.asarray(leaf[...]) for name, leaf in flat_params(model).items()}
+
+
+def stored(path, model, name):
+    overrides = config_overrides(name, model.config)
+    save_weights(path, model, Metadata(name, overrides, (), (0.0,) * 3, (1.0,) * 3))
+
+
+def test_names():
+    families = ("maskrcnn", "retinanet", "upernet")
+    want = [f"{family}_plainmamba_l{size}" for family in families for size in (1, 2, 3)]
+    assert list_models() == want
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_official_names_and_shapes(name):
+    manifest = golden.manifest(name.replace("plainmamba_", ""))
+    model = nnx.eval_shape(lambda: create_model(name))
+    entries = table(model.config)
+    want = [(theirs, tuple(shape)) for theirs, shape, _ in manifest["manifest"]]
+    assert list(shapes_of(model, entries).items()) == want
+    assert set(flat_params(model)) == {entry.ours for entry in entries}
+    parameters = jax.tree.leaves(nnx.state(model, nnx.Param))
+    assert sum(leaf.size for leaf in parameters) == manifest["num_params"]
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_there_and_back(family, tmp_path):
+    """Through a weight file, and through an official state_dict."""
+    prune = DensePruneConfig((1,), 0.5)
+    model, name = small(family, prune=prune, seed=1), f"{family}_plainmamba_l1"
+    stored(tmp_path / "a.safetensors", model, name)
+    again = create_model(weights=tmp_path / "a.safetensors")
+    assert again.config == model.config and again.config.backbone.prune == prune
+    other = small(family, seed=2)
+    load_torch_state_dict(other, to_torch_state_dict(model))
+    for leaf, array in arrays(model).items():
+        np.testing.assert_array_equal(arrays(again)[leaf], array)
+        np.testing.assert_array_equal(arrays(other)[leaf], array)
+    dense = create_model(weights=tmp_path / "a.safetensors", prune=None)
+    assert dense.config.backbone.prune is None
+    with pytest.raises(ValueError, match="does not fit this model"):
+        create_model(weights=tmp_path / "a.safetensors", width=4)
+
+
+def test_the_flat_layer_reads_channels_first():
+    model = small("maskrcnn")
+    kernel = model.box_head.hidden.kernel[...].reshape(7, 7, 8, 8)
+    theirs = to_torch_state_dict(model)["roi_head.bbox_head.shared_fcs.0.weight"]
+    np.testing.assert_array_equal(theirs.reshape(8, 8, 7, 7).transpose(2, 3, 1, 0), kernel)
+
+
+@pytest.mark.parametrize("family", ["retinanet", "upernet"])
+def test_backbone_of_a_classifier(family, tmp_path):
+    changes = {**TRUNK, "dwconv_blocks": (0,), "num_classes": 5, "img_size": (64, 96)}
+    classifier = ssmjax.create_model("plainmamba_l2", **changes)
+    overrides = {**changes, "dwconv_blocks": [0]}
+    path = tmp_path / "c.safetensors"
+    metadata = Metadata("plainmamba_l2", overrides, (), (0.0,) * 3, (1.0,) * 3)
+    save_weights(path, classifier, metadata)
+    model = small(family, "l2", dwconv_blocks=(0,), img_size=(64, 96), seed=3)
+    before, given = arrays(model), arrays(classifier)
+    load_classifier(model, path)
+    after = arrays(model)
+    for name, array in given.items():
+        part = name.split(".")[0]
+        if part not in ("head", "norm"):
+            np.testing.assert_array_equal(after.pop(f"backbone.trunk.{name}"), array)
+        elif part == "norm" and family == "upernet":
+            ours = name.replace("norm.", "backbone.norms.1.")
+            np.testing.assert_array_equal(after.pop(ours), array)
+    assert after
+    for name, array in after.items():
+        np.testing.assert_array_equal(array, before[name])
+    model = small(family, "l2", dwconv_blocks=(0,), embed_dim=32)
+    unchanged = arrays(model)
+    with pytest.raises(ValueError, match="is not the backbone"):
+        load_classifier(model, path)
+    assert all((array == unchanged[name]).all() for name, array in arrays(model).items())
+
+
+def test_first_values():
+    """What the published training starts from."""
+    size = {"dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+    retina = RetinaHead(8, 3, **size)
+    np.testing.assert_allclose(retina.classes.bias[...], -np.log(99), rtol=1e-6)
+    box = BoxHead(32, 64, 80, **size)
+    for kernel, std in (
+        (retina.box_tower.convs[0].kernel, 0.01),
+        (RPN(32, **size).tower.convs[0].kernel, 0.01),
+        (box.convs[0].conv.kernel, np.sqrt(2 / (9 * 32))),
+        (box.hidden.kernel, np.sqrt(2 / (49 * 32 + 64))),
+        (box.classes.kernel, 0.01),
+        (box.deltas.kernel, 0.001),
+        (MaskHead(32, 3, **size).tower.convs[3].kernel, np.sqrt(2 / (9 * 32))),
+        (FPN(32, 32, 3, extra_convs=True, **size).extra[1].conv.kernel, np.sqrt(2 / (9 * 64))),
+    ):
+        np.testing.assert_allclose(np.std(kernel[...]), std, rtol=5 / np.sqrt(2 * kernel.size))
+
+
+def test_options_are_the_outer_ones():
+    config = PRESETS["upernet_plainmamba_l3"]
+    known = options(config)
+    assert known["num_classes"] == 150 and known["depth"] == 36 and known["prune"] is None
+    assert known["drop_path_rate"] == 0.3 and known["ends"] == (9, 18, 27, 36)
+    paper = nnx.eval_shape(lambda: create_model("upernet_plainmamba_l3", prune="paper")).config
+    schedule = DensePruneConfig((5, 11, 17, 23), 0.75)
+    assert paper.backbone == dataclasses.replace(config.backbone, prune=schedule)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "upernet_plainmamba_l4"}, "Did you mean upernet_plainmamba_l"),
+        ({"wide": 3}, "has no option wide; choose among auxiliary_width"),
+        ({"width": 0}, "width is 0; it must be a whole number of at least 1"),
+        ({"dropout": 1}, "dropout is 1; it must be in"),
+        ({"depth": 4}, "the last 4"),
+        ({"prune": ssmjax.PruneConfig((1,), 0.5)}, "give a DensePruneConfig"),
+    ],
+)
+def test_what_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(**{"name": "upernet_plainmamba_l1", **changes})
+
+
+def test_pruned_models_run():
+    """A pruned detector, with images that have padding and no objects at all."""
+    model = small("maskrcnn", prune=DensePruneConfig((1,), 0.5), drop_path_rate=0.0)
+    images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    shapes = jnp.array([[64, 40], [50, 64]])
+    found = nnx.jit(lambda model: model.detect(images, shapes, masks=True))(model)
+    assert found.masks.shape == (2, 100, 28, 28) and found.boxes.shape == (2, 100, 4)
+    limits = np.asarray(shapes)[:, ::-1]
+    for boxes, valid, limit in zip(found.boxes, found.valid, limits, strict=True):
+        corners = np.asarray(boxes)[np.asarray(valid)]
+        assert (corners >= 0).all() and (corners <= np.tile(limit, 2)).all()

@@ -1,0 +1,104 @@
+"""Losses: official values, padding and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssmjax.dense import losses
+from tests.ssmjax.dense import units
+
+
+@pytest.mark.parametrize("unit", units.ALL)
+def test_official_values(unit):
+    logits, labels, weights = (unit[f"loss.{n}"] for n in ("logits", "labels", "weights"))
+    valid = weights > 0
+    assert set(weights.tolist()) <= {0, 1}
+    (last,) = unit.numbers("loss.rpn_bce")[-1:]
+    # "... (label 0) where labels <= 3 ..."
+    positive = labels <= unit.numbers("loss.rpn_bce")[2]
+    got = {
+        "focal": losses.focal(logits, labels, valid) / unit.numbers("loss.focal")[-1],
+        "rpn_bce": losses.binary_cross_entropy(logits[:, 0], positive, valid) / last,
+        "ce": losses.cross_entropy(unit["loss.logits8"], labels, valid),
+        "mask": losses.mask(
+            unit["loss.mask_logits"].transpose(0, 2, 3, 1),
+            unit["loss.mask_target"] > 0,
+            unit["loss.mask_labels"],
+            np.ones(len(unit["loss.mask_labels"]), bool),
+        ),
+        "seg_ce": losses.segmentation(unit["loss.seg_logits"], unit["loss.seg_labels"]),
+    }
+    for name, value in got.items():
+        assert value.dtype == jnp.float32 and value.shape == ()
+        np.testing.assert_allclose(value, unit[f"loss.{name}"].squeeze(), rtol=1e-5, err_msg=name)
+
+
+def test_l1_is_summed_over_positives():
+    deltas = np.arange(12, dtype=np.float32).reshape(3, 4)
+    positive = np.array([True, False, True])
+    assert losses.l1(deltas, deltas - 2, positive) == 2 * 4 * 2
+    assert losses.l1(deltas, deltas - 2, ~positive) == 4 * 2
+
+
+def test_infinite_targets_of_padding_leave_the_gradient_alone():
+    """Deltas to an object of padding, without width and height, are infinite or NaN."""
+    deltas = jnp.ones((3, 4))
+    targets = np.float32([[3] * 4, [-np.inf] * 4, [np.nan] * 4])
+    positive = np.array([True, False, False])
+    value, gradient = jax.value_and_grad(losses.l1)(deltas, targets, positive)
+    assert value == 8
+    np.testing.assert_array_equal(gradient, [[-1] * 4, [0] * 4, [0] * 4])
+
+
+def losses_of(logits, maps, valid):
+    """Each loss, of logits [R,C] and maps [R,2,2,C], with the other arguments fixed."""
+    R, C = logits.shape
+    labels = np.arange(R) % C
+    return {
+        "focal": losses.focal(logits, labels, valid),
+        "binary": losses.binary_cross_entropy(logits[:, 0], labels == 1, valid),
+        "softmax": losses.cross_entropy(logits, labels, valid),
+        "mask": losses.mask(maps, maps[..., 0] > 0, labels, valid),
+        "segmentation": losses.segmentation(logits, jnp.where(valid, labels, 255)),
+    }
+
+
+def test_padding_adds_nothing():
+    rng = np.random.default_rng(0)
+    logits, maps = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((6, 3), (6, 2, 2, 3))
+    )
+    valid = np.array([True, True, False, True, False, False])
+    got = losses_of(logits, maps, valid)
+    # Taken out of the arrays; the labels are those of the places.
+    small = (
+        np.where(valid[:, None], logits, 100.0),
+        np.where(valid[:, None, None, None], maps, 100.0),
+    )
+    for name, value in losses_of(*small, valid).items():
+        assert value == got[name] > 0, name
+    for name, value in losses_of(logits, maps, np.zeros(6, bool)).items():
+        assert value == 0, name
+    assert got["softmax"] > got["segmentation"] == got["softmax"] / 2
+
+
+def test_gradients_are_finite_however_sure_the_logits():
+    maps = np.float32([200, -200, 0])[:, None, None, None] * np.ones((3, 2, 2, 3), np.float32)
+    logits, valid = maps[:, 0, 0], np.ones(3, bool)
+    total = jax.grad(lambda *args: sum(losses_of(*args, valid).values()), argnums=(0, 1))
+    for gradient in total(logits, maps):
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0.01
+
+
+def test_focal_loss_by_its_formula():
+    rng = np.random.default_rng(1)
+    logits = rng.standard_normal((5, 4)) * 3
+    labels = np.array([0, 3, 4, 80, 1])  # 4 classes: 4 and 80 are background.
+    valid = np.array([True, True, True, True, False])
+    p, want = 1 / (1 + np.exp(-logits)), 0.0
+    for a, c in np.ndindex(4, 4):
+        right = labels[a] == c
+        pt = p[a, c] if right else 1 - p[a, c]
+        want -= (0.25 if right else 0.75) * (1 - pt) ** 2 * np.log(pt)
+    np.testing.assert_allclose(losses.focal(jnp.float32(logits), labels, valid), want, rtol=1e-5)

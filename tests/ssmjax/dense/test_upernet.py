@@ -1,0 +1,107 @@
+"""UperNet: stages, losses and a training step against official numbers."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ssmjax.convert.dense_heads import table
+from ssmjax.dense.registry import build
+from ssmjax.dense.resize import resize
+from tests.oracles import downstream as golden
+from tests.ssmjax.dense import whole
+
+TINY = golden.names("upernet_tiny_*")
+
+
+@whole.jitted
+def evaluated(model, images, labels):
+    maps = model.backbone(images)
+    logits = {
+        "ppm_bottleneck": model.head.pyramid(maps[-1]),
+        "decode_logits": model.head.classes(model.head(maps)),
+        "aux_logits": model.auxiliary.classes(model.auxiliary(maps)),
+        "whole.logits_input_size": model(images),
+    }
+    return logits, model.losses(images, labels, train=False)
+
+
+def labels_of(case):
+    """As the fixture's words have them."""
+    modulus, ignored = map(int, re.search(r"mod (\d+), the value (\d+)", case.about["gt"]).groups())
+    B, height, width, _ = case.images.shape
+    b, y, x = np.ogrid[:B, :height, :width]
+    labels = (5 * (y // 16) + 3 * (x // 16) + 7 * b) % modulus
+    return np.where(labels == ignored, 255, labels)
+
+
+def _check(case):
+    model = whole.model_of(case)
+    (got, losses), _ = evaluated(model, case.images, labels_of(case))
+    logits = got["whole.logits_input_size"]
+    probabilities = jax.nn.softmax(resize(logits, tuple(case.about["images"][0]["ori_shape"])))
+    case.check(got | {"whole.prob": probabilities})
+    np.testing.assert_array_equal(probabilities.argmax(axis=-1), case.want["whole.argmax"])
+    whole.check_losses(losses, case.about["scalars"]["eval_bn_losses"])
+    return model
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_official(downstream, name):
+    case = downstream(name)
+    model = _check(case)
+    crop, stride = re.findall(r"\((\d+), (\d+)\)", case.about["tests"])
+    window, step = (tuple(map(int, pair)) for pair in (crop, stride))
+    slid, _ = whole.jitted(lambda model, images: model.slide(images, window, step))(
+        model, case.images
+    )
+    case.check({"slide.logits": slid})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", golden.names("upernet_l1_*"))
+def test_official_of_published_size(downstream, name):
+    _check(downstream(name))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_training_step(downstream, name):
+    case = downstream(name)
+    model = whole.model_of(case)
+    losses, gradients, statistics = whole.step(model, case.images, jnp.asarray(labels_of(case)))
+    whole.check_losses(losses, case.about["scalars"]["train_bn_losses"])
+    entries = table(model.config)
+    whole.check_gradients(case, gradients, entries)
+    whole.check_statistics(case, statistics, entries)
+
+
+@pytest.mark.parametrize("name", TINY[:1])
+def test_dropout_takes_whole_channels(downstream, name):
+    """Without the other channels, the classes are as if their weights were 0."""
+    case = downstream(name)
+    config = dataclasses.replace(whole.config_of(case), dropout=0.5)
+    model = build(config)
+    with pytest.raises(ValueError, match="dropout needs a key"):
+        model.losses(jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 32, 32), int))
+
+    @jax.jit
+    def losses(model, key):
+        images = jnp.asarray(case.images[:, :32, :32])
+        return model.losses(images, jnp.zeros((2, 32, 32), int), key=key)
+
+    first, again, other = (losses(model, jax.random.key(i)) for i in (0, 0, 1))
+    for loss in first:
+        assert first[loss] == again[loss] != other[loss]
+
+
+def test_whole_images_are_windows():
+    case = golden.load(TINY[0])
+    model = build(whole.config_of(case))
+    images = jnp.asarray(case.images[:1, :64, :64])
+    run = nnx.jit(lambda model: (model(images), model.slide(images, (64, 96), (32, 32))))
+    at_once, slid = run(model)
+    np.testing.assert_allclose(slid, at_once, atol=1e-6)

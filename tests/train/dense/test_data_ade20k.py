@@ -1,0 +1,117 @@
+"""Folders of images and label images: what is read, what is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.train.dense.conftest import random_image, write_image, write_pairs
+from train.data.ade20k import CLASS_NAMES, open_ade20k, open_pairs
+from train.data.fetch import DataError
+
+SIZES = [(20, 30), (40, 25)]
+NAMES = ("sky", "sea", "sand")
+
+
+@pytest.fixture
+def ade(tmp_path):
+    """Two validation photos, of which the first has the labels 0 to 150 and 255."""
+    for i, (h, w) in enumerate(SIZES):
+        name = f"validation/ADE_val_{i}"
+        write_image(tmp_path / "images" / f"{name}.jpg", random_image(i, h, w))
+        labels = (np.arange(h * w) % 151).reshape(h, w).astype(np.uint8)
+        labels[-1, -1] = 255
+        write_image(tmp_path / "annotations" / f"{name}.png", labels)
+    return tmp_path
+
+
+def refused(action, *arguments, **options):
+    with pytest.raises(DataError) as error:
+        action(*arguments, **options)
+    message = str(error.value)
+    assert message.endswith(".") and "\n" not in message
+    return message
+
+
+def test_ade20k(ade):
+    split = open_ade20k(ade, "validation")
+    assert len(split.pairs) == 2 and len(split.class_names) == 150
+    assert split.class_names[0] == "wall" and split.class_names[-1] == "flag"
+    image, labels = split.read(0)
+    assert image.shape == (20, 30, 3) and image.dtype == labels.dtype == np.uint8
+    want = np.arange(600) % 151 - 1
+    want[want < 0] = 255
+    want[-1] = 255
+    np.testing.assert_array_equal(labels.ravel(), want)
+
+
+def test_pairs_keep_zero(tmp_path):
+    split = open_pairs(*write_pairs(tmp_path, SIZES, 3), NAMES)
+    with Image.open(tmp_path / "labels" / "1.png") as image:
+        want = np.asarray(image)
+    image, labels = split.read(1)
+    np.testing.assert_array_equal(labels, want)
+    np.testing.assert_array_equal(image, random_image(1, *SIZES[1]))
+    assert set(np.unique(labels)) == {0, 1, 2}
+
+
+def test_palette_images_give_their_indices(tmp_path):
+    images, labels = write_pairs(tmp_path, SIZES, 3)
+    image = Image.fromarray(np.full((20, 30), 2, np.uint8))
+    image.putpalette([9, 9, 9, 7, 7, 7, 200, 100, 50])
+    image.save(labels / "0.png")
+    assert (open_pairs(images, labels, NAMES).read(0)[1] == 2).all()
+
+
+def test_labels_out_of_range(ade, tmp_path):
+    write_image(ade / "annotations/validation/ADE_val_0.png", np.full((20, 30), 151, np.uint8))
+    said = refused(open_ade20k(ade, "validation").read, 0)
+    assert "ADE_val_0.png has the value 151; the 150 classes are 1 to 150, or 0 or 255" in said
+    pairs = open_pairs(*write_pairs(tmp_path / "pairs", SIZES, 4), NAMES)
+    assert "has the value 3; the 3 classes are 0 to 2 or 255" in refused(pairs.read, 0)
+
+
+def test_files_that_lack(ade):
+    label = ade / "annotations/validation/ADE_val_1.png"
+    content = label.read_bytes()
+    label.unlink()
+    said = refused(open_ade20k, ade, "validation")
+    assert "1 of 2 files have no label image" in said and "ADE_val_1.jpg" in said
+    label.write_bytes(content)
+    split = open_ade20k(ade, "validation")
+    (ade / "images/validation/ADE_val_1.jpg").unlink()
+    said = refused(open_ade20k, ade, "validation")
+    assert "1 of 2 files have no image" in said and "ADE_val_1.png" in said
+    assert "ADE_val_1.jpg cannot be read: No such file" in refused(split.read, 1)
+    assert "There is no folder" in refused(open_ade20k, ade, "training")
+
+
+def test_empty_folder(tmp_path):
+    write_pairs(tmp_path, SIZES, 3)
+    (tmp_path / "none").mkdir()
+    assert "has no files of .png" in refused(
+        open_pairs, tmp_path / "images", tmp_path / "none", NAMES
+    )
+
+
+def test_damaged_files(tmp_path):
+    split = open_pairs(*write_pairs(tmp_path, SIZES, 3), NAMES)
+    image_path, label_path = split.pairs[0]
+    label = label_path.read_bytes()
+    label_path.write_bytes(label[:60])
+    assert "The label image" in refused(split.read, 0)
+    write_image(label_path, random_image(0, 20, 30))
+    assert "has 3 channels; it must have one" in refused(split.read, 0)
+    write_image(label_path, np.zeros((20, 31), np.uint8))
+    assert "has 20 x 31 pixels, its image 20 x 30" in refused(split.read, 0)
+    image_path.write_bytes(b"no image")
+    assert "is not a readable JPEG or PNG" in refused(split.read, 0)
+
+
+def test_classes_of_the_weights(ade, tmp_path):
+    open_ade20k(ade, "validation", CLASS_NAMES)
+    said = refused(open_ade20k, ade, "validation", ("wall", "house", *CLASS_NAMES[2:]))
+    assert 'ADE20K validation calls class 1 "building", the weights "house"' in said
+    folders = write_pairs(tmp_path / "pairs", SIZES, 3)
+    said = refused(open_pairs, *folders, NAMES, classes=("sky",))
+    assert "has 3 classes, the weights know 1" in said
+    assert "has 256 classes; there can be 1 to 255" in refused(open_pairs, *folders, ["x"] * 256)

@@ -1,0 +1,210 @@
+"""Annotations of COCO: what is read, what is left out, what is refused."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tests.oracles import golden
+from tests.train.dense.conftest import annotation, coco_content, write_coco
+from train.data.coco import bitmaps, open_coco
+from train.data.fetch import DataError
+
+SIZES = [(20, 30), (40, 25)]
+ONE = [annotation(1, 10, (2, 3, 10, 8))]
+
+
+def opened(folder, content, **options):
+    return open_coco(*write_coco(folder, content), **options)
+
+
+def refused(folder, content, **options):
+    with pytest.raises(DataError) as error:
+        opened(folder, content, **options)
+    return sentence(error)
+
+
+def sentence(error):
+    message = str(error.value)
+    assert message.endswith((".", "!")) and "\n" not in message
+    return message
+
+
+def test_boxes_labels_and_masks(tmp_path):
+    objects = [
+        annotation(1, 20, (2, 3, 10, 8)),
+        annotation(2, 20, (0.5, 30.25, 24, 9), category_id=3),
+        annotation(3, 10, (4, 5, 6, 7)),
+    ]
+    split = opened(tmp_path, coco_content(SIZES, objects), masks=True)
+    assert (split.class_names, split.category_ids) == (("ant", "cup"), (3, 7))
+    first, second = split.photos
+    assert (first.image_id, first.height, first.width) == (10, 20, 30)
+    np.testing.assert_array_equal(second.boxes, [[2, 3, 12, 11], [0.5, 30.25, 24.5, 39.25]])
+    assert second.boxes.dtype == np.float32 and second.labels.tolist() == [1, 0]
+    want = np.zeros((20, 30), np.uint8)
+    want[5:12, 4:10] = 1
+    np.testing.assert_array_equal(bitmaps(first), want[None])
+    assert bitmaps(second).shape == (2, 40, 25)
+
+
+def test_rle_of_both_kinds_and_polygons_of_several_parts(tmp_path):
+    from pycocotools import mask as rle
+
+    mask = np.random.default_rng(0).integers(0, 2, (20, 30)).astype(np.uint8)
+    columns = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(columns)) + 1
+    counts = np.diff([0, *changes, len(columns)]).tolist()
+    counts = [0, *counts] if columns[0] else counts
+    coded = rle.encode(np.asfortranarray(mask))["counts"].decode()
+    outlines = [
+        {"size": [20, 30], "counts": counts},
+        {"size": [20, 30], "counts": coded},
+        [[0, 0, 5, 0, 5, 5, 0, 5], [10, 10, 15, 10, 15, 15, 10, 15]],
+    ]
+    objects = [
+        annotation(i, 10, (0, 0, 30, 20), segmentation=outline)
+        for i, outline in enumerate(outlines)
+    ]
+    got = bitmaps(opened(tmp_path, coco_content(SIZES, objects), masks=True).photos[0])
+    np.testing.assert_array_equal(got[:2], [mask, mask])
+    want = np.zeros((20, 30), np.uint8)
+    want[:5, :5] = want[10:15, 10:15] = 1
+    np.testing.assert_array_equal(got[2], want)
+
+
+def test_what_is_left_out(tmp_path):
+    objects = [
+        annotation(1, 10, (0, 0, 4, 4), iscrowd=1, segmentation=None),
+        annotation(2, 10, (0, 0, 4, 4), area=0),
+        annotation(3, 10, (0, 0, 0.9, 4)),
+        annotation(4, 10, (0, 0, 4, 0.9)),
+        annotation(5, 10, (30, 0, 4, 4)),
+        annotation(6, 10, (0, -5, 4, 5)),
+        annotation(7, 10, (0, 0, 4, 4), ignore=1),
+        annotation(8, 10, (-3, -3, 4, 4)),
+        annotation(9, 10, (29, 19, 1, 1)),
+    ]
+    split = opened(tmp_path, coco_content(SIZES, objects), masks=True)
+    np.testing.assert_array_equal(split.photos[0].boxes, [[-3, -3, 1, 1], [29, 19, 30, 20]])
+    assert split.remarks == (
+        "instances.json: 1 of 2 images have no objects; they teach background.",
+        "instances.json: 7 objects are left out: 1 crowds, 1 marked to be ignored, "
+        "2 outside their image, 3 without area or below a pixel.",
+    )
+
+
+def test_images_without_annotations_may_be_left_out(tmp_path):
+    objects = [*ONE, annotation(2, 20, (0, 0, 4, 4), iscrowd=1)]
+    content = coco_content([*SIZES, (8, 9)], objects)
+    assert [len(photo.labels) for photo in opened(tmp_path, content).photos] == [1, 0, 0]
+    split = opened(tmp_path, content, keep_empty=False)
+    # A crowd is an annotation, though none to learn.
+    assert [photo.image_id for photo in split.photos] == [10, 20]
+    assert "1 of 3 images have no objects; they are left out." in split.remarks[0]
+
+
+def test_official_annotations(tmp_path):
+    content = json.loads((golden.FOLDER / "downstream" / "coco_eval_a.json").read_text())["gt"]
+    split = opened(tmp_path, content, masks=True)
+    crowds = sum(a["iscrowd"] for a in content["annotations"])
+    assert sum(len(p.labels) for p in split.photos) == len(content["annotations"]) - crowds
+    kept = (a for a in content["annotations"] if not a["iscrowd"])
+    areas = {p.image_id: bitmaps(p).sum((1, 2)).tolist() for p in split.photos}
+    for one in kept:  # Areas in the file are those of the masks, rounded down.
+        assert abs(areas[one["image_id"]].pop(0) - one["area"]) <= 1
+
+
+BROKEN = {
+    "broken polygon, [1, 2, 3, 4]": {"segmentation": [[1, 2, 3, 4]]},
+    "broken polygon, [1, 2, 3, 4, 5, 6, 7]": {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
+    "broken polygon, [1, 2, 3, 4, 5, nan]": {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]},
+    "broken polygon, ['a'": {"segmentation": [["a", "b", "c", "d", "e", "f"]]},
+    "has no outline": {"segmentation": []},
+    "RLE of 599 pixels; its image has 600": {"segmentation": {"size": [20, 30], "counts": [599]}},
+    "RLE of the size [30, 20]": {"segmentation": {"size": [30, 20], "counts": [600]}},
+    "the category 4, which": {"category_id": 4},
+    "the box [1, 2, 3]": {"bbox": [1, 2, 3]},
+    "the box [1, 2, None, 4]": {"bbox": [1, 2, None, 4]},
+}
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_broken_objects(tmp_path, message):
+    one = ONE[0] | BROKEN[message]
+    said = refused(tmp_path, coco_content(SIZES, [one]), masks=True)
+    assert message in said and "annotation 1 of 0.png" in said
+
+
+def test_an_outline_is_not_looked_at_where_no_masks_are_wanted(tmp_path):
+    split = opened(tmp_path, coco_content(SIZES, [ONE[0] | {"segmentation": [[1]]}]))
+    assert split.photos[0].outlines == ()
+
+
+def test_broken_compressed_rle(tmp_path):
+    outline = {"size": [20, 30], "counts": "jn>4_39J4M2N3M"}
+    content = coco_content(SIZES, [ONE[0] | {"segmentation": outline}])
+    split = opened(tmp_path, content, masks=True)
+    with pytest.raises(DataError, match="image 10 has a broken RLE"):
+        bitmaps(split.photos[0])
+
+
+def test_no_object_at_all(tmp_path):
+    assert "no object to learn in any of its 2 images" in refused(tmp_path, coco_content(SIZES, []))
+
+
+def test_annotation_of_an_unknown_image(tmp_path):
+    content = coco_content(SIZES, [*ONE, annotation(5, 99, (0, 0, 4, 4))])
+    assert "id 5, of the image 99, which" in refused(tmp_path, content)
+
+
+def test_two_images_with_an_id(tmp_path):
+    content = coco_content(SIZES, ONE)
+    content["images"][1]["id"] = 10
+    assert "images with the same id" in refused(tmp_path, content)
+
+
+def test_missing_files(tmp_path):
+    annotations, images = write_coco(tmp_path, coco_content(SIZES, ONE))
+    (images / "1.png").unlink()
+    with pytest.raises(DataError, match="lacks 1 of its 2 files, such as .*1.png") as error:
+        open_coco(annotations, images)
+    sentence(error)
+    with pytest.raises(DataError, match="lacks 2 of its 2 files"):
+        open_coco(annotations, tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="none.json cannot be read: No such file") as error:
+        open_coco(tmp_path / "none.json", images)
+    sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [', "are not JSON"),
+        ("[]", 'no list "categories"'),
+        ('{"categories": [{"id": 1}]}', 'entry 0 of "categories" has no "name"'),
+    ],
+)
+def test_not_an_annotation_file(tmp_path, text, message):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as error:
+        open_coco(path, tmp_path)
+    sentence(error)
+
+
+def test_classes_of_the_weights(tmp_path):
+    content = coco_content(SIZES, ONE)
+    assert opened(tmp_path, content, classes=("ant", "cup")).class_names == ("ant", "cup")
+    said = refused(tmp_path, content, classes=("ant", "mug"))
+    assert 'instances.json calls class 1 "cup", the weights "mug"' in said
+    assert "has 2 classes, the weights know 80" in refused(tmp_path, content, classes=("x",) * 80)
+
+
+def test_without_pycocotools(tmp_path, monkeypatch):
+    content = coco_content(SIZES, ONE)
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
+    assert len(opened(tmp_path, content).photos) == 2
+    assert "pip install pycocotools" in refused(tmp_path, content, masks=True)

@@ -1,0 +1,102 @@
+"""Schedules, weight decay and configs of the dense tasks against the official recipes."""
+
+import json
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from ssmjax import command_line
+from ssmjax.convert.dense_heads import table
+from ssmjax.dense import registry
+from ssmjax.dense.config import PAPER, PRESETS
+from tests.train.conftest import ROOT
+from train import finetune, optim
+from train.cli import load_config
+from train.config import Config
+from train.tasks.task import open_task
+
+GROUPS = json.loads((ROOT / "tests/golden/downstream/optimizer_groups.json").read_text())
+CONFIGS = sorted(
+    path for pattern in ("coco_*.py", "ade20k_*.py") for path in (ROOT / "configs").glob(pattern)
+)
+
+
+def config_of(name):
+    data = "ade20k" if name.startswith("upernet") else "coco"
+    return load_config(str(ROOT / "configs" / f"{data}_{name}_dense.py"), Config)
+
+
+@pytest.mark.parametrize("name", sorted(GROUPS))
+def test_optimizer_groups(name):
+    """Of every official parameter, by its name through the conversion table."""
+    group, config = GROUPS[name], config_of(name)
+    preset = PRESETS[name.replace("_", "_plainmamba_")]
+    params = nnx.state(nnx.eval_shape(lambda: registry.build(preset)), nnx.Param)
+    mask = nnx.to_flat_state(open_task(config).decayed(params))
+    decays = {".".join(map(str, path)): leaf.get_value() for path, leaf in mask}
+    theirs = {e.theirs: decays[e.ours] for e in table(preset) if e.ours in decays}
+    plain = sorted(theirs_name for theirs_name, decayed in theirs.items() if not decayed)
+    assert (len(plain), len(theirs) - len(plain)) == (group["num_no_decay"], group["num_decay"])
+    names = "\n".join(plain).encode()
+    assert zlib.crc32(names) == group["crc32_of_sorted_no_decay_names_joined_by_newline"]
+    chosen = config.optim
+    assert [chosen.lr] == group["lr"] and chosen.weight_decay == max(group["weight_decay"])
+    assert chosen.b2 == group["betas"][1]
+    assert chosen.clip == (group["grad_clip"] or {"max_norm": None})["max_norm"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "steps_per_epoch"),
+    [("maskrcnn_l1", "coco", 7330), ("upernet_l1", "ade", 1264)],
+)
+def test_learning_rates(units, name, key, steps_per_epoch):
+    rate = optim.schedule(config_of(name).optim, steps_per_epoch)
+    steps = units[f"lr.{key}_iter"]
+    np.testing.assert_allclose([rate(s) for s in steps], units[f"lr.{key}"], rtol=1e-5, atol=1e-12)
+
+
+def test_there_is_a_config_for_every_row():
+    kinds = ("coco_maskrcnn", "coco_retinanet", "ade20k_upernet")
+    ways = ("dense", "evit", "prune")
+    names = {f"{kind}_l{size}_{way}" for kind in kinds for size in (1, 2, 3) for way in ways}
+    assert {path.stem for path in CONFIGS} == names
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs(path):
+    config = load_config(str(path), Config)
+    _, kind, size, way = path.stem.split("_")
+    name = f"{kind}_plainmamba_{size}"
+    assert config.model.name == name
+    alignment = {"dense": None, "evit": "none", "prune": "previous"}[way]
+    assert getattr(config.prune, "alignment", None) == alignment
+    assert config.prune is None or config.prune.after_blocks == PAPER[name].after_blocks
+    assert f"configs/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "coco_retinanet_l1_prune",
+            ("19,360,356 parameters", "4200 > 3360 > 2688", "[16, 800, 1344, 3]", "weights/plain"),
+        ),
+        (
+            "ade20k_upernet_l1_evit",
+            ("35,461,740 parameters", "4096 > 3277 > 2622", "logits [16, 512, 512, 150]"),
+        ),
+    ],
+)
+def test_dry_run(name, said, tmp_path, monkeypatch, capsys):
+    workdir = tmp_path / "run"
+    arguments = ("--config", ROOT / "configs" / f"{name}.py", "--workdir", workdir, "--dry-run")
+    arguments = map(str, (*arguments, "--data.path", tmp_path / "none"))
+    monkeypatch.setattr(sys, "argv", ["train.finetune", *arguments])
+    command_line.run(finetune.main)
+    out = capsys.readouterr().out
+    for part in (*said, "in the backbone", "missing:   There is no data set in", "memory:"):
+        assert part in out
+    assert not workdir.exists()

@@ -1,0 +1,244 @@
+"""Detection and segmentation as a user runs them, on a few small images."""
+
+import dataclasses
+import json
+import shutil
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from ssmjax import command_line
+from ssmjax.dense import registry
+from ssmjax.dense.resize import resize
+from ssmjax.weights import Metadata, flat_params, save_weights
+from tests.train.conftest import losses
+from tests.train.dense.conftest import annotation, coco_content, write_coco, write_pairs
+from tests.train.processes import distributed, free_port, run_processes
+from train import finetune
+from train.cli import load_config
+from train.config import Config
+from train.tasks.segmentation import classes_at
+from train.tasks.task import open_task
+
+CONFIG = """
+from ssmjax import PruneConfig
+from ssmjax.dense.ranges import DensePruneConfig
+from train.config import Config, ModelConfig, OptimConfig
+from train.data.dense_config import DetectionData, SegmentationData
+
+config = Config(
+    model=ModelConfig(
+        name="{name}_plainmamba_l1", depth=2, embed_dim=16, d_state=2, ends=(1, 2), width=16{more}
+    ),
+    data={data},
+    optim=OptimConfig(
+        lr=1e-3, schedule="step", drop_epochs=(1,), epochs=1, batch_size=2, warmup_steps=2
+    ),
+    prune=DensePruneConfig((1,), 0.5),
+    eval_batch_size=2,
+    checkpoint_every=1,
+    log_every=1,
+    pictures=2,
+)
+"""
+DETECTION = """DetectionData(
+        path={folder!r},
+        train_annotations="instances.json",
+        train_images="images",
+        eval_annotations="instances.json",
+        eval_images="images",
+        scale=(64, 64),
+        shapes=((64, 64),),
+    )"""
+SEGMENTATION = """SegmentationData(
+        path={folder!r}, class_names=("ant", "bee", "cup"), scale=(64, 64), crop=(64, 64)
+    )"""
+SIZES = [(48, 64), (64, 48), (64, 64), (40, 64)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Data and configs of the three models."""
+    folder = tmp_path_factory.mktemp("dense_tasks")
+    objects = [
+        annotation(i + 1, 10 * (i % 4 + 1), (4 + i, 5 + i, 20, 16), category_id=(3, 7)[i % 2])
+        for i in range(8)
+    ]
+    write_coco(folder, coco_content(SIZES, objects))
+    images, labels = write_pairs(folder / "pairs", SIZES, 3)
+    for kind in (images, labels):
+        for split in ("training", "validation"):
+            shutil.copytree(kind, folder / "segments" / kind.name / split)
+    segmentation = SEGMENTATION.format(folder=str(folder / "segments"))
+    detection = DETECTION.format(folder=str(folder))
+    for name, data in (
+        ("upernet", segmentation),
+        ("retinanet", detection),
+        ("maskrcnn", detection),
+    ):
+        more = "" if name == "upernet" else ", heads=2"
+        (folder / f"{name}.py").write_text(CONFIG.format(name=name, data=data, more=more))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(command, folder, tmp_path_factory):
+    """A finished run of a model, made once."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            workdir = tmp_path_factory.mktemp(name)
+            arguments = ("--config", folder / f"{name}.py", "--workdir", workdir)
+            code, _, err = command("train.finetune", *arguments)
+            assert code == 0, err
+            made[name] = workdir
+        return made[name]
+
+    return of
+
+
+def log_of(workdir):
+    return [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics", "picture"),
+    [
+        ("upernet", {"mIoU", "aAcc", "mAcc"}, "segments.png"),
+        pytest.param("retinanet", {"box_AP"}, "detections.png", marks=pytest.mark.slow),
+        pytest.param("maskrcnn", {"box_AP", "mask_AP"}, "detections.png", marks=pytest.mark.slow),
+    ],
+)
+def test_run_and_evaluate(command, folder, run, name, metrics, picture):
+    workdir = run(name)
+    entries = log_of(workdir)
+    assert len(losses(workdir)) == 2 and all(np.isfinite(list(losses(workdir).values())))
+    assert metrics <= entries[-1].keys()
+    (row,) = json.loads((workdir / "results.json").read_text())
+    assert row["tokens"] == "16>8" and row["accuracy"] == entries[-1][open_main(folder, name)]
+    assert (workdir / picture).is_file() and (workdir / "best.safetensors").is_file()
+    trained = load_file(workdir / "weights.safetensors")
+    (count,) = {int(v) for key, v in trained.items() if key.endswith("stem.0.norm.count")}
+    assert count == 2  # Batches that the running statistics have seen.
+    config = ("--config", folder / f"{name}.py", "--checkpoint", workdir)
+    code, out, err = command("train.evaluate", *config)
+    assert code == 0, err
+    assert f"{100 * row['accuracy']:.2f}" in out and "4 images" in out
+
+
+def open_main(folder, name):
+    return open_task(load_config(str(folder / f"{name}.py"), Config)).metrics[0]
+
+
+def test_a_stopped_run_ends_the_same(command, folder, run, tmp_path):
+    whole = run("upernet")
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "2")
+    (tmp_path / "weights.safetensors").unlink()
+    arguments = ("--config", folder / "upernet.py", "--workdir", tmp_path, "--resume", "auto")
+    code, _, err = command("train.finetune", *arguments)
+    assert code == 0 and "going on from step 1" in err, err
+    assert losses(tmp_path) == losses(whole) and log_of(tmp_path)[-1] == log_of(whole)[-1]
+    ours, theirs = (load_file(path / "weights.safetensors") for path in (tmp_path, whole))
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["upernet", "maskrcnn"])
+def test_processes_evaluate_the_same(command, folder, run, name):
+    config = ("train.evaluate", "--config", folder / f"{name}.py", "--checkpoint", run(name))
+    _, one, _ = command(*config)
+    address = f"localhost:{free_port()}"
+    ends = run_processes(
+        [("-m", *config, *distributed(address, 2, number)) for number in range(2)], timeout=400
+    )
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    said = ends[0][1].strip()
+    assert said.split("images")[0] == one.split("images")[0] and not ends[1][1]
+
+
+@pytest.mark.parametrize("shape", [(48, 80), (20, 33), (37, 64)])
+def test_classes_at_any_size(shape):
+    """As those of logits that are resized whole."""
+    logits = jax.random.normal(jax.random.key(0), (32, 48, 5))
+    want = jnp.argmax(resize(logits[None], shape)[0], axis=-1)
+    got = classes_at(logits, jnp.array(shape), (64, 96))[: shape[0], : shape[1]]
+    assert np.mean(np.asarray(got) != np.asarray(want)) < 1e-3
+
+
+def test_weights_for_other_classes(folder, tmp_path):
+    """A new head, and the rest as it was."""
+    config = load_config(str(folder / "upernet.py"), Config)
+    model = registry.create_model(
+        config.model.name, num_classes=4, seed=5, **config.model.overrides()
+    )
+    overrides = registry.config_overrides(config.model.name, model.config)
+    plain = (0.5, 0.5, 0.5)
+    path = tmp_path / "four.safetensors"
+    save_weights(path, model, Metadata(config.model.name, overrides, ("a",) * 4, plain, plain))
+    chosen = dataclasses.replace(config.model, weights=str(path))
+    with pytest.raises(ValueError, match="tells 4 classes apart; the data have 3"):
+        open_task(dataclasses.replace(config, model=chosen)).start(("ant", "bee", "cup"))
+    chosen = dataclasses.replace(chosen, new_head=True)
+    task = open_task(dataclasses.replace(config, model=chosen))
+    started, metadata = task.start(("ant", "bee", "cup"))
+    assert metadata.class_names == ("ant", "bee", "cup") and started.config.num_classes == 3
+    ours, theirs = flat_params(started), flat_params(model)
+    for name, leaf in ours.items():
+        if ".classes." in name:
+            assert leaf.shape[-1] == 3
+        else:
+            np.testing.assert_array_equal(leaf[...], theirs[name][...])
+
+
+def test_bad_input_is_one_line(folder, tmp_path, monkeypatch, capsys):
+    plain = tmp_path / "plain.py"
+    text = (folder / "upernet.py").read_text()
+    plain.write_text(text.replace("prune=DensePruneConfig(", "prune=PruneConfig("))
+    good = ("--workdir", tmp_path / "run")
+    upernet, retinanet = (("--config", folder / f"{n}.py", *good) for n in ("upernet", "retinanet"))
+    cases = {
+        "prune is a PruneConfig, which is for classifiers": ("--config", plain, *good),
+        "There is no data set in": (*upernet, "--data.path", tmp_path / "none"),
+        "optim.distill is 0.5; detection and segmentation do not have it": (
+            *upernet,
+            *("--optim.distill", 0.5, "--model.weights", "any", "--optim.label-smoothing", 0),
+        ),
+        "optim.layer_decay is 0.9": (*retinanet, "--optim.layer-decay", 0.9),
+        "data.crop has 65 x 64; both sides must be multiples of 32": (
+            *upernet,
+            *("--data.crop", 65, 64),
+        ),
+        "optim.schedule is linear and optim.drop_epochs is (1,)": (
+            *retinanet,
+            *("--optim.schedule", "linear"),
+        ),
+        "is a RetinaNet, which does not fit the data": (
+            *upernet,
+            *("--model.name", "retinanet_plainmamba_l1", "--model.heads", 2),
+        ),
+        "Did you mean upernet_plainmamba_l1?": (
+            *upernet,
+            *("--model.name", "upernet_plainmamba_1"),
+        ),
+        "There is no weight file nowhere": (*upernet, "--model.classifier", "nowhere"),
+        "images have up to 64 x 64 pixels; add a shape": (
+            *retinanet,
+            *("--data.shapes", 32, 32),
+        ),
+    }
+    for sentence, case in cases.items():
+        monkeypatch.setattr(sys, "argv", ["train.finetune", *map(str, case)])
+        with pytest.raises(SystemExit) as stop:
+            command_line.run(finetune.main)
+        err = capsys.readouterr().err
+        assert stop.value.code == 2, (sentence, err)
+        assert err.splitlines()[-1].startswith("error: "), (sentence, err)
+        assert sentence in err, (sentence, err)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)

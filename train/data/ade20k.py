@@ -1,0 +1,136 @@
+"""Segmentation data: folders of images and of label images; ADE20K as it is published."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from train.data.dense_files import check_classes, read_image, read_labels
+from train.data.dense_transforms import IGNORED
+from train.data.fetch import DataError
+
+# Of SceneParsing, in the order of the label images' values 1 to 150.
+CLASS_NAMES = tuple(
+    """wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
+    person, earth, door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf,
+    house, sea, mirror, rug, field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub,
+    railing, cushion, base, box, column, signboard, chest of drawers, counter, sand, sink,
+    skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway, case, pool table, pillow,
+    screen door, stairway, river, bridge, bookcase, blind, coffee table, toilet, flower, book, hill,
+    bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar,
+    arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth,
+    television receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman,
+    bottle, buffet, poster, stage, van, ship, fountain, conveyer belt, canopy, washer, plaything,
+    swimming pool, stool, barrel, basket, waterfall, tent, bag, minibike, cradle, oven, ball, food,
+    step, tank, trade name, microwave, pot, animal, bicycle, lake, dishwasher, screen, blanket,
+    sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate,
+    monitor, bulletin board, shower, radiator, glass, clock, flag""".replace("\n   ", "").split(
+        ", "
+    )
+)
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSplit:
+    """Images, and for each a label image of its size.
+
+    Attributes:
+      pairs: paths of each image and its label image, by name.
+      class_names: in the order of the labels.
+      zero_is_none: the label images' 0 is no class, and class c is c + 1; otherwise class c is c.
+      title: what messages call it.
+    """
+
+    pairs: tuple[tuple[Path, Path], ...]
+    class_names: tuple[str, ...]
+    zero_is_none: bool
+    title: str
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """An image [H,W,3] uint8, RGB, and its labels [H,W] uint8, 255 where there is none.
+
+        Raises:
+          DataError: a file is missing or unreadable, the two differ in size, or a label is not
+            that of a class.
+        """
+        image_path, label_path = self.pairs[index]
+        image, values = read_image(image_path), read_labels(label_path)
+        if values.shape != image.shape[:2]:
+            raise DataError(
+                f"The label image {label_path} has {values.shape[0]} x {values.shape[1]} pixels, "
+                f"its image {image.shape[0]} x {image.shape[1]}; they must be equal."
+            )
+        count = len(self.class_names)
+        labels = values - 1 if self.zero_is_none else values
+        labels[(values == IGNORED) | (labels == -1)] = IGNORED
+        wrong = values[(labels != IGNORED) & ((labels < 0) | (labels >= count))]
+        if wrong.size:
+            highest = f"1 to {count}, or 0" if self.zero_is_none else f"0 to {count - 1}"
+            raise DataError(
+                f"The label image {label_path} has the value {wrong[0]}; the {count} classes are "
+                f"{highest} or {IGNORED} where there is none."
+            )
+        return image, labels.astype(np.uint8)
+
+
+def open_ade20k(folder: Path, split: str, classes: Sequence[str] = ()) -> PairSplit:
+    """A split of ADEChallengeData2016, the 150 classes of SceneParsing, as its archive unpacks.
+
+    Args:
+      folder: holds `images/training`, `images/validation` and the same in `annotations`.
+      split: "training" or "validation".
+      classes: names that the weights at hand know, in order; empty where they know none.
+
+    Raises:
+      DataError: as `open_pairs`, and the classes differ.
+    """
+    title = f"ADE20K {split}"
+    check_classes(CLASS_NAMES, classes, title)
+    pairs = _pairs(folder / "images" / split, folder / "annotations" / split, title)
+    return PairSplit(pairs, CLASS_NAMES, True, title)
+
+
+def open_pairs(
+    images: Path, labels: Path, class_names: Sequence[str], classes: Sequence[str] = ()
+) -> PairSplit:
+    """A folder of images and one of label images of the same names, as PNG.
+
+    Args:
+      images: the images, JPEG or PNG.
+      labels: one channel each; class c is c, and 255 is none.
+      class_names: in the order of the labels, 255 at most.
+      classes: names that the weights at hand know, in order; empty where they know none.
+
+    Raises:
+      DataError: a folder is missing or empty, an image has no label image or the reverse, the
+        classes differ or are too many.
+    """
+    title = str(images)
+    if not 0 < len(class_names) <= IGNORED:
+        raise DataError(f"{title} has {len(class_names)} classes; there can be 1 to {IGNORED}.")
+    check_classes(class_names, classes, title)
+    return PairSplit(_pairs(images, labels, title), tuple(class_names), False, title)
+
+
+def _pairs(images: Path, labels: Path, title: str) -> tuple[tuple[Path, Path], ...]:
+    found = {path.stem: path for path in _files(images, _SUFFIXES)}
+    labelled = {path.stem: path for path in _files(labels, (".png",))}
+    for have, lack, what in ((found, labels, "label image"), (labelled, images, "image")):
+        if alone := sorted(have.keys() - (labelled if have is found else found).keys()):
+            raise DataError(
+                f"{title}: {len(alone):,} of {len(have):,} files have no {what} in {lack}, such as "
+                f"{have[alone[0]].name}; unpack the data set again."
+            )
+    return tuple((found[stem], labelled[stem]) for stem in sorted(found))
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}; give the data set's own folder.")
+    files = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
+    if not files:
+        raise DataError(f"The folder {folder} has no files of {', '.join(suffixes)}.")
+    return files

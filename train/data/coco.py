@@ -1,0 +1,268 @@
+"""Detection data in COCO's format: a JSON file of annotations and a folder of images."""
+
+import collections
+import dataclasses
+import json
+import math
+import pickle
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from train.data.dense_files import check_classes, check_present, pycocotools
+from train.data.fetch import DataError
+
+
+class Photo(NamedTuple):
+    """An image and its objects.
+
+    Attributes:
+      path: of the file.
+      image_id: what annotations and results call it.
+      height, width: in pixels, as the annotations say.
+      boxes: [G,4] float32, (x1, y1, x2, y2).
+      labels: [G] int32, from 0.
+      outlines: polygons or RLE of each object, pickled, which takes less memory than lists; none
+        where masks are not wanted.
+    """
+
+    path: Path
+    image_id: int
+    height: int
+    width: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    outlines: tuple[bytes, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CocoSplit:
+    """One split.
+
+    Attributes:
+      photos: in the order of the file.
+      class_names: in the order of the labels.
+      category_ids: of the classes, in the same order.
+      title: what messages call it.
+      remarks: sentences on what was left out, for people.
+      masks: whether objects have outlines.
+    """
+
+    photos: tuple[Photo, ...]
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    title: str
+    remarks: tuple[str, ...]
+    masks: bool
+
+
+def open_coco(
+    annotations: Path,
+    images: Path,
+    *,
+    masks: bool = False,
+    keep_empty: bool = True,
+    classes: Sequence[str] = (),
+) -> CocoSplit:
+    """Read annotations, and check that their images are there.
+
+    Left out of the objects: crowds, those marked `ignore`, those without area, narrower or lower
+    than a pixel, or outside their image. Labels are numbers of the categories in the order of their
+    ids, so COCO's ids, 1 to 90, become 0 to 79.
+
+    Args:
+      annotations: a file such as instances_train2017.json.
+      images: the folder that its file names are in.
+      masks: whether outlines are kept, for `bitmaps`.
+      keep_empty: whether images without any annotation stay; those whose objects are all left out
+        do in either case.
+      classes: names that the weights at hand know, in order; empty where they know none.
+
+    Raises:
+      DataError: the file is missing, damaged or contradicts itself, an image file is missing, an
+        outline is broken, no image has an object, the classes differ, or pycocotools is not
+        installed, which masks need.
+    """
+    if masks:
+        pycocotools("mask")
+    title = annotations.name
+    content = _load(annotations)
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    names = tuple(category["name"] for category in categories)
+    check_classes(names, classes, title)
+    ids = tuple(category["id"] for category in categories)
+    records = content["images"]
+    known = {record["id"] for record in records}
+    if len(known) < len(records):
+        raise DataError(f"{title} has images with the same id; each needs its own.")
+    annotated: dict[int, list[dict[str, Any]]] = collections.defaultdict(list)
+    for annotation in content["annotations"]:
+        if annotation["image_id"] not in known:
+            raise DataError(
+                f"{title} has an annotation, id {annotation['id']}, of the image "
+                f"{annotation['image_id']}, which is not among its images."
+            )
+        annotated[annotation["image_id"]].append(annotation)
+    empty = sum(record["id"] not in annotated for record in records)
+    if not keep_empty:
+        records = [record for record in records if record["id"] in annotated]
+    labels = {category: label for label, category in enumerate(ids)}
+    left_out: collections.Counter[str] = collections.Counter()
+    photos = tuple(
+        _photo(record, annotated[record["id"]], labels, images, masks, left_out, title)
+        for record in records
+    )
+    check_present([photo.path for photo in photos], title)
+    if not any(len(photo.labels) for photo in photos):
+        raise DataError(f"{title} has no object to learn in any of its {len(known):,} images.")
+    remarks = tuple(_remarks(title, empty, len(known), keep_empty, left_out))
+    return CocoSplit(photos, names, ids, title, remarks, masks)
+
+
+def bitmaps(photo: Photo) -> np.ndarray:
+    """The objects' masks at the image's own size, [G,height,width] uint8, 0 or 1.
+
+    Raises:
+      DataError: an RLE is broken, or pycocotools is not installed.
+    """
+    rle = pycocotools("mask")
+    masks = np.zeros((len(photo.outlines), photo.height, photo.width), np.uint8)
+    for mask, outline in zip(masks, photo.outlines, strict=True):
+        outline = pickle.loads(outline)
+        try:
+            if isinstance(outline, list):
+                coded = rle.merge(rle.frPyObjects(outline, photo.height, photo.width))
+            elif isinstance(outline["counts"], list):
+                coded = rle.frPyObjects(outline, photo.height, photo.width)
+            else:
+                coded = outline
+            mask[:] = rle.decode(coded)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"An object of the image {photo.image_id} has a broken RLE: {error}."
+            ) from error
+    return masks
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The content of an annotation file, with the fields that are needed."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"The annotations {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise DataError(
+            f"The annotations {path} are not JSON ({error}); copy them again."
+        ) from error
+    needed = {
+        "categories": ("id", "name"),
+        "images": ("id", "file_name", "height", "width"),
+        "annotations": ("id", "image_id", "category_id", "bbox", "area"),
+    }
+    for part, fields in needed.items():
+        if not isinstance(content, dict) or not isinstance(content.get(part), list):
+            raise DataError(f'The annotations {path} have no list "{part}"; give a file of COCO.')
+        for number, record in enumerate(content[part]):
+            lacking = [field for field in fields if field not in record]
+            if lacking:
+                raise DataError(f'In {path}, entry {number} of "{part}" has no "{lacking[0]}".')
+    return content
+
+
+def _photo(
+    record: dict[str, Any],
+    annotations: list[dict[str, Any]],
+    labels: dict[int, int],
+    folder: Path,
+    masks: bool,
+    left_out: collections.Counter[str],
+    title: str,
+) -> Photo:
+    """An image with those of its annotations that can be learnt; counts the others."""
+    height, width = record["height"], record["width"]
+    boxes, numbers, outlines = [], [], []
+    for annotation in annotations:
+        where = f"{title}, annotation {annotation['id']} of {record['file_name']},"
+        if annotation["category_id"] not in labels:
+            raise DataError(
+                f"{where} has the category {annotation['category_id']}, which is not among the "
+                "categories."
+            )
+        box = annotation["bbox"]
+        if len(box) != 4 or not all(isinstance(n, int | float) and math.isfinite(n) for n in box):
+            raise DataError(f"{where} has the box {box}; it must be four numbers, x, y, w, h.")
+        x, y, w, h = box
+        if why := _why_left_out(annotation, height, width):
+            left_out[why] += 1
+            continue
+        boxes.append((x, y, x + w, y + h))
+        numbers.append(labels[annotation["category_id"]])
+        if masks:
+            outline = annotation.get("segmentation")
+            _check_outline(outline, height, width, where)
+            outlines.append(pickle.dumps(outline))
+    return Photo(
+        folder / record["file_name"],
+        record["id"],
+        height,
+        width,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(numbers, np.int32),
+        tuple(outlines),
+    )
+
+
+def _why_left_out(annotation: dict[str, Any], height: int, width: int) -> str | None:
+    """Why an object is not learnt; None if it is."""
+    x, y, w, h = annotation["bbox"]
+    if annotation.get("ignore"):
+        return "marked to be ignored"
+    if annotation["area"] <= 0 or w < 1 or h < 1:
+        return "without area or below a pixel"
+    if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
+        return "outside their image"
+    return "crowds" if annotation.get("iscrowd") else None
+
+
+def _check_outline(outline: Any, height: int, width: int, where: str) -> None:
+    """Refuse what is neither polygons nor an RLE of the image's size."""
+    if isinstance(outline, dict):
+        counts, size = outline.get("counts"), outline.get("size")
+        if size != [height, width] or not isinstance(counts, list | str):
+            raise DataError(
+                f"{where} has an RLE of the size {size}; its image has {[height, width]}."
+            )
+        if isinstance(counts, list) and sum(counts) != height * width:
+            raise DataError(
+                f"{where} has an RLE of {sum(counts):,} pixels; its image has {height * width:,}."
+            )
+        return
+    if not isinstance(outline, list) or not outline:
+        raise DataError(f"{where} has no outline; masks need polygons or an RLE.")
+    for polygon in outline:
+        try:
+            sound = len(polygon) >= 6 and len(polygon) % 2 == 0 and np.isfinite(polygon).all()
+        except TypeError:
+            sound = False
+        if not sound:
+            raise DataError(
+                f"{where} has a broken polygon, {str(polygon)[:60]}; it must be x, y, x, y, ... of "
+                "three points or more."
+            )
+
+
+def _remarks(
+    title: str,
+    empty: int,
+    images: int,
+    keep_empty: bool,
+    left_out: collections.Counter[str],
+) -> Iterator[str]:
+    if empty:
+        fate = "they teach background" if keep_empty else "they are left out"
+        yield f"{title}: {empty:,} of {images:,} images have no objects; {fate}."
+    if left_out:
+        reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(left_out.items()))
+        yield f"{title}: {left_out.total():,} objects are left out: {reasons}."

@@ -1,0 +1,84 @@
+"""Which images detection and segmentation learn from."""
+
+import dataclasses
+
+from train.data.dense_transforms import MULTIPLE
+
+Shape = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionData:
+    """Images with boxes, and masks where the model finds masks, in COCO's format.
+
+    Attributes:
+      path: folder of the data set, as COCO's archives unpack.
+      train_annotations: a file of annotations, in `path`.
+      train_images: the folder, in `path`, that its file names are in.
+      eval_annotations: as `train_annotations`.
+      eval_images: as `train_images`.
+      keep_empty: whether images without objects are trained on.
+      scale: longest and shortest side that images are resized to fit, the ratio kept.
+      shapes: height and width that batches are padded to, multiples of 32; each takes the smallest
+        that holds it, and a step is compiled for each.
+      flip: probability of a flip from left to right.
+
+    Raises:
+      ValueError: naming the field, and what would be right.
+    """
+
+    path: str = "data/coco"
+    train_annotations: str = "annotations/instances_train2017.json"
+    train_images: str = "train2017"
+    eval_annotations: str = "annotations/instances_val2017.json"
+    eval_images: str = "val2017"
+    keep_empty: bool = True
+    scale: Shape = (1333, 800)
+    shapes: tuple[Shape, ...] = ((800, 1344), (1344, 800))
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_sides("data.scale", self.scale, 1)
+        if not self.shapes:
+            raise ValueError("data.shapes is empty; give heights and widths, as 800 1344.")
+        for shape in self.shapes:
+            _check_sides("data.shapes", shape, MULTIPLE)
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"data.flip is {self.flip}; it must be between 0 and 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationData:
+    """Images with a class for each pixel.
+
+    Attributes:
+      path: folder of the data set: ADEChallengeData2016 as its archive unpacks, or with
+        `class_names` any that has the folders below in `images` and `labels`.
+      train_split: the folder of the images to train on.
+      eval_split: the folder of those to measure on.
+      class_names: None is ADE20K, whose label images call no class 0; otherwise names in the order
+        of the values in the label images, from 0, where 255 is no class.
+      scale: longest and shortest side that images are resized to fit, the ratio kept; in training,
+        times 0.5 to 2.
+      crop: height and width of the random parts that are trained on, multiples of 32.
+
+    Raises:
+      ValueError: naming the field, and what would be right.
+    """
+
+    path: str = "data/ADEChallengeData2016"
+    train_split: str = "training"
+    eval_split: str = "validation"
+    class_names: tuple[str, ...] | None = None
+    scale: Shape = (2048, 512)
+    crop: Shape = (512, 512)
+
+    def __post_init__(self) -> None:
+        _check_sides("data.scale", self.scale, 1)
+        _check_sides("data.crop", self.crop, MULTIPLE)
+
+
+def _check_sides(name: str, sides: Shape, multiple: int) -> None:
+    if any(side < multiple or side % multiple for side in sides):
+        kind = f"multiples of {multiple}" if multiple > 1 else "at least 1"
+        raise ValueError(f"{name} has {sides[0]} x {sides[1]}; both sides must be {kind}.")

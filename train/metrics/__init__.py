@@ -1,0 +1,1 @@
+"""What evaluation of detection and segmentation measures, on any number of processes."""

@@ -1,0 +1,159 @@
+"""COCO's average precision of boxes and masks."""
+
+import contextlib
+import importlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from train.data.dense_files import pycocotools
+from train.data.fetch import DataError
+from train.metrics.gather import from_all_processes
+
+# The twelve numbers, in the order that the evaluation gives them.
+NAMES = (
+    "AP",
+    "AP50",
+    "AP75",
+    "AP_small",
+    "AP_medium",
+    "AP_large",
+    "AR_1",
+    "AR_10",
+    "AR_100",
+    "AR_small",
+    "AR_medium",
+    "AR_large",
+)
+
+Results = dict[int, list[dict[str, Any]]]  # Image id -> its detections, in COCO's form.
+Backend = Literal["pycocotools", "faster-coco-eval"]
+
+
+def detections(
+    image_id: int,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    category_ids: Sequence[int],
+    masks: np.ndarray | None = None,
+) -> list[dict[str, Any]]:
+    """The detections on one image in COCO's form, which JSON can hold.
+
+    Args:
+      image_id: as in the annotations.
+      boxes: [n,4] float32, (x1, y1, x2, y2) in the original image.
+      scores: [n] float32.
+      labels: [n] int, numbers of `category_ids`.
+      category_ids: of the classes.
+      masks: [n,height,width] bool, of the original image's size.
+
+    Raises:
+      DataError: there are masks, and pycocotools is not installed.
+    """
+    corners = np.asarray(boxes, np.float64)
+    corners = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    found = [
+        {"image_id": int(image_id), "category_id": category_ids[label], "bbox": box, "score": score}
+        for box, score, label in zip(
+            corners.tolist(), scores.tolist(), labels.tolist(), strict=True
+        )
+    ]
+    if masks is not None:
+        rle = pycocotools("mask")
+        for one, mask in zip(found, masks, strict=True):
+            coded = rle.encode(np.asfortranarray(mask, np.uint8))
+            one["segmentation"] = {"size": coded["size"], "counts": coded["counts"].decode()}
+    return found
+
+
+def merged(parts: Iterable[Results]) -> Results:
+    """The results of several processes as one would have them: by image id.
+
+    Raises:
+      ValueError: two of them have the same image.
+    """
+    everything: Results = {}
+    for part in parts:
+        if twice := everything.keys() & part.keys():
+            raise ValueError(
+                f"The image {min(twice)} was evaluated twice; each process must have its own."
+            )
+        everything |= part
+    return dict(sorted(everything.items()))
+
+
+def gathered(results: Results) -> Results:
+    """The merged results of all processes; all of them must call.
+
+    Raises: as `merged`.
+    """
+    content = json.dumps(list(results.items())).encode()
+    return merged(dict(json.loads(part)) for part in from_all_processes(content))
+
+
+def evaluate(
+    annotations: Path,
+    results: Results,
+    kind: Literal["bbox", "segm"],
+    backend: Backend = "pycocotools",
+) -> dict[str, float]:
+    """The twelve numbers of COCO, at most 100 detections an image; -1 where there is no object.
+
+    Args:
+      annotations: of the whole split, as published.
+      results: of each of its images, also of those where nothing was found.
+      kind: what is compared, boxes or masks; areas are those of the same.
+      backend: `faster-coco-eval` gives the same numbers sooner, where that package is installed.
+
+    Raises:
+      DataError: an image of the split has no results, or the backend is not installed.
+    """
+    dataset, evaluator = _backend(backend)
+    # Its reports of what it is doing would go between the lines of the log.
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = dataset(str(annotations))
+        lacking = truth.imgs.keys() - results.keys()
+        if lacking:
+            raise DataError(
+                f"{annotations.name} has {len(truth.imgs):,} images, of which {len(lacking):,} "
+                f"were not evaluated, such as {min(lacking)}; evaluate all of its split."
+            )
+        found = [_compared(one, kind) for image in sorted(results) for one in results[image]]
+        evaluation = evaluator(truth, _loaded(dataset, truth, found), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return dict(zip(NAMES, map(float, evaluation.stats), strict=False))
+
+
+def _backend(name: Backend) -> tuple[Any, Any]:
+    """The classes of a data set and of its evaluation."""
+    if name == "pycocotools":
+        return pycocotools("coco").COCO, pycocotools("cocoeval").COCOeval
+    try:
+        module = importlib.import_module("faster_coco_eval")
+    except ModuleNotFoundError as error:
+        raise DataError(
+            "The package faster-coco-eval is not installed: pip install faster-coco-eval, or "
+            "evaluate with pycocotools."
+        ) from error
+    return module.COCO, module.COCOeval_faster
+
+
+def _compared(detection: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A copy without its box where masks are compared, whose own areas then count."""
+    return {key: v for key, v in detection.items() if kind == "bbox" or key != "bbox"}
+
+
+def _loaded(dataset: Any, truth: Any, found: list[dict[str, Any]]) -> Any:
+    if found:
+        return truth.loadRes(found)
+    nothing = dataset()  # `loadRes` looks at the first detection.
+    nothing.dataset = {**truth.dataset, "annotations": []}
+    nothing.createIndex()
+    return nothing

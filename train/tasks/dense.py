@@ -1,0 +1,202 @@
+"""What detection and segmentation share: their models, from scratch, classifiers or weights."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from kernels.timing import medians
+from ssmjax import PruneConfig, imagenet
+from ssmjax.dense import registry
+from ssmjax.dense.config import PRESETS, overridden
+from ssmjax.dense.flops import flops
+from ssmjax.dense.pretrained import load_classifier
+from ssmjax.dense.ranges import DensePruneConfig
+from ssmjax.dense.registry import DenseModel
+from ssmjax.weights import Metadata, flat_params, read_metadata
+from train import optim
+from train.config import Config
+from train.data.fetch import MissingDataError
+
+# What ends in a number of classes: fresh where other classes are learned.
+HEADS = (
+    "head.classes.",
+    "auxiliary.classes.",
+    "box_head.classes.",
+    "box_head.deltas.",
+    "mask_head.masks.",
+)
+Sides = tuple[int, int]  # Height and width.
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseTask:
+    """The parts of a `train.tasks.task.Task` that do not tell the dense tasks apart."""
+
+    config: Config
+    data: Any
+
+    kinds: ClassVar[tuple[type, ...]]  # Of the configs of its models.
+
+    def __post_init__(self) -> None:
+        chosen, prune = self.config.optim, self.config.prune
+        for name, plain in (("distill", 0), ("label_smoothing", 0), ("layer_decay", None)):
+            if getattr(chosen, name) != plain:
+                raise ValueError(
+                    f"optim.{name} is {getattr(chosen, name)}; detection and segmentation do not "
+                    f"have it, so leave it at {plain}."
+                )
+        if prune is not None and not isinstance(prune, DensePruneConfig):
+            raise ValueError(
+                "prune is a PruneConfig, which is for classifiers; give a "
+                "ssmjax.dense.ranges.DensePruneConfig."
+            )
+
+    @property
+    def sides(self) -> Sides:
+        """Of the images that speed and FLOPs are of."""
+        raise NotImplementedError
+
+    @property
+    def folder(self) -> Path:
+        """Of the data set; raises MissingDataError where it is not."""
+        folder = Path(self.data.path).expanduser()
+        if not folder.is_dir():
+            raise MissingDataError(
+                f"There is no data set in {folder}; unpack it there, or name its folder with "
+                "--data.path."
+            )
+        return folder
+
+    @property
+    def model_name(self) -> str | None:
+        """The registered name of the model."""
+        chosen = self.config.model
+        if chosen.name is None and chosen.weights is not None:
+            return read_metadata(chosen.weights).model
+        return chosen.name
+
+    def start(self, class_names: tuple[str, ...]) -> tuple[DenseModel, Metadata]:
+        """A model whose values are of weights, or fresh but for a classifier's in the backbone."""
+        chosen, seed = self.config.model, self.config.seed
+        if chosen.weights is None:
+            if chosen.name is None:
+                raise ValueError(
+                    f"model.name is missing; give one of {', '.join(self._names())}, or weights."
+                )
+            model = registry.create_model(
+                chosen.name, seed=seed, num_classes=len(class_names), **chosen.overrides()
+            )
+            self._check_kind(model, chosen.name)
+            if chosen.classifier is not None:
+                load_classifier(model, chosen.classifier)
+        else:
+            model = registry.create_model(
+                chosen.name, weights=chosen.weights, prune=None, **chosen.overrides()
+            )
+            self._check_kind(model, chosen.weights)
+            if chosen.new_head:
+                model = with_new_head(model, len(class_names), seed)
+        outputs = model.config.num_classes
+        if outputs != len(class_names):
+            raise ValueError(
+                f"{chosen.weights} tells {outputs} classes apart; the data have "
+                f"{len(class_names)}. Give --model.new-head to learn new ones."
+            )
+        # Both refuse what the model does not have, early.
+        trained = self.with_prune(model, self.config.prune)
+        optim.frozen_mask(nnx.state(model, nnx.Param), self.config.optim.frozen)
+        name = str(self.model_name)
+        overrides = registry.config_overrides(name, trained.config)
+        return model, Metadata(name, overrides, class_names, *imagenet.photos(name))
+
+    def load(self, weights: Path) -> tuple[DenseModel, Metadata]:
+        """A model and its classes."""
+        metadata = read_metadata(weights)
+        model = registry.create_model(weights=weights, prune=self._prune)
+        self._check_kind(model, weights)
+        return model, metadata
+
+    def create(self, num_classes: int | None, weights: str | None) -> DenseModel:
+        """A pruned model, by weights or fresh."""
+        chosen, options = self.config.model, self.config.model.overrides()
+        if num_classes and not weights:
+            options["num_classes"] = num_classes
+        model = registry.create_model(chosen.name, weights=weights, prune=self._prune, **options)
+        self._check_kind(model, chosen.name or weights)
+        return model
+
+    def with_prune(self, model: DenseModel, prune: PruneConfig | None) -> DenseModel:
+        """Pruned otherwise, with the same values."""
+        config = overridden(model.config, {"prune": prune})
+        changed = nnx.eval_shape(lambda: registry.build(config))
+        nnx.update(changed, jax.tree.map(lambda array: array, nnx.state(model)))
+        return changed
+
+    def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
+        """With weight decay on what the official recipe decays."""
+        return optim.optimizer(self.config.optim, rate, decayed=self.decayed)
+
+    def decayed(self, params: nnx.State) -> Any:
+        """Which parameters decay."""
+        raise NotImplementedError
+
+    def images_per_second(self, models: Sequence[DenseModel]) -> list[float]:
+        """Of batches of one of the shapes of evaluation."""
+        B, key = self.config.eval_batch_size, jax.random.key(0)
+        images = np.random.default_rng(0).integers(0, 256, (B, *self.sides, 3), np.uint8)
+        batch = {"image": images, "img_shape": np.tile(np.array(self.sides, np.int32), (B, 1))}
+        runs = {i: partial(self.infer, *nnx.split(m), batch, key) for i, m in enumerate(models)}
+        return [B / seconds for seconds in medians(runs, 11).values()]
+
+    def infer(self, graphdef, state, batch: Mapping[str, Any], key: jax.Array) -> Any:
+        """What a model says of a batch, compiled."""
+        raise NotImplementedError
+
+    def tokens(self, model: DenseModel) -> tuple[int, ...]:
+        """Of an image of `sides`."""
+        ranges = model.config.backbone
+        trunk = dataclasses.replace(ranges.backbone, img_size=self.sides, prune=ranges.prune)
+        return trunk.image_tokens
+
+    def flops(self, model: DenseModel) -> Mapping[str, int]:
+        """Of an image of `sides`: all of it, and its backbone."""
+        counted = flops(model.config, self.sides)
+        return {"total": counted.total, "in the backbone": sum(counted.backbone.values())}
+
+    @property
+    def _prune(self) -> DensePruneConfig | None:
+        return self.config.prune  # pyright: ignore[reportReturnType]
+
+    def _names(self) -> Iterable[str]:
+        return (name for name, config in PRESETS.items() if isinstance(config, self.kinds))
+
+    def _check_kind(self, model: DenseModel, what: Any) -> None:
+        if not isinstance(model.config, self.kinds):
+            raise ValueError(
+                f"{what} is a {type(model).__name__}, which does not fit the data of the config; "
+                f"for these choose one of {', '.join(self._names())}."
+            )
+
+
+def with_new_head(model: DenseModel, num_classes: int, seed: int) -> DenseModel:
+    """The same values, but fresh ones for other classes."""
+    fresh = registry.build(overridden(model.config, {"num_classes": num_classes}), seed=seed)
+    values = flat_params(model)
+    for name, leaf in flat_params(fresh).items():
+        if not name.startswith(HEADS):
+            leaf.set_value(values[name][...])
+    return fresh
+
+
+def bare_norms(params: nnx.State) -> set[tuple[str, ...]]:
+    """Names of the parameters of norms that follow no convolution of their own."""
+    names = {tuple(optim.keys(path)) for path, _ in jax.tree.leaves_with_path(params)}
+    of_norms = {name for name in names if name[-2].endswith("norm") or "norms" in name[-3:-1]}
+    return {name for name in of_norms if (*name[:-2], "conv", "kernel") not in names}

@@ -1,0 +1,243 @@
+"""Detection: boxes of objects, and their masks where the model finds masks."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from ssmjax.analysis.dense_pictures import stacked, with_objects
+from ssmjax.dense.config import PRESETS, MaskRCNNConfig, RetinaNetConfig
+from ssmjax.dense.objects import DETECTIONS, Detections
+from ssmjax.dense.registry import DenseModel
+from ssmjax.weights import Metadata
+from train import optim
+from train.data.ahead import Batch
+from train.data.coco import CocoSplit, open_coco
+from train.data.dense_config import DetectionData
+from train.data.detection_batches import epoch_order, eval_batches, eval_pass, train_batches
+from train.devices import own_rows, place_batch, place_state
+from train.metrics import coco
+from train.runtime import Runtime
+from train.tasks.dense import DenseTask, Sides, bare_norms
+from train.tasks.detection import DetectionLoss, find, whole_masks
+
+PLAIN = ("A_log", "D", "direction_B", "pos_embed", "level_embed")  # They never decay.
+OBJECTS = 100  # On a photo, where shapes alone are looked at.
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionScores:
+    """COCO's twelve numbers of boxes, and of masks; more is better, -1 where nothing is to find."""
+
+    box: Mapping[str, float]
+    mask: Mapping[str, float]
+    images: int
+    confusion: None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the log has."""
+        kinds = {"box": self.box, "mask": self.mask}
+        return {f"{kind}_{name}": v for kind, of in kinds.items() for name, v in of.items()}
+
+    def __str__(self) -> str:
+        said = [
+            f"{kind} " + " ".join(f"{name} {100 * of[name]:.2f}" for name in coco.NAMES[:3])
+            for kind, of in (("box", self.box), ("mask", self.mask))
+            if of
+        ]
+        return "  ".join([*said, f"{self.images:,} images"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Detect(DenseTask):
+    """A `train.tasks.task.Task`."""
+
+    data: DetectionData
+
+    kinds = (MaskRCNNConfig, RetinaNetConfig)
+
+    @property
+    def masks(self) -> bool:
+        """Whether the model finds masks."""
+        return isinstance(PRESETS.get(str(self.model_name)), MaskRCNNConfig)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """COCO's twelve of boxes, and of masks."""
+        kinds = ("box", "mask") if self.masks else ("box",)
+        return tuple(f"{kind}_{name}" for kind in kinds for name in coco.NAMES)
+
+    @property
+    def heading(self) -> str:
+        """Of the boxes' average precision."""
+        return "box AP"
+
+    @property
+    def picture_name(self) -> str:
+        """What is found on photos."""
+        return "detections.png"
+
+    @property
+    def sides(self) -> Sides:
+        """Of the first of the padded shapes."""
+        return self.data.shapes[0]
+
+    def open_splits(self, class_names: tuple[str, ...]) -> tuple[CocoSplit, CocoSplit]:
+        """What to train on and what to measure on."""
+        data, folder = self.data, self.folder
+        train_split = open_coco(
+            folder / data.train_annotations,
+            folder / data.train_images,
+            masks=self.masks,
+            keep_empty=data.keep_empty,
+            classes=class_names,
+        )
+        return train_split, self.eval_split(train_split.class_names)
+
+    def eval_split(self, class_names: tuple[str, ...]) -> CocoSplit:
+        """What to measure on."""
+        data, folder = self.data, self.folder
+        return open_coco(
+            folder / data.eval_annotations, folder / data.eval_images, classes=class_names
+        )
+
+    def check(self, split: CocoSplit) -> None:
+        """Tell what was left out."""
+        for remark in split.remarks:
+            print(remark)
+
+    def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
+        """The sum of the model's losses."""
+        return DetectionLoss(metadata.mean, metadata.std, self.config.optim.remat)
+
+    def decayed(self, params: nnx.State) -> Any:
+        """All but biases, norms that follow no convolution, and parameters of states and places."""
+        norms = bare_norms(params)
+
+        def decays(path, _) -> bool:
+            name = tuple(optim.keys(path))
+            return not (name[-1].endswith("bias") or name[-1] in PLAIN or name in norms)
+
+        return jax.tree.map_with_path(decays, params)
+
+    def steps_per_epoch(self, split: CocoSplit) -> int:
+        """Batches of an epoch."""
+        return epoch_order(split, self.config.optim.batch_size, self.config.seed).steps
+
+    def train_batches(
+        self, split: CocoSplit, model: DenseModel, metadata: Metadata, first: int, runtime: Runtime
+    ) -> Iterator[Batch]:
+        """Photos with boxes and masks."""
+        return train_batches(
+            split,
+            batch_size=self.config.optim.batch_size,
+            seed=self.config.seed,
+            scale=self.data.scale,
+            shapes=self.data.shapes,
+            flip=self.data.flip,
+            first=first,
+            workers=runtime.workers,
+            process=runtime.process,
+        )
+
+    def score(
+        self,
+        model: DenseModel,
+        split: CocoSplit,
+        metadata: Metadata,
+        runtime: Runtime,
+        title: str,
+        *,
+        confusion: bool = False,
+    ) -> DetectionScores:
+        """COCO's numbers, of all processes' detections."""
+        if confusion:
+            raise ValueError("--confusion is for classes of photos or pixels; leave it out.")
+        masks, category_ids = isinstance(model.config, MaskRCNNConfig), split.category_ids
+        results: coco.Results = {}
+        for batch, found in self._found(model, split, metadata, runtime, title):
+            for i in np.flatnonzero(batch["mask"]):
+                one = jax.tree.map(lambda a, i=i: a[i], found)
+                valid, boxes = one.valid, one.boxes / batch["scale_factor"][i]
+                image_id, shape = int(batch["image_id"][i]), batch["original_shape"][i]
+                drawn = whole_masks(one.masks, boxes, shape)[valid] if masks else None
+                results[image_id] = coco.detections(
+                    *(image_id, boxes[valid], one.scores[valid], one.labels[valid]),
+                    category_ids,
+                    drawn,
+                )
+        results = coco.gathered(results)
+        annotations = self.folder / self.data.eval_annotations
+        box = coco.evaluate(annotations, results, "bbox")
+        mask = coco.evaluate(annotations, results, "segm") if masks else {}
+        return DetectionScores(box, mask, len(results))
+
+    def infer(self, graphdef, state, batch: Mapping[str, Any], key: jax.Array) -> Detections:
+        """Detections, compiled."""
+        mean = std = (0.5, 0.5, 0.5)
+        return find(graphdef, state, batch, key, mean, std, self.masks, None)
+
+    def picture(
+        self, model: DenseModel, metadata: Metadata, split: CocoSplit
+    ) -> Image.Image | None:
+        """What is found on the first photos."""
+        first = dataclasses.replace(split, photos=split.photos[: self.config.pictures])
+        plan = eval_pass(first, batch_size=1, scale=self.data.scale, shapes=self.data.shapes)
+        rows = []
+        graphdef, state = nnx.split(model)
+        for batch in eval_batches(first, plan, scale=self.data.scale):
+            h, w = batch["img_shape"][0]
+            given = {name: batch[name] for name in ("image", "img_shape")}
+            found = find(
+                *(graphdef, state, given, jax.random.key(0), metadata.mean, metadata.std),
+                *(isinstance(model.config, MaskRCNNConfig), None),
+            )
+            one = jax.tree.map(lambda a: np.asarray(a[0]), found)
+            masks = None if one.masks is None else whole_masks(one.masks, one.boxes, (h, w))
+            found = one._replace(masks=masks)
+            rows.append([with_objects(batch["image"][0, :h, :w], found, metadata.class_names)])
+        return stacked(rows)
+
+    def step_batch(self, model: DenseModel) -> dict[str, jax.ShapeDtypeStruct]:
+        """Photos of the first shape, with as many objects as COCO's have at most."""
+        B, (height, width) = self.config.optim.batch_size, self.sides
+        shapes = {
+            "image": ((B, height, width, 3), np.uint8),
+            "img_shape": ((B, 2), np.int32),
+            "pad_shape": ((B, 2), np.int32),
+            "gt_boxes": ((B, OBJECTS, 4), np.float32),
+            "gt_labels": ((B, OBJECTS), np.int32),
+            "gt_valid": ((B, OBJECTS), bool),
+        }
+        if isinstance(model.config, MaskRCNNConfig):
+            shapes["gt_masks"] = ((B, OBJECTS, height, width // 8), np.uint8)
+        return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+    def outputs(self, model: DenseModel) -> list[str]:
+        """Detections."""
+        B = self.config.optim.batch_size
+        return [f"detections {[B, DETECTIONS]} of {model.config.num_classes} classes"]
+
+    def _found(self, model, split, metadata, runtime, title) -> Iterator[tuple[Batch, Detections]]:
+        """Every batch of this process' photos, and what is found on them, as numpy arrays."""
+        graphdef, state = nnx.split(model)
+        state, mesh = place_state(state, runtime.mesh, fsdp=False), runtime.mesh
+        batch_size = -(-self.config.eval_batch_size // mesh.size) * mesh.size
+        scale, options = self.data.scale, {"workers": runtime.workers, "process": runtime.process}
+        plan = eval_pass(split, batch_size=batch_size, scale=scale, shapes=self.data.shapes)
+        key, bar = jax.random.key(self.config.seed), runtime.progress
+        task = bar.add_task(title, total=len(plan.batches))
+        for number, batch in enumerate(eval_batches(split, plan, scale=scale, **options)):
+            given = place_batch({n: batch[n] for n in ("image", "img_shape")}, mesh)
+            found = find(
+                *(graphdef, state, given, jax.random.fold_in(key, number)),
+                *(metadata.mean, metadata.std, isinstance(model.config, MaskRCNNConfig), mesh),
+            )
+            yield batch, own_rows(found)
+            bar.update(task, advance=1)
+        bar.remove_task(task)

@@ -1,0 +1,76 @@
+"""Detection on the devices: the loss, what is found, and whole masks."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ssmjax.dense.mask_rcnn import MaskRCNN
+from ssmjax.dense.masks import paste
+from ssmjax.dense.objects import Detections, Targets
+from ssmjax.dense.retinanet import RetinaNet
+from train.data.dense_batches import normalise
+from train.devices import shared_out
+from train.step import Batch
+
+CANVAS = 64  # Masks are pasted into sides of multiples of it, to compile for few of them.
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class DetectionLoss:
+    """The sum of a detector's losses, normalised over the whole batch; a `train.step.Loss`."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    remat: bool
+
+    def prepare(self, batch: Batch, key: jax.Array) -> dict[str, Any]:
+        """What `train.data.detection_batches.train_batches` gives, as the models take it."""
+        return {
+            "image": normalise(batch["image"], batch["img_shape"], self.mean, self.std),
+            "targets": Targets(
+                batch["gt_boxes"],
+                batch["gt_labels"],
+                batch["gt_valid"],
+                batch["img_shape"],
+                batch["pad_shape"],
+                batch.get("gt_masks"),
+            ),
+        }
+
+    def __call__(self, model: MaskRCNN | RetinaNet, batch: Any, key: jax.Array) -> jax.Array:
+        """Of a part of the batch; masks are unpacked here, where they are few."""
+        targets = batch["targets"]
+        if targets.masks is not None:
+            targets = targets._replace(masks=jnp.unpackbits(targets.masks, axis=-1))
+        losses = model.losses(batch["image"], targets, key=key, remat=self.remat)
+        return sum(losses.values(), jnp.float32(0))
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
+def find(graphdef, state, batch, key, mean, std, masks, mesh) -> Detections:
+    """What is found on a batch, its rows shared out over a mesh if there is one."""
+    model = nnx.merge(graphdef, state)
+    images = normalise(batch["image"], batch["img_shape"], mean, std)
+    options = {"masks": True} if masks else {}
+    found = model.detect(images, batch["img_shape"], key=key, **options)
+    return found if mesh is None else shared_out(found, mesh)
+
+
+def whole_masks(masks: np.ndarray, boxes: np.ndarray, shape) -> np.ndarray:
+    """[n,height,width] bool of masks [n,28,28], in an image of that shape."""
+    height, width = (int(side) for side in shape)
+    canvas = tuple(-(-side // CANVAS) * CANVAS for side in (height, width))
+    packed = _pasted(masks, boxes, canvas)
+    return np.unpackbits(np.asarray(packed), axis=-1)[:, :height, :width].astype(bool)
+
+
+@partial(jax.jit, static_argnums=2)
+def _pasted(masks, boxes, canvas) -> jax.Array:
+    """[n,height,width/8] uint8 of bits."""
+    return jnp.packbits(paste(masks, boxes, canvas) >= 0.5, axis=-1)

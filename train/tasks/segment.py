@@ -1,0 +1,214 @@
+"""Segmentation: the class of each pixel."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from ssmjax.analysis.dense_pictures import legend, stacked, with_segments
+from ssmjax.dense.config import UperNetConfig
+from ssmjax.dense.registry import DenseModel
+from ssmjax.weights import Metadata
+from train import optim
+from train.data.ade20k import PairSplit, open_ade20k, open_pairs
+from train.data.ahead import Batch
+from train.data.dense_config import SegmentationData
+from train.data.segmentation_batches import epoch_order, eval_batches, eval_pass, train_batches
+from train.devices import own_rows, place_batch, place_state
+from train.metrics import miou
+from train.runtime import Runtime
+from train.tasks.dense import DenseTask, Sides, bare_norms
+from train.tasks.segmentation import SegmentationLoss, canvas_of, classify_pixels
+
+PLAIN = ("A_log", "D", "direction_B", "pos_embed")  # They never decay.
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationScores:
+    """How well the classes of pixels are told, as `train.metrics.miou` counts."""
+
+    counted: miou.Scores
+    confusion: np.ndarray
+    images: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the log has, by the names that mmsegmentation gives."""
+        counted = self.counted
+        return {
+            "mIoU": counted.mean_iou,
+            "aAcc": counted.all_accuracy,
+            "mAcc": counted.mean_accuracy,
+        }
+
+    def __str__(self) -> str:
+        said = [f"{name} {100 * value:.2f}%" for name, value in self.metrics.items()]
+        return "  ".join([*said, f"{self.images:,} images"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment(DenseTask):
+    """A `train.tasks.task.Task`."""
+
+    data: SegmentationData
+
+    kinds = (UperNetConfig,)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """As mmsegmentation calls them."""
+        return "mIoU", "aAcc", "mAcc"
+
+    @property
+    def heading(self) -> str:
+        """Of the mean intersection over union."""
+        return "mIoU %"
+
+    @property
+    def picture_name(self) -> str:
+        """What is said of images."""
+        return "segments.png"
+
+    @property
+    def sides(self) -> Sides:
+        """Of the largest images of evaluation."""
+        return min(self.data.scale), max(self.data.scale)
+
+    def open_splits(self, class_names: tuple[str, ...]) -> tuple[PairSplit, PairSplit]:
+        """What to train on and what to measure on."""
+        train_split = self._open(self.data.train_split, class_names)
+        return train_split, self.eval_split(train_split.class_names)
+
+    def eval_split(self, class_names: tuple[str, ...]) -> PairSplit:
+        """What to measure on."""
+        return self._open(self.data.eval_split, class_names)
+
+    def check(self, split: PairSplit) -> None:
+        """Nothing is wrong that opening does not find."""
+
+    def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
+        """The sum of the model's losses."""
+        return SegmentationLoss(metadata.mean, metadata.std, self.config.optim.remat)
+
+    def decayed(self, params: nnx.State) -> Any:
+        """All, biases too, but norms that follow no convolution, and parameters of states.
+
+        The backbone's last norm, the classifier's own, decays.
+        """
+        norms = bare_norms(params)
+        last = str(len(params["backbone"]["norms"]) - 1)
+        norms = {name for name in norms if name[:3] != ("backbone", "norms", last)}
+
+        def decays(path, _) -> bool:
+            name = tuple(optim.keys(path))
+            return not (name[-1] in PLAIN or name in norms)
+
+        return jax.tree.map_with_path(decays, params)
+
+    def steps_per_epoch(self, split: PairSplit) -> int:
+        """Batches of an epoch."""
+        return epoch_order(split, self.config.optim.batch_size, self.config.seed).steps
+
+    def train_batches(
+        self, split: PairSplit, model: DenseModel, metadata: Metadata, first: int, runtime: Runtime
+    ) -> Iterator[Batch]:
+        """Parts of images with labels."""
+        return train_batches(
+            split,
+            batch_size=self.config.optim.batch_size,
+            seed=self.config.seed,
+            scale=self.data.scale,
+            crop=self.data.crop,
+            first=first,
+            workers=runtime.workers,
+            process=runtime.process,
+        )
+
+    def score(
+        self,
+        model: DenseModel,
+        split: PairSplit,
+        metadata: Metadata,
+        runtime: Runtime,
+        title: str,
+        *,
+        confusion: bool = False,
+    ) -> SegmentationScores:
+        """Of all processes' pixels, at the images' own sizes; the confusions come in any case."""
+        graphdef, state = nnx.split(model)
+        state, mesh = place_state(state, runtime.mesh, fsdp=False), runtime.mesh
+        batch_size = -(-self.config.eval_batch_size // mesh.size) * mesh.size
+        plan = eval_pass(split, batch_size=batch_size, scale=self.data.scale)
+        key, bar = jax.random.key(self.config.seed), runtime.progress
+        task = bar.add_task(title, total=len(plan.batches))
+        classes = len(split.class_names)
+        counts = np.zeros((classes, classes), np.int64)
+        options = {"workers": runtime.workers, "process": runtime.process}
+        for number, batch in enumerate(eval_batches(split, plan, scale=self.data.scale, **options)):
+            given = place_batch({n: batch[n] for n in ("image", "original_shape")}, mesh)
+            labels = batch["label"]
+            said = classify_pixels(
+                *(graphdef, state, given, jax.random.fold_in(key, number)),
+                *(metadata.mean, metadata.std, canvas_of(labels.shape[1:]), mesh),
+            )
+            said = own_rows(said)[:, : labels.shape[1], : labels.shape[2]]
+            counts += miou.confusion(labels, said, classes)
+            bar.update(task, advance=1)
+        bar.remove_task(task)
+        counts = miou.summed(counts)
+        return SegmentationScores(miou.scores(counts), counts, len(split.pairs))
+
+    def infer(self, graphdef, state, batch: Mapping[str, Any], key: jax.Array) -> jax.Array:
+        """Classes of pixels, compiled."""
+        mean = std = (0.5, 0.5, 0.5)
+        given = {"image": batch["image"], "original_shape": batch["img_shape"]}
+        return classify_pixels(
+            graphdef, state, given, key, mean, std, batch["image"].shape[1:3], None
+        )
+
+    def picture(
+        self, model: DenseModel, metadata: Metadata, split: PairSplit
+    ) -> Image.Image | None:
+        """What is said of the first images, beside what is true."""
+        first = dataclasses.replace(split, pairs=split.pairs[: self.config.pictures])
+        plan = eval_pass(first, batch_size=1, scale=self.data.scale)
+        rows = []
+        graphdef, state = nnx.split(model)
+        for batch in eval_batches(first, plan, scale=self.data.scale):
+            size = batch["img_shape"]
+            given = {"image": batch["image"], "original_shape": size}
+            said = classify_pixels(
+                *(graphdef, state, given, jax.random.key(0), metadata.mean, metadata.std),
+                *(tuple(size[0].tolist()), None),
+            )
+            image, said = batch["image"][0], np.asarray(said[0])
+            rows.append([Image.fromarray(image), with_segments(image, said)])
+            rows.append([legend(said, metadata.class_names, 2 * image.shape[1])])
+        return stacked(rows)
+
+    def step_batch(self, model: DenseModel) -> dict[str, jax.ShapeDtypeStruct]:
+        """Parts of images with labels."""
+        B, crop = self.config.optim.batch_size, self.data.crop
+        shapes = {
+            "image": ((B, *crop, 3), np.uint8),
+            "img_shape": ((B, 2), np.int32),
+            "label": ((B, *crop), np.uint8),
+        }
+        return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+    def outputs(self, model: DenseModel) -> list[str]:
+        """Logits."""
+        shape = [self.config.optim.batch_size, *self.data.crop, model.config.num_classes]
+        return [f"logits {shape}"]
+
+    def _open(self, split: str, known: tuple[str, ...]) -> PairSplit:
+        folder = self.folder
+        if self.data.class_names is None:
+            return open_ade20k(folder, split, known)
+        return open_pairs(
+            folder / "images" / split, folder / "labels" / split, self.data.class_names, known
+        )

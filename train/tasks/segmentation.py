@@ -1,0 +1,99 @@
+"""Segmentation on the devices: the loss, and the classes of pixels at any size."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from ssmjax.dense.upernet import UperNet
+from train.data.dense_batches import normalise
+from train.devices import shared_out
+from train.step import Batch
+from train.tasks.dense import Sides
+
+CANVAS = 64  # Sides that are labelled are rounded up to multiples of it, to compile for few.
+ROWS = 16  # Of pixels that are labelled at once: logits of all take gigabytes.
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class SegmentationLoss:
+    """The sum of a segmentor's losses; a `train.step.Loss`."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    remat: bool
+
+    def prepare(self, batch: Batch, key: jax.Array) -> Batch:
+        """What `train.data.segmentation_batches.train_batches` gives, as the models take it."""
+        images = normalise(batch["image"], batch["img_shape"], self.mean, self.std)
+        return {"image": images, "label": batch["label"], "img_shape": batch["img_shape"]}
+
+    def __call__(self, model: UperNet, batch: Batch, key: jax.Array) -> jax.Array:
+        """Of a part of the batch."""
+        losses = model.losses(
+            batch["image"],
+            batch["label"],  # pyright: ignore[reportArgumentType]
+            image_shapes=batch["img_shape"],
+            key=key,
+            remat=self.remat,
+        )
+        return sum(losses.values(), jnp.float32(0))
+
+
+def canvas_of(sides: tuple[int, ...]) -> Sides:
+    """Sides [height,width] that hold an image of these; few ones, to compile for few."""
+    height, width = (-(-side // CANVAS) * CANVAS for side in sides)
+    return height, width
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
+def classify_pixels(graphdef, state, batch, key, mean, std, canvas, mesh) -> jax.Array:
+    """[B,*canvas] uint8, the classes of pixels at the images' own sizes; see `classes_at`.
+
+    Its rows are shared out over a mesh if there is one.
+    """
+    images = batch["image"]
+    whole = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2))
+    logits = nnx.merge(graphdef, state)(normalise(images, whole, mean, std), key=key)
+    classes = jax.vmap(partial(classes_at, canvas=canvas))(logits, batch["original_shape"])
+    return classes if mesh is None else shared_out(classes, mesh)
+
+
+def classes_at(logits: jax.Array, shape: jax.Array, canvas: Sides) -> jax.Array:
+    """The class of each pixel of an image whose logits are of another size.
+
+    They are resized by bilinear interpolation with half-pixel centres, without antialiasing; a few
+    rows at a time.
+
+    Args:
+      logits: [h,w,classes].
+      shape: [2] integers, height and width of the image.
+      canvas: sides of the result, static.
+
+    Returns:
+      [*canvas] uint8, of no meaning beyond `shape`.
+    """
+    (upper, lower, down), (left, right, over) = (
+        _neighbours(number, wanted, have)
+        for number, wanted, have in zip(canvas, shape, logits.shape, strict=False)
+    )
+
+    def of_row(row):
+        above, below, share = row
+        line = logits[above] + share * (logits[below] - logits[above])
+        line = line[left] + over[:, None] * (line[right] - line[left])
+        return jnp.argmax(line, axis=-1).astype(jnp.uint8)
+
+    return lax.map(of_row, (upper, lower, down), batch_size=ROWS)
+
+
+def _neighbours(number: int, wanted: jax.Array, have: int):
+    """Of each of `number` pixels, the two that it lies between, and how far along."""
+    place = (jnp.arange(number) + 0.5) * have / wanted - 0.5
+    place = jnp.clip(place, 0, have - 1)
+    before = jnp.floor(place).astype(jnp.int32)
+    return before, jnp.minimum(before + 1, have - 1), place - before
