@@ -216,9 +216,11 @@ class _Best:
 def _tell_errors_once() -> None:
     """Orbax logs each error with the stacks of its threads before it raises it; not from here on.
 
-    Nor do writes that end after another has failed tell that nobody waits for them any more.
+    Nor do writes that fail or end after another has failed tell that nobody waits for them any
+    more.
     """
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     hook = sys.unraisablehook
 
     def quiet(unraisable):
