@@ -1,12 +1,14 @@
 import time
-from tests.ssmjax.dense.test_retinanet import *
+
 from tests.oracles.downstream import load
+from tests.ssmjax.dense.test_retinanet import *
+
 case=load('retinanet_l1_a')
 t=time.time()
 model, targets = whole.model_of(case), whole.targets_of(case)
 (maps, said, losses, found), _ = evaluated(model, case.images, targets)
 print(time.time()-t)
-w=case.want['det0.boxes_scores']; 
+w=case.want['det0.boxes_scores']
 got=np.concatenate([found.boxes[0],found.scores[0][:,None]],1)
 d=np.abs(got[:,None]-w).max(-1)
 print(d.min(0), d.min(0).max()/w.max(), found.valid.sum())

@@ -1,6 +1,8 @@
-import time,sys
-from tests.ssmjax.dense.test_retinanet import *
+import time
+
 from tests.oracles.downstream import load
+from tests.ssmjax.dense.test_retinanet import *
+
 case=load('retinanet_tiny_a')
 model, targets = whole.model_of(case), whole.targets_of(case)
 t=time.time()

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from ssmjax import command_line
@@ -147,6 +148,18 @@ def test_a_stopped_run_ends_the_same(command, folder, run, tmp_path):
     ours, theirs = (load_file(path / "weights.safetensors") for path in (tmp_path, whole))
     for name in theirs:
         np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+@pytest.mark.parametrize("name", ["upernet", pytest.param("maskrcnn", marks=pytest.mark.slow)])
+def test_predict(command, folder, run, tmp_path, name):
+    picture, photo = tmp_path / "out.png", folder / "images" / "0.png"
+    arguments = (photo, "--weights", run(name) / "weights.safetensors", "--top", 2)
+    code, out, err = command("ssmjax.predict", *arguments, "--picture", picture)
+    assert code == 0, err
+    assert "%" in out or "nothing" in out
+    with Image.open(picture) as drawn:
+        # The photo with what was found, and once more with the patches kept.
+        assert drawn.width > 1.9 * drawn.height and np.asarray(drawn).std() > 0
 
 
 @pytest.mark.slow
