@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import jax
@@ -123,7 +123,7 @@ def _segments(
 def _detect(graphdef, state, images, shapes) -> tuple[Detections, tuple]:
     """What is found, with masks where the model makes them, and what each range keeps."""
     model, key = nnx.merge(graphdef, state), jax.random.key(0)
-    masks = {"masks": True} if isinstance(model, MaskRCNN) else {}
+    masks: Any = {"masks": True} if isinstance(model, MaskRCNN) else {}
     found = model.detect(images, shapes, key=key, **masks)
     if model.config.backbone.prune is None:
         return found, ()
