@@ -104,7 +104,7 @@ class UperNet(nnx.Module):
           ValueError: images of another shape, or a key is needed and missing.
         """
         maps = self._maps(images, image_sizes=image_shapes, key=key, implementation=implementation)
-        return resize(_classified(self.head, maps), (images.shape[1], images.shape[2]))
+        return resize(classify(self.head, maps), (images.shape[1], images.shape[2]))
 
     def slide(
         self,
@@ -189,7 +189,7 @@ class UperNet(nnx.Module):
 
         def of(head, key):
             rate = self.config.dropout if drops else 0.0
-            logits = _classified(head, maps, train=train, rate=rate, key=key)
+            logits = classify(head, maps, train=train, rate=rate, key=key)
             return losses.segmentation(resize(logits, (labels.shape[1], labels.shape[2])), labels)
 
         return {
@@ -213,8 +213,8 @@ def _classifier(width: int, config: UperNetConfig, *, rngs: nnx.Rngs) -> nnx.Con
     return convolution(width, config.num_classes, 1, dtype=dtype, rngs=rngs, kernel_init=normal)
 
 
-def _classified(head, maps, *, train=False, rate=0.0, key=None) -> jax.Array:
-    """Logits [B,H,W,num_classes] in float32 (or wider), of a head with dropout of channels."""
+def classify(head, maps, *, train=False, rate=0.0, key=None) -> jax.Array:
+    """Logits [B,H,W,num_classes] in float32 (or wider), of a head; `rate` of its channels go."""
     dropout = nnx.Dropout(rate, broadcast_dims=(1, 2))
     x = dropout(head(maps, train=train), deterministic=rate == 0, rngs=key)
     logits = head.classes(x)

@@ -125,9 +125,14 @@ def test_names_of_published_weights(kind, size):
 
 
 def test_first_values():
-    interaction = Interaction(SMALL, 1, rngs=nnx.Rngs(0))
+    @nnx.jit
+    def draw():
+        rngs = nnx.Rngs(0)
+        prior = SpatialPrior(3, 8, 16, dtype=jnp.float32, rngs=rngs)
+        return Interaction(SMALL, 1, rngs=rngs), prior
+
+    interaction, prior = draw()
     assert not np.asarray(interaction.injector.gamma[...]).any()
-    prior = SpatialPrior(3, 8, 16, dtype=jnp.float32, rngs=nnx.Rngs(0))
     for kernel, fan_out in (
         (prior.stem[0].conv.kernel, 9 * 8),
         (prior.stages[1].conv.kernel, 9 * 32),

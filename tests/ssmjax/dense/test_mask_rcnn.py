@@ -26,7 +26,8 @@ def first_stage(model, images, targets):
     said = model.rpn(maps)
     shapes = targets.image_shapes
     found = {train: proposals(said, shapes, train=train) for train in (False, True)}
-    return maps, said, rpn_losses(said, targets, None), found
+    result = model.detect_in(maps, found[False], shapes, masks=False)
+    return maps, said, rpn_losses(said, targets, None), found, result
 
 
 @whole.jitted
@@ -52,11 +53,6 @@ def heads(model, maps, boxes, valid):
     return boxes_of, masks_of, classes, deltas, model.mask_head(masks_of)
 
 
-@whole.jitted
-def detected(model, images, image_shapes):
-    return model.detect(images, image_shapes)
-
-
 @functools.cache
 def first(case_name):
     """(case, model, targets, the feature pyramid, ...)."""
@@ -66,7 +62,7 @@ def first(case_name):
 
 
 def _check_first_stage(name):
-    case, _, _, maps, said, losses, found = first(name)
+    case, _, _, maps, said, losses, found, _ = first(name)
     got = {f"fpn{i}": x for i, x in enumerate(maps)}
     for i, (H, W) in enumerate(said.grids):
         for kind, x in (("cls", said.logits[i]), ("reg", said.deltas[i])):
@@ -143,8 +139,7 @@ def _check_heads(name):
 
 
 def _check_detections(name):
-    case, model, *_ = first(name)
-    found, _ = detected(model, case.images, whole.shapes(case))
+    case, *_, found = first(name)
     for i in range(len(case.images)):
         rows = found.boxes[i], found.scores[i], found.valid[i]
         whole.check_rows(case, f"e2e.det{i}.boxes_scores", *rows, labels=found.labels[i])
@@ -179,6 +174,7 @@ def test_official_of_published_size(name):
     _check_detections(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_training_step(downstream, name):
     """In float64: which regions are chosen hangs on the order of proposals of nearly one score."""
@@ -194,15 +190,20 @@ def test_training_step(downstream, name):
     whole.check_statistics(case, statistics, entries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY[:1])
-def test_images_without_objects(name):
-    case, model, targets, *_ = first(name)
-    # Padding may hold anything.
-    none = targets._replace(
-        valid=jnp.zeros_like(targets.valid), boxes=jnp.full_like(targets.boxes, jnp.nan)
-    )
-    losses, gradients, _ = whole.step(model, case.images, none)
+def test_images_without_objects(downstream, name):
+    case = downstream(name)
+    with jax.enable_x64(True):
+        targets = whole.targets_of(case)
+        # Padding may hold anything.
+        none = targets._replace(
+            valid=jnp.zeros_like(targets.valid), boxes=jnp.full_like(targets.boxes, jnp.nan)
+        )
+        model = whole.model_of(case, dtype="float64")
+        losses, gradients, _ = whole.step(model, case.images, none)
     for loss in ("loss_rpn_bbox", "loss_bbox", "loss_mask"):
         assert losses[loss] == 0
-    assert 0 < losses["loss_cls"] < jnp.inf
+    for loss in ("loss_rpn_cls", "loss_cls"):
+        assert 0 < losses[loss] < jnp.inf
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))

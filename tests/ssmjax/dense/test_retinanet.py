@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from ssmjax.convert.dense_heads import table
@@ -18,11 +17,6 @@ def evaluated(model, images, targets):
     maps = model.neck(model.backbone(images)[1:])
     said = model.head(maps)
     return maps, said, anchor_losses(said, targets), detections(said, targets.image_shapes)
-
-
-@whole.jitted
-def detected(model, images, image_shapes):
-    return model.detect(images, image_shapes)
 
 
 def _check(case):
@@ -46,16 +40,11 @@ def _check(case):
         name = f"det{i}.boxes_scores"
         rows = found.boxes[i], found.scores[i], found.valid[i]
         whole.check_rows(case, name, *rows, labels=found.labels[i])
-    return found
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_official(downstream, name):
-    case = downstream(name)
-    found = _check(case)
-    again, _ = detected(whole.model_of(case), case.images, whole.shapes(case))
-    np.testing.assert_array_equal(found.labels, again.labels)
-    np.testing.assert_allclose(found.boxes, again.boxes, atol=1e-3)
+    _check(downstream(name))
 
 
 @pytest.mark.slow
@@ -64,6 +53,7 @@ def test_official_of_published_size(downstream, name):
     _check(downstream(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_training_step(downstream, name):
     case = downstream(name)
@@ -75,6 +65,7 @@ def test_training_step(downstream, name):
     whole.check_statistics(case, statistics, entries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY[:1])
 def test_images_without_objects(downstream, name):
     case = downstream(name)

@@ -1,6 +1,5 @@
 """UperNet: stages, losses and a training step against official numbers."""
 
-import dataclasses
 import re
 
 import jax
@@ -10,8 +9,9 @@ import pytest
 from flax import nnx
 
 from ssmjax.convert.dense_heads import table
-from ssmjax.dense.registry import build
+from ssmjax.dense.registry import create_model
 from ssmjax.dense.resize import resize
+from ssmjax.dense.upernet import classify
 from tests.oracles import downstream as golden
 from tests.ssmjax.dense import whole
 
@@ -79,29 +79,32 @@ def test_training_step(downstream, name):
     whole.check_statistics(case, statistics, entries)
 
 
-@pytest.mark.parametrize("name", TINY[:1])
-def test_dropout_takes_whole_channels(downstream, name):
-    """Without the other channels, the classes are as if their weights were 0."""
-    case = downstream(name)
-    config = dataclasses.replace(whole.config_of(case), dropout=0.5)
-    model = build(config)
+def test_dropout_takes_whole_channels():
+    class Head:
+        def __call__(self, maps, train):
+            return maps
+
+        def classes(self, x):
+            return x
+
+    maps, key = jnp.ones((3, 4, 5, 50)), jax.random.key(0)
+    np.testing.assert_array_equal(classify(Head(), maps), maps)
+    dropped = np.asarray(classify(Head(), maps, train=True, rate=0.2, key=key))
+    np.testing.assert_array_equal(dropped, np.broadcast_to(dropped[:, :1, :1], dropped.shape))
+    channels = dropped[:, 0, 0]
+    assert set(channels.ravel().tolist()) == {0, 1.25}
+    assert (channels[0] != channels[1]).any() and 0.7 < (channels > 0).mean() < 0.9
+
+
+def test_training_needs_a_key():
+    model = nnx.eval_shape(lambda: create_model("upernet_plainmamba_l1", drop_path_rate=0))
     with pytest.raises(ValueError, match="dropout needs a key"):
         model.losses(jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 32, 32), int))
 
-    @jax.jit
-    def losses(model, key):
-        images = jnp.asarray(case.images[:, :32, :32])
-        return model.losses(images, jnp.zeros((2, 32, 32), int), key=key)
 
-    first, again, other = (losses(model, jax.random.key(i)) for i in (0, 0, 1))
-    for loss in first:
-        assert first[loss] == again[loss] != other[loss]
-
-
-def test_whole_images_are_windows():
-    case = golden.load(TINY[0])
-    model = build(whole.config_of(case))
-    images = jnp.asarray(case.images[:1, :64, :64])
-    run = nnx.jit(lambda model: (model(images), model.slide(images, (64, 96), (32, 32))))
+def test_whole_images_are_windows(downstream):
+    case = downstream(TINY[0])
+    model, images = whole.model_of(case), jnp.asarray(case.images[:1, :64, :64])
+    run = jax.jit(lambda model: (model(images), model.slide(images, (64, 96), (32, 32))))
     at_once, slid = run(model)
     np.testing.assert_allclose(slid, at_once, atol=1e-6)
