@@ -19,16 +19,31 @@ Size = tuple[int, int]  # Height and width, in pixels.
 
 
 def read_image(path: Path, size: Size, crop_pct: float = 1.0) -> np.ndarray:
-    """Read the middle of a photo as people see it: upright, in RGB, transparent parts white.
+    """Read the middle of a photo; see `read_photo`.
 
     Args:
-      path: of any format Pillow reads; 16-bit grey is brought to 8 bits, and of an animation the
-        first frame is taken.
+      path: as there.
       size: of the result; what has another shape is cut off.
       crop_pct: see `middle`.
 
     Returns:
       [height,width,3] uint8.
+
+    Raises:
+      ValueError: as there.
+    """
+    return middle(read_photo(path), size, crop_pct)
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """Read a photo as people see it: upright, in RGB, transparent parts white.
+
+    Args:
+      path: of any format Pillow reads; 16-bit grey is brought to 8 bits, and of an animation the
+        first frame is taken.
+
+    Returns:
+      [H,W,3] uint8.
 
     Raises:
       ValueError: there is no such file, or it is not a whole, readable image.
@@ -55,7 +70,7 @@ def read_image(path: Path, size: Size, crop_pct: float = 1.0) -> np.ndarray:
             f"{path} cannot be read as an image ({error}); give a sound JPEG, PNG, WebP, TIFF, BMP "
             "or GIF of 8 or 16 bits."
         ) from error
-    return middle(np.asarray(image), size, crop_pct)
+    return np.asarray(image)
 
 
 def middle(photo: np.ndarray, size: Size, crop_pct: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Say what photos show, and draw which patches the model kept.
+"""Say what photos show, and draw it, or which patches the model kept.
 
 python -m ssmjax.predict PHOTO ... --weights FILE [--top 5] [--picture OUT.png]
 """
@@ -22,7 +22,7 @@ from rich.text import Text
 from ssmjax import command_line, imagenet
 from ssmjax.analysis.pictures import kept_tokens_picture
 from ssmjax.photos import check_png, in_batches, read_images, write_png
-from ssmjax.registry import create_model
+from ssmjax.registry import create_model, list_models
 from ssmjax.weights import read_metadata
 
 BATCH = 32  # Photos that go through the model at once.
@@ -39,9 +39,9 @@ class Options:
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the model, to be sure; the weight file knows it."""
     top: int = 5
-    """How many classes to print for each photo."""
+    """How many classes or objects to print for each photo."""
     picture: Annotated[Path | None, tyro.conf.arg(metavar="OUT.png")] = None
-    """PNG to write: each photo and, per pruning stage, the patches kept."""
+    """PNG to write: each photo, what was found on it, and per pruning stage the patches kept."""
     after_blocks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="BLOCK ...")] = ()
     """Prune after these blocks, counted from 1, instead of as the weight file says."""
     keep_ratio: Annotated[float | None, tyro.conf.arg(metavar="RATIO")] = None
@@ -59,6 +59,12 @@ def _predict(options: Options) -> None:
     if options.picture:
         check_png("--picture", options.picture)
     metadata = read_metadata(options.weights)
+    if metadata.model not in list_models():
+        # Here, not above: classifiers need nothing of it.
+        from ssmjax.dense import predict
+
+        predict.predict(options, metadata, Console())
+        return
     prune = command_line.pruning(options.after_blocks, options.keep_ratio) or "stored"
     model = create_model(options.model, weights=options.weights, prune=prune)
     config = model.config

@@ -172,7 +172,7 @@ class PlainMambaAdapter(nnx.Module):
           remat: as there.
           return_intermediates: also return {"prior": the spatial prior's four maps, "tokens":
             [B,N,D] before the first block, "x": per range the tokens [B,N,D] and "c": the side
-            branch [B,21N/4,D] after it}.
+            branch [B,21N/4,D] after it, and "kept": the cells [B,K] whose tokens are left}.
 
         Returns:
           Four maps [B,height/s,width/s,D] in float32 (or wider), s being 4, 8, 16 and 32; and
@@ -193,7 +193,7 @@ class PlainMambaAdapter(nnx.Module):
         prior = self.prior(images.astype(self.config.backbone.dtype), train=train)
         grids = tuple((x.shape[1], x.shape[2]) for x in prior[1:])
         c = self._side_branch(prior[1:], tokens.values.dtype)
-        before, xs, cs = tokens.values, [], []
+        before, xs, cs, kept = tokens.values, [], [], []
         drops = self._drops(None if run.key is None else ffn_key)
         for number, interaction in enumerate(self.interactions):
             values = interaction.injector(tokens.values, c, grids)
@@ -201,11 +201,13 @@ class PlainMambaAdapter(nnx.Module):
             for extractor in interaction.extractors:
                 c = extractor(c, tokens.values, grids, next(drops))
             xs.append(tokens.values)
+            kept.append(tokens.kept)
             cs.append(c)
         maps = self._outputs(prior[0], c, tokens.map, grids, train)
         if not return_intermediates:
             return maps
-        return maps, {"prior": prior, "tokens": before, "x": tuple(xs), "c": tuple(cs)}
+        ranges = {"x": tuple(xs), "c": tuple(cs), "kept": tuple(kept)}
+        return maps, {"prior": prior, "tokens": before, **ranges}
 
     def _drops(self, key: jax.Array | None) -> Iterator[Callable[[jax.Array], jax.Array]]:
         """Drop path for each extractor, all at the full rate; without a key it does not act."""

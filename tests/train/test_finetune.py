@@ -74,7 +74,7 @@ def test_bad_input_is_one_line(
     run = ("--workdir", tmp_path / "run")
     good = ("--config", config_file, *run)
     cases = {
-        "no config file nowhere.py; those in configs/: configs/cifar10_vim": (
+        "no config file nowhere.py; those in configs/: configs/ade20k_upernet": (
             "--config",
             "nowhere.py",
             *run,

@@ -1,0 +1,181 @@
+"""What `python -m ssmjax.predict` does with detectors and segmentors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ssmjax import command_line
+from ssmjax.analysis.dense_pictures import legend, stacked, with_objects, with_segments
+from ssmjax.analysis.pictures import without_pruned
+from ssmjax.dense import registry
+from ssmjax.dense.adapter import LARGEST_STRIDE
+from ssmjax.dense.mask_rcnn import MaskRCNN
+from ssmjax.dense.masks import paste
+from ssmjax.dense.objects import Detections
+from ssmjax.dense.ranges import DensePruneConfig
+from ssmjax.dense.registry import DenseModel
+from ssmjax.dense.upernet import UperNet
+from ssmjax.photos import read_photo, write_png
+from ssmjax.weights import Metadata
+
+if TYPE_CHECKING:
+    from ssmjax.predict import Options
+
+# Longest and shortest side that photos are resized to fit, as in the published evaluation.
+DETECTION_SCALE, SEGMENTATION_SCALE = (1333, 800), (2048, 512)
+
+Row = tuple[str, str]  # What a photo shows, and how much of it.
+
+
+def predict(options: Options, metadata: Metadata, console: Console) -> None:
+    """Print a table and, where that is asked for, draw a picture; one photo after the other.
+
+    Raises:
+      ValueError: one sentence for people.
+    """
+    given = command_line.pruning(options.after_blocks, options.keep_ratio)
+    prune = DensePruneConfig(given.after_blocks, given.keep_ratio) if given else "stored"
+    model = registry.create_model(options.model, weights=options.weights, prune=prune)
+    if not options.images:
+        raise ValueError("No image was given; name one or more image files.")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("image", overflow="fold")
+    table.add_column("pixels of class" if isinstance(model, UperNet) else "object")
+    table.add_column("share" if isinstance(model, UperNet) else "score", justify="right")
+    pictures = []
+    for path in options.images:
+        photo = read_photo(path)
+        look = _segments if isinstance(model, UperNet) else _objects
+        rows, drawn = look(model, photo, metadata)
+        for rank, (said, share) in enumerate(rows[: options.top] or [("nothing", "")]):
+            # Text, since square brackets in a name are not markup.
+            table.add_row(Text(str(path) if rank == 0 else ""), Text(said), share)
+        table.add_section()
+        pictures += drawn
+    console.print(table)
+    if options.picture:
+        write_png(stacked(pictures), options.picture)
+
+
+def _objects(
+    model: DenseModel, photo: np.ndarray, metadata: Metadata
+) -> tuple[list[Row], list[list[Image.Image]]]:
+    """The objects on a photo, best first, and rows of pictures."""
+    height, width = _fitting(photo, DETECTION_SCALE)
+    image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
+    pads = [(0, -side % LARGEST_STRIDE) for side in (height, width)]
+    given = np.pad(_normalised(image, metadata), (*pads, (0, 0)))[None]
+    shapes = np.array([[height, width]], np.int32)
+    found, kept = _detect(*nnx.split(model), given, shapes)
+    one = jax.tree.map(lambda a: np.asarray(a[0]), found)
+    rows = [
+        (
+            f"{metadata.class_names[label]} at {', '.join(f'{side:.0f}' for side in place)}",
+            f"{100 * score:.1f}%",
+        )
+        for label, place, score in zip(
+            one.labels[one.valid],
+            (one.boxes * (photo.shape[1] / width))[one.valid],
+            one.scores[one.valid],
+            strict=True,
+        )
+    ]
+    if one.masks is not None:
+        whole = paste(one.masks, one.boxes, (height, width))
+        one = one._replace(masks=np.asarray(whole) >= 0.5)
+    drawn = [with_objects(image, one, metadata.class_names)]
+    return rows, [[*drawn, *_kept_tiles(model, np.pad(image, (*pads, (0, 0))), kept, image.shape)]]
+
+
+def _segments(
+    model: DenseModel, photo: np.ndarray, metadata: Metadata
+) -> tuple[list[Row], list[list[Image.Image]]]:
+    """The classes of a photo's pixels, the most frequent first, and rows of pictures."""
+    height, width = (
+        -(-side // LARGEST_STRIDE) * LARGEST_STRIDE for side in _fitting(photo, SEGMENTATION_SCALE)
+    )
+    image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
+    logits, kept = _classify(*nnx.split(model), _normalised(image, metadata)[None])
+    classes = np.asarray(jnp.argmax(logits[0], axis=-1))
+    counts = np.bincount(classes.ravel(), minlength=model.config.num_classes)
+    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    names = metadata.class_names
+    rows = [(names[label], f"{100 * counts[label] / classes.size:.1f}%") for label in order]
+    drawn = [with_segments(image, classes), *_kept_tiles(model, image, kept, image.shape)]
+    return rows, [drawn, [legend(classes, names, width)]]
+
+
+@partial(jax.jit, static_argnums=0)
+def _detect(graphdef, state, images, shapes) -> tuple[Detections, tuple]:
+    """What is found, with masks where the model makes them, and what each range keeps."""
+    model, key = nnx.merge(graphdef, state), jax.random.key(0)
+    masks: Any = {"masks": True} if isinstance(model, MaskRCNN) else {}
+    found = model.detect(images, shapes, key=key, **masks)
+    if model.config.backbone.prune is None:
+        return found, ()
+    told = {"image_sizes": shapes, "key": key, "return_intermediates": True}
+    return found, model.backbone(images, **told)[1]["kept"]
+
+
+@partial(jax.jit, static_argnums=0)
+def _classify(graphdef, state, images) -> tuple[jax.Array, tuple]:
+    """Logits, and what each range keeps."""
+    model, key = nnx.merge(graphdef, state), jax.random.key(0)
+    logits = model(images, key=key)
+    trunk, kept = model.backbone.trunk, []
+    if model.config.backbone.prune is not None:
+        run, tokens = trunk.run(None, False, None, False), trunk.begin(images)
+        for number in range(len(trunk.ends)):
+            tokens = trunk.run_range(number, tokens, run, jax.random.split(key)[1])
+            kept.append(tokens.kept)
+    return logits, tuple(kept)
+
+
+def _kept_tiles(
+    model: DenseModel, image: np.ndarray, kept: Sequence[jax.Array | None], shape: tuple[int, ...]
+) -> Iterator[Image.Image]:
+    """The image after each range of blocks that prunes, what was pruned so far greyed out.
+
+    Args:
+      model: that keeps them.
+      image: [height,width,3] uint8, as the model sees it.
+      kept: of each range, the cells [1,K] that are left, None for all.
+      shape: of the image without padding.
+    """
+    trunk = dataclasses.replace(model.config.backbone.backbone, img_size=image.shape[:2])
+    tile, before = Image.fromarray(image), trunk.length
+    for cells in kept:
+        if cells is None or cells.shape[1] == before:
+            continue
+        before = cells.shape[1]
+        is_kept = np.zeros(trunk.length, bool)
+        is_kept[np.asarray(cells[0])] = True
+        picture = without_pruned(tile, tile, is_kept.reshape(trunk.grid), trunk)
+        yield picture.crop((0, 0, shape[1], shape[0]))
+
+
+def _fitting(photo: np.ndarray, scale: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) that fit into a longer and a shorter side, with the ratio kept."""
+    height, width = photo.shape[:2]
+    long, short = scale
+    factor = min(long / max(height, width), short / min(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
+
+
+def _normalised(image: np.ndarray, metadata: Metadata) -> np.ndarray:
+    mean, std = (np.array(a, np.float32) for a in (metadata.mean, metadata.std))
+    return (image.astype(np.float32) / 255 - mean) / std
