@@ -203,7 +203,7 @@ def test_images_without_objects(downstream, name):
         model = whole.model_of(case, dtype="float64")
         losses, gradients, _ = whole.step(model, case.images, none)
     for loss in ("loss_rpn_bbox", "loss_bbox", "loss_mask"):
-        assert losses[loss] == 0
+        assert np.asarray(losses[loss]) == 0
     for loss in ("loss_rpn_cls", "loss_cls"):
-        assert 0 < losses[loss] < jnp.inf
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+        assert 0 < np.asarray(losses[loss]) < np.inf
+    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(gradients))
