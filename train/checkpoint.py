@@ -51,12 +51,14 @@ class Checkpoints:
         _tell_errors_once()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep), _Best(self._scores)]),
-            cleanup_tmp_directories=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_record),
         )
         with self._writing():
             self._folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self._folder).close()  # Refused now rather than hours later.
+            if jax.process_index() == 0:
+                for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(leftover)
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         for step in self._manager.all_steps():
             with contextlib.suppress(*_UNREADABLE):  # `restore` says so.
