@@ -94,9 +94,8 @@ def test_dry_run(photos, path, tmp_path, monkeypatch, capsys):
     assert not workdir.exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["vim_tiny_prune", pytest.param("vim_tiny_evit", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vim_tiny_prune", "vim_tiny_evit"])
 def test_two_steps(command, photos, tmp_path, name):
     code, _, err = command(
         "train.finetune",

@@ -73,7 +73,8 @@ def test_corrupt_checkpoint_is_skipped(command, arguments, pruned, tmp_path):
     assert_same_end(workdir, pruned)
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 8])
 def test_devices_change_nothing(arguments, pruned, tmp_path, monkeypatch, devices):
     monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count={devices}")
     fsdp = ("--fsdp",) if devices == 8 else ()
