@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from train.data import fetch, npm as npm_packages
+from train.data import fetch
 
 CONTENT = b"a tarball of photos" * 100
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
