@@ -1,7 +1,8 @@
-r"""A small UperNet on PlainMamba, the class of each pixel of composites, dense.
+r"""A small UperNet on PlainMamba, classes of pixels of composites, dense.
 
 Data:      python -m train.data.composites --path data/composites
-Command:   python -m train.finetune --config configs/composites_upernet_dense.py --workdir runs/composites_upernet_dense
+Command:   python -m train.finetune --config configs/composites_upernet_dense.py \
+               --workdir runs/composites_upernet_dense
 Hardware:  two CPU cores.
 Result:    not measured yet.
 """
