@@ -32,6 +32,11 @@ class ModelConfig:
       ends: last block of each range of a dense model's backbone.
       heads: of the attention between a detector's backbone and its side branch.
       width: channels of a dense model's head.
+      auxiliary_width: of an UperNet's auxiliary head.
+      hidden: outputs of the first linear layer of a Mask R-CNN's box head.
+      prior_width: channels of the first convolutions of a detector's side branch.
+      proposals: regions of an image that a Mask R-CNN's first stage proposes.
+      samples: those that its second stage learns from.
     """
 
     name: str | None = None
@@ -51,6 +56,11 @@ class ModelConfig:
     ends: tuple[int, ...] | None = None
     heads: int | None = None
     width: int | None = None
+    auxiliary_width: int | None = None
+    hidden: int | None = None
+    prior_width: int | None = None
+    proposals: int | None = None
+    samples: int | None = None
 
     def overrides(self) -> dict:
         """The fields of the model's own config that are set here."""

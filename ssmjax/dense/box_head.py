@@ -19,7 +19,6 @@ BINS = 7
 CONVS = 4
 STDS = (0.1, 0.1, 0.2, 0.2)
 OVERLAP = 0.5  # IoU with an object from which a region is to find it.
-SAMPLED, MOST_POSITIVE = 512, 128  # Regions of an image that are learned from.
 CANDIDATES = 2000  # Best pairs of a region and a class that suppression sees.
 
 
@@ -29,7 +28,7 @@ class Regions(NamedTuple):
     Attributes:
       boxes: [B,R,4] float32.
       valid: [B,R] bool.
-      positive: [B,R] bool, those with an object; the first `MOST_POSITIVE` at most.
+      positive: [B,R] bool, those with an object; the first quarter at most.
       objects: [B,R] int32, which one.
       labels: [B,R] integers, its class; without one, the number of classes.
       deltas: [B,R,4] float32, to it.
@@ -101,6 +100,7 @@ def regions(
     labels: jax.Array,
     valid: jax.Array,
     num_classes: int,
+    samples: int,
     key: jax.Array | None,
 ) -> Regions:
     """Those of one image to learn from, its objects' own boxes among them; without B.
@@ -112,12 +112,13 @@ def regions(
       labels: [G] their classes.
       valid: [G] bool.
       num_classes: without the background.
+      samples: R.
       key: random key; None samples evenly, see `ssmjax.dense.sample.sample`.
     """
     assigned = assign(proposals, objects, valid, OVERLAP, OVERLAP, OVERLAP, present)
     own = jnp.where(valid, 1 + jnp.arange(len(objects)), IGNORED)
     boxes, assigned = (jnp.concatenate(a) for a in ((objects, proposals), (own, assigned)))
-    indices, chosen = sample(assigned, key, SAMPLED, MOST_POSITIVE)
+    indices, chosen = sample(assigned, key, samples, samples // 4)
     boxes, of_chosen = boxes[indices], assigned[indices]
     positive = chosen & (of_chosen > BACKGROUND)
     which = jnp.where(positive, of_chosen - 1, 0)

@@ -38,16 +38,13 @@ class DenseFlops:
         return "\n".join(f"{part:<18}{format_flops(number):>14}" for part, number in rows)
 
 
-def flops(
-    config: DenseConfig, image_shape: tuple[int, int], *, regions: int = 1000, masks: int = 100
-) -> DenseFlops:
+def flops(config: DenseConfig, image_shape: tuple[int, int], *, masks: int = 100) -> DenseFlops:
     """Count the multiply-adds of testing one image.
 
     Args:
       config: of the model, as `model.config`.
       image_shape: (height, width) in pixels, both multiples of 32.
-      regions: proposals that a Mask R-CNN looks at.
-      masks: that it makes.
+      masks: that a Mask R-CNN makes.
 
     Raises:
       ValueError: sides that are no multiples of 32.
@@ -61,7 +58,7 @@ def flops(
     if isinstance(config.backbone, AdapterConfig):
         backbone["adapter"] = _adapter(config.backbone, image_shape)
     if isinstance(config, MaskRCNNConfig):
-        return DenseFlops(backbone, _mask_rcnn(config, image_shape, regions, masks))
+        return DenseFlops(backbone, _mask_rcnn(config, image_shape, masks))
     if isinstance(config, RetinaNetConfig):
         return DenseFlops(backbone, _retinanet(config, image_shape))
     return DenseFlops(backbone, _upernet(config, image_shape))
@@ -109,7 +106,7 @@ def _neck(D: int, width: int, image_shape, strides: Sequence[int], extra: Sequen
     return inside + _cells(image_shape, extra) * 9 * width * width
 
 
-def _mask_rcnn(config: MaskRCNNConfig, image_shape, regions: int, masks: int) -> dict[str, int]:
+def _mask_rcnn(config: MaskRCNNConfig, image_shape, masks: int) -> dict[str, int]:
     D, C, classes = config.backbone.backbone.embed_dim, config.width, config.num_classes
     bins, mask_bins = box_head.BINS**2, mask_head.BINS**2
     box = box_head.CONVS * bins * 9 * C * C
@@ -119,7 +116,7 @@ def _mask_rcnn(config: MaskRCNNConfig, image_shape, regions: int, masks: int) ->
     return {
         "neck": _neck(D, C, image_shape, roi_align.STRIDES, ()),
         "RPN": _cells(image_shape, rpn.STRIDES) * C * (9 * C + 5 * rpn.PER_CELL),
-        "box head": regions * box,
+        "box head": config.proposals * box,
         "mask head": masks * mask,
     }
 

@@ -5,15 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssmjax.dense.adapter import PlainMambaAdapter
-from ssmjax.dense.box_head import (
-    BINS,
-    MOST_POSITIVE,
-    BoxHead,
-    Regions,
-    box_losses,
-    detections,
-    regions,
-)
+from ssmjax.dense.box_head import BINS, BoxHead, Regions, box_losses, detections, regions
 from ssmjax.dense.config import MaskRCNNConfig
 from ssmjax.dense.fpn import FPN
 from ssmjax.dense.mask_head import BINS as MASK_BINS
@@ -100,7 +92,7 @@ class MaskRCNN(nnx.Module):
         )
         said = self.rpn(maps)
         objectness, box = rpn_losses(said, targets, keys[1])
-        found = proposals(said, targets.image_shapes, train=True)
+        found = proposals(said, targets.image_shapes, self.config.proposals, train=True)
         return {
             "loss_rpn_cls": objectness.sum(),
             "loss_rpn_bbox": box.sum(),
@@ -122,7 +114,7 @@ class MaskRCNN(nnx.Module):
         wanted = self.regions(found, targets, key)
         features = self._align(maps, wanted.boxes, wanted.valid, BINS)
         classes, box = box_losses(*self.box_head(features, wanted.valid, train=train), wanted)
-        few = jax.tree.map(lambda a: a[:, :MOST_POSITIVE], wanted)
+        few = jax.tree.map(lambda a: a[:, : self.config.samples // 4], wanted)
         logits = self.mask_head(self._align(maps, few.boxes, few.positive, MASK_BINS))
         mask = mask_loss(logits, targets.masks, few.boxes, few.objects, few.labels, few.positive)
         return {"loss_cls": classes, "loss_bbox": box, "loss_mask": mask}
@@ -132,7 +124,8 @@ class MaskRCNN(nnx.Module):
         keys = None if key is None else jax.random.split(key, len(found.boxes))
 
         def of_image(boxes, present, objects, labels, valid, key):
-            return regions(boxes, present, objects, labels, valid, self.config.num_classes, key)
+            sizes = self.config.num_classes, self.config.samples
+            return regions(boxes, present, objects, labels, valid, *sizes, key)
 
         objects = targets.boxes, targets.labels, targets.valid
         return jax.vmap(of_image)(found.boxes, found.valid, *objects, keys)
@@ -160,7 +153,7 @@ class MaskRCNN(nnx.Module):
         """
         options = {"key": key, "implementation": implementation}
         maps = self(images, image_shapes=image_shapes, **options)
-        found = proposals(self.rpn(maps), image_shapes, train=False)
+        found = proposals(self.rpn(maps), image_shapes, self.config.proposals, train=False)
         return self.detect_in(maps, found, image_shapes, masks=masks)
 
     def detect_in(

@@ -25,9 +25,7 @@ PER_CELL = len(SCALES) * len(RATIOS)
 STDS = (1.0, 1.0, 1.0, 1.0)
 POSITIVE, NEGATIVE, LEAST = 0.7, 0.3, 0.3  # See `ssmjax.dense.assign.assign`.
 SAMPLED, MOST_POSITIVE = 256, 128  # Anchors of an image that are learned from.
-CANDIDATES = {True: 2000, False: 1000}  # Best anchors of a level; in training, and else.
 NMS_THRESHOLD = 0.7
-PROPOSALS = 1000  # Of an image.
 
 
 class Proposals(NamedTuple):
@@ -127,11 +125,15 @@ def rpn_losses(
     return objectness, box
 
 
-def proposals(said: Objectness, image_shapes: jax.Array, *, train: bool) -> Proposals:
-    """The best boxes of images whose sides are `image_shapes` [B,2]; no gradient passes."""
+def proposals(said: Objectness, image_shapes: jax.Array, number: int, *, train: bool) -> Proposals:
+    """The best boxes of images whose sides are `image_shapes` [B,2]; no gradient passes.
+
+    They are P = `number` an image, of as many candidates of each level; with `train` of 2 P.
+    """
+    candidates = 2 * number if train else number
 
     def of_level(logits, deltas, boxes, image_shape):
-        indices, chosen = best(logits, jnp.ones(logits.shape, bool), CANDIDATES[train])
+        indices, chosen = best(logits, jnp.ones(logits.shape, bool), candidates)
         decoded = decode(jnp.asarray(boxes)[indices], deltas[indices], STDS, image_shape)
         chosen &= jnp.all(decoded[:, 2:] > decoded[:, :2], axis=1)
         return decoded, logits[indices], chosen
@@ -148,7 +150,7 @@ def proposals(said: Objectness, image_shapes: jax.Array, *, train: bool) -> Prop
         # by logits, since probabilities near 1 are all the same in float32.
         boxes, logits, present = (jnp.stack(each) for each in zip(*levels, strict=True))
         kept = jax.vmap(suppress)(boxes, logits, present)
-        indices, chosen = best(logits.ravel(), kept.ravel(), PROPOSALS)
+        indices, chosen = best(logits.ravel(), kept.ravel(), number)
         scores = jax.nn.sigmoid(logits.ravel()[indices])
         return Proposals(boxes.reshape(-1, 4)[indices], scores, chosen)
 

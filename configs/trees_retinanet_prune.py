@@ -1,0 +1,12 @@
+r"""A small RetinaNet on PlainMamba, boxes of trees, pruned, hidden states aligned.
+
+Data:      python -m train.data.trees --path data/trees
+Command:   python -m train.finetune --config configs/trees_retinanet_prune.py \
+               --workdir runs/trees_retinanet_prune
+Hardware:  two CPU cores.
+Result:    not measured yet.
+"""
+
+from train.small_recipes import PRUNE, retinanet
+
+config = retinanet(PRUNE)

@@ -1,0 +1,40 @@
+"""The configs for two CPU cores: their models and data fit each other, pruned and not."""
+
+import pytest
+from flax import nnx
+
+from tests.train.conftest import ROOT
+from train.cli import load_config
+from train.config import Config
+from train.data.composites.draw import SIDE
+from train.tasks.task import open_task
+
+CONFIGS = ("composites_maskrcnn", "composites_upernet", "trees_retinanet")
+
+
+def config_of(name):
+    return load_config(str(ROOT / "configs" / f"{name}.py"), Config)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs(name):
+    dense, pruned = (config_of(f"{name}_{way}") for way in ("dense", "prune"))
+    assert dense.prune is None and pruned.prune.alignment == "previous"
+    assert (dense.model, dense.data, dense.optim) == (pruned.model, pruned.data, pruned.optim)
+    for way in ("dense", "prune"):
+        text = (ROOT / "configs" / f"{name}_{way}.py").read_text()
+        assert f"configs/{name}_{way}.py" in text
+        assert f"train.data.{name.split('_')[0]} --path {dense.data.path}" in text
+    task = open_task(pruned)
+    model = nnx.eval_shape(lambda: task.create(11, None))
+    tokens = (task.sides[0] // 16) * (task.sides[1] // 16)
+    assert task.tokens(model) == (tokens, -(-tokens // 2))
+    count = sum(leaf.size for leaf in nnx.to_pure_dict(nnx.state(model, nnx.Param)).values())
+    assert count < 3_000_000
+
+
+def test_composites_fit():
+    for name in ("composites_maskrcnn_dense", "composites_upernet_dense"):
+        config = config_of(name)
+        assert config.data.scale == (SIDE, SIDE) and config.model.img_size == SIDE
+    assert config_of("composites_upernet_dense").data.class_names[-1] == "background"

@@ -1,0 +1,1 @@
+"""Composites: photos of CIFAR-10, cut to shapes, on other photos; their masks are exact."""

@@ -1,0 +1,100 @@
+"""Detectors and segmentors small enough for two CPU cores, on data that packages carry."""
+
+from ssmjax.dense.ranges import DensePruneConfig
+from train.config import Config, ModelConfig, OptimConfig
+from train.data.cifar10 import CLASS_NAMES
+from train.data.composites.draw import SIDE
+from train.data.dense_config import DetectionData, SegmentationData
+
+_COMPOSITES = "data/composites"
+_SQUARE = (SIDE, SIDE)
+_TREES = (192, 192)
+
+# After the first half of the blocks, half of the tokens.
+PRUNE = DensePruneConfig((3,), 0.5)
+
+_TRUNK = {"depth": 4, "ends": (1, 2, 3, 4), "embed_dim": 64, "d_state": 4, "drop_path_rate": 0.0}
+
+
+def mask_rcnn(prune: DensePruneConfig | None) -> Config:
+    """Boxes and masks of composites."""
+    data = DetectionData(
+        path=_COMPOSITES,
+        train_annotations="annotations/train.json",
+        train_images="images/train",
+        eval_annotations="annotations/test.json",
+        eval_images="images/test",
+        scale=_SQUARE,
+        shapes=(_SQUARE,),
+    )
+    model = ModelConfig(
+        "maskrcnn_plainmamba_l1",
+        **_TRUNK,
+        img_size=SIDE,
+        heads=2,
+        prior_width=16,
+        width=32,
+        hidden=128,
+        proposals=100,
+        samples=64,
+    )
+    return _config(model, data, prune, steps=1000)
+
+
+def upernet(prune: DensePruneConfig | None) -> Config:
+    """The class of each pixel of composites."""
+    data = SegmentationData(
+        path=_COMPOSITES,
+        train_split="train",
+        eval_split="test",
+        class_names=(*CLASS_NAMES, "background"),
+        scale=_SQUARE,
+        crop=_SQUARE,
+    )
+    model = ModelConfig(
+        "upernet_plainmamba_l1", **_TRUNK, img_size=SIDE, width=64, auxiliary_width=32
+    )
+    return _config(model, data, prune, steps=1500)
+
+
+def retinanet(prune: DensePruneConfig | None) -> Config:
+    """Boxes of trees."""
+    data = DetectionData(
+        path="data/trees",
+        train_annotations="annotations/train.json",
+        train_images="images/train",
+        eval_annotations="annotations/eval.json",
+        eval_images="images/eval",
+        scale=_TREES,
+        shapes=(_TREES,),
+    )
+    model = ModelConfig(
+        "retinanet_plainmamba_l1", **_TRUNK, img_size=_TREES[0], heads=2, prior_width=16, width=32
+    )
+    return _config(model, data, prune, steps=600)
+
+
+def _config(
+    model: ModelConfig,
+    data: DetectionData | SegmentationData,
+    prune: DensePruneConfig | None,
+    *,
+    steps: int,
+) -> Config:
+    return Config(
+        model=model,
+        data=data,
+        optim=OptimConfig(
+            lr=2e-3,
+            steps=steps,
+            warmup_steps=50,
+            batch_size=8,
+            weight_decay=0.05,
+            b2=0.99,
+            clip=10.0,
+        ),
+        prune=prune,
+        eval_batch_size=10,
+        checkpoint_every=500,
+        log_every=50,
+    )
