@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ssmjax.dense.class_names import ADE20K
-from train.data.dense_files import check_classes, read_image, read_labels
+from train.data.classes import check_known
+from train.data.dense_files import read_image, read_labels
 from train.data.dense_transforms import IGNORED
 from train.data.fetch import DataError
 
@@ -69,7 +70,7 @@ def open_ade20k(folder: Path, split: str, classes: Sequence[str] = ()) -> PairSp
       DataError: as `open_pairs`, and the classes differ.
     """
     title = f"ADE20K {split}"
-    check_classes(ADE20K, classes, title)
+    check_known(ADE20K, classes, title)
     pairs = _pairs(folder / "images" / split, folder / "annotations" / split, title)
     return PairSplit(pairs, ADE20K, True, title)
 
@@ -92,7 +93,7 @@ def open_pairs(
     title = str(images)
     if not 0 < len(class_names) <= IGNORED:
         raise DataError(f"{title} has {len(class_names)} classes; there can be 1 to {IGNORED}.")
-    check_classes(class_names, classes, title)
+    check_known(class_names, classes, title)
     return PairSplit(_pairs(images, labels, title), tuple(class_names), False, title)
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.data.dense_files import check_classes, check_present, pycocotools
+from train.data.classes import check_known
+from train.data.dense_files import check_present, pycocotools
 from train.data.fetch import DataError
 
 
@@ -64,6 +65,7 @@ def open_coco(
     *,
     masks: bool = False,
     keep_empty: bool = True,
+    learn: bool = True,
     classes: Sequence[str] = (),
 ) -> CocoSplit:
     """Read annotations, and check that their images are there.
@@ -78,6 +80,8 @@ def open_coco(
       masks: whether outlines are kept, for `bitmaps`.
       keep_empty: whether images without any annotation stay; those whose objects are all left out
         do in either case.
+      learn: whether the split is to learn from or to measure on, which the remarks tell of; what is
+        left out is measured as COCO does.
       classes: names that the weights at hand know, in order; empty where they know none.
 
     Raises:
@@ -91,7 +95,7 @@ def open_coco(
     content = _load(annotations)
     categories = sorted(content["categories"], key=lambda category: category["id"])
     names = tuple(category["name"] for category in categories)
-    check_classes(names, classes, title)
+    check_known(names, classes, title)
     ids = tuple(category["id"] for category in categories)
     records = content["images"]
     known = {record["id"] for record in records}
@@ -117,7 +121,7 @@ def open_coco(
     check_present([photo.path for photo in photos], title)
     if not any(len(photo.labels) for photo in photos):
         raise DataError(f"{title} has no object to learn in any of its {len(known):,} images.")
-    remarks = tuple(_remarks(title, empty, len(known), keep_empty, left_out))
+    remarks = tuple(_remarks(title, empty, len(known), keep_empty, learn, left_out))
     return CocoSplit(photos, names, ids, title, remarks, masks)
 
 
@@ -258,11 +262,14 @@ def _remarks(
     empty: int,
     images: int,
     keep_empty: bool,
+    learn: bool,
     left_out: collections.Counter[str],
 ) -> Iterator[str]:
     if empty:
-        fate = "they teach background" if keep_empty else "they are left out"
+        kept = "they teach background" if learn else "what is found on them is wrong"
+        fate = kept if keep_empty else "they are left out"
         yield f"{title}: {empty:,} of {images:,} images have no objects; {fate}."
     if left_out:
         reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(left_out.items()))
-        yield f"{title}: {left_out.total():,} objects are left out: {reasons}."
+        fate = "left out" if learn else "measured as COCO does"
+        yield f"{title}: {left_out.total():,} objects are {fate}: {reasons}."

@@ -1,8 +1,8 @@
-"""What data sets of detection and segmentation share: files of images and labels, class names."""
+"""What data sets of detection and segmentation share: files of images and labels."""
 
 import importlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +87,6 @@ def check_present(paths: Sequence[Path], title: str) -> None:
             f"{title} lacks {len(missing):,} of its {len(paths):,} files, such as {missing[0]}: "
             "unpack it again, or give the folder that holds them."
         )
-
-
-def check_classes(names: Sequence[str], known: Iterable[str], title: str) -> None:
-    """Refuse class names that differ from those that the weights know; none known fits all.
-
-    Raises:
-      DataError: the names or their order differ.
-    """
-    known = tuple(known)
-    if not known or known == tuple(names):
-        return
-    if len(known) != len(names):
-        how = f"has {len(names)} classes, the weights know {len(known)}"
-    else:
-        at = next(i for i, pair in enumerate(zip(names, known, strict=True)) if len(set(pair)) > 1)
-        how = f'calls class {at} "{names[at]}", the weights "{known[at]}"'
-    raise DataError(f"{title} {how}: give weights for this data set, or a new head.")
 
 
 def _names(folder: Path) -> set[str]:

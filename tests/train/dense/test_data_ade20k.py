@@ -114,5 +114,5 @@ def test_classes_of_the_weights(ade, tmp_path):
     assert 'ADE20K validation calls class 1 "building", the weights "house"' in said
     folders = write_pairs(tmp_path / "pairs", SIZES, 3)
     said = refused(open_pairs, *folders, NAMES, classes=("sky",))
-    assert "has 3 classes, the weights know 1" in said
+    assert "has 3 classes (sky, sea, sand), the weights know 1 (sky)" in said
     assert "has 256 classes; there can be 1 to 255" in refused(open_pairs, *folders, ["x"] * 256)

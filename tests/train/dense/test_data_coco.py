@@ -93,6 +93,9 @@ def test_what_is_left_out(tmp_path):
         "instances.json: 7 objects are left out: 1 crowds, 1 marked to be ignored, "
         "2 outside their image, 3 without area or below a pixel.",
     )
+    split = opened(tmp_path, coco_content(SIZES, objects), learn=False)
+    assert "images have no objects; what is found on them is wrong." in split.remarks[0]
+    assert "7 objects are measured as COCO does: 1 crowds, " in split.remarks[1]
 
 
 def test_images_without_annotations_may_be_left_out(tmp_path):
@@ -199,7 +202,8 @@ def test_classes_of_the_weights(tmp_path):
     assert opened(tmp_path, content, classes=("ant", "cup")).class_names == ("ant", "cup")
     said = refused(tmp_path, content, classes=("ant", "mug"))
     assert 'instances.json calls class 1 "cup", the weights "mug"' in said
-    assert "has 2 classes, the weights know 80" in refused(tmp_path, content, classes=("x",) * 80)
+    said = refused(tmp_path, content, classes=("x",) * 80)
+    assert "has 2 classes (ant, cup), the weights know 80 (x, x, x" in said
 
 
 def test_without_pycocotools(tmp_path, monkeypatch):
