@@ -60,6 +60,10 @@ class Classify:
         """Refuse a split that lacks a class."""
         check_classes(split)
 
+    def remarks(self, split: Split) -> Sequence[str]:
+        """None: all photos are there."""
+        return ()
+
     def start(self, class_names: tuple[str, ...]) -> tuple[Backbone, Metadata]:
         """A model from scratch or from weights."""
         config, data, chosen = self.config, self.data, self.config.model

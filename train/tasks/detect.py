@@ -1,7 +1,7 @@
 """Detection: boxes of objects, and their masks where the model finds masks."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -105,13 +105,15 @@ class Detect(DenseTask):
         """What to measure on."""
         data, folder = self.data, self.folder
         return open_coco(
-            folder / data.eval_annotations, folder / data.eval_images, classes=class_names
+            folder / data.eval_annotations,
+            folder / data.eval_images,
+            learn=False,
+            classes=class_names,
         )
 
-    def check(self, split: CocoSplit) -> None:
-        """Tell what was left out."""
-        for remark in split.remarks:
-            print(remark)
+    def remarks(self, split: CocoSplit) -> Sequence[str]:
+        """On images and objects."""
+        return split.remarks
 
     def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
         """The sum of the model's losses."""
