@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from train.data.decode import decode
 from train.data.fetch import DataError
@@ -51,7 +51,8 @@ def read_labels(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             labels = np.asarray(image)
-    except (OSError, UnidentifiedImageError) as error:
+    # Pillow's readers raise all of these for broken files.
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(f"The label image {path} cannot be read: {error}.") from error
     if labels.ndim != 2:
         raise DataError(
@@ -70,7 +71,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(f"The image {path} cannot be read: {error}.") from error
 
 
