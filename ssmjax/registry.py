@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,12 +68,7 @@ def create_model(
         name, overrides = metadata.model, {**stored, **overrides}
     if prune == "stored":
         prune = None
-    if not isinstance(name, str) or name not in _PRESETS:
-        close = difflib.get_close_matches(str(name), _PRESETS, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise ValueError(
-            f"There is no model {name!r}; choose one of {', '.join(list_models())}.{hint}"
-        )
+    name = registered(name, list_models())
     model_class, config = _PRESETS[name]
     fields = {field.name for field in dataclasses.fields(config)} - {"prune"}
     unknown = sorted(set(overrides) - fields)
@@ -96,6 +91,15 @@ def create_model(
     model = fresh() if wanted.num_classes != made_for.num_classes else nnx.eval_shape(fresh)
     load_weights(weights, model, made_for)
     return model
+
+
+def registered(name: Any, names: Sequence[str]) -> str:
+    """The name of a model, if it is one of `names`. Raises ValueError if not."""
+    if name not in names:
+        close = difflib.get_close_matches(str(name), names, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise ValueError(f"There is no model {name!r}; choose one of {', '.join(names)}.{hint}")
+    return name
 
 
 def published_schedule(name: str) -> PruneConfig:

@@ -52,8 +52,15 @@ def test_importing_the_library_loads_neither_training_nor_torch_nor_tensorflow()
 
 
 def test_classification_loads_nothing_of_the_dense_tasks():
-    modules = "ssmjax, ssmjax.convert.__main__, ssmjax.predict"
-    code = f"import sys, {modules}; print([m for m in sys.modules if m[:12] == 'ssmjax.dense'])"
+    modules = "ssmjax, ssmjax.convert.__main__, ssmjax.predict, train.finetune, train.evaluate"
+    code = f"""
+import sys, {modules}
+from train.cli import load_config
+from train.tasks.task import open_task
+places = "ssmjax.dense", "ssmjax.convert.dense", "train.tasks.dense"
+open_task(load_config("configs/imagenet_vim_tiny_dense.py", train.config.Config))
+print([m for m in sys.modules if m.startswith(places)])
+"""
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

@@ -2,8 +2,9 @@
 
 Weights are those of the ImageNet classifier, as the dense models start from them; the paper does
 not say what its pruned ones start from, nor where they prune. Chosen: the same recipe, pruned as
-the classifier is, from the first step on. Losses are divided by the counts of the whole batch,
-where the official code takes the mean over its GPUs of two images each.
+the classifier is, from the first step on. Losses are divided by the counts of the whole batch, or
+with `optim.accumulate` of each part, where the official code takes the mean over its GPUs of two
+images each.
 """
 
 from ssmjax.dense.ranges import DensePruneConfig

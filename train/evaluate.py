@@ -17,7 +17,7 @@ from train.config import Config
 from train.devices import make_mesh, start_distributed
 from train.options import DistributedOptions
 from train.runtime import Runtime, bars
-from train.tasks.task import open_task
+from train.tasks.task import open_task, tell
 
 SHOWN = 10  # Confusions that are printed.
 
@@ -55,6 +55,7 @@ def main() -> None:
     split = task.eval_split(metadata.class_names)
     runtime, table = Runtime(make_mesh(), bars(), options.workers), options.confusion is not None
     with runtime.progress:
+        tell(task, [split], runtime)
         scores = task.score(model, split, metadata, runtime, "evaluating", confusion=table)
     if not runtime.first:
         return

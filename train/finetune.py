@@ -30,7 +30,7 @@ from train.profile import Trace
 from train.runtime import Runtime, bars
 from train.step import TrainState, init_state, make_train_step
 from train.summary import Result, summarise
-from train.tasks.task import Measure, Model, Split, Task, known_classes, measurer, open_task
+from train.tasks.task import Measure, Model, Split, Task, known_classes, measurer, open_task, tell
 from train.workdir import open_workdir
 
 
@@ -65,6 +65,7 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     main = task.metrics[0]
     results: list[Result] = []
     with runtime.progress:
+        tell(task, (train_split, test_split), runtime)
         for name, regime, variant in untrained(model, config):
             title = name if name == regime else f"{name}, {regime}"
             results.append((name, regime, variant, measure(variant, title).metrics[main]))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from train.checkpoint import Checkpoints
-from train.data.pipeline import Batch
+from train.data.ahead import Batch
 from train.data.unreadable import Unreadable
 from train.devices import place_batch
 from train.interrupt import Interrupt

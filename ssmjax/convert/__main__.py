@@ -11,20 +11,22 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
 from flax import nnx
 
-from ssmjax import command_line, imagenet
+from ssmjax import command_line, imagenet, registry
 from ssmjax.analysis.flops import count_parameters
 from ssmjax.convert.files import read_checkpoint, write_checkpoint
-from ssmjax.convert.keymap import Entry
-from ssmjax.convert.load import family, load_torch_state_dict, official_shapes
+from ssmjax.convert.load import family, load_torch_state_dict, official_shapes, table
 from ssmjax.models.backbone import Backbone
-from ssmjax.registry import config_overrides, create_model, list_models
 from ssmjax.weights import Metadata, read_metadata, save_weights
+
+if TYPE_CHECKING:
+    from ssmjax.convert.load import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,28 +54,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out
     if options.to_torch:
         name = read_metadata(options.checkpoint).model
-        model = create_model(options.model, weights=options.checkpoint, prune=None)
+        create = _registry(name).create_model
+        model = create(options.model, weights=options.checkpoint, prune=None)
         write = partial(write_checkpoint, out, model)
     else:
         name = str(options.model)
-        model = _read(options, name)
-        overrides = config_overrides(name, model.config)
-        classes = tuple(imagenet.synsets())
-        metadata = Metadata(
-            name,
-            overrides,
-            classes if len(classes) == model.config.num_classes else (),
-            *imagenet.photos(name),
-        )
+        model, given = _read(options, name)
+        overrides = _registry(name).config_overrides(name, model.config)
+        classes = _class_names(model, given)
+        metadata = Metadata(name, overrides, classes, *imagenet.photos(name))
         write = partial(save_weights, out, model, metadata)
     try:
         write()
     except OSError as error:
         raise OSError(f"{out} cannot be written: {error.strerror}.") from error
-    (height, width, _), classes = model.config.image_shape, model.config.num_classes
+    size = "any size"
+    if isinstance(model, Backbone):
+        height, width, _ = model.config.image_shape
+        size = f"{height} x {width} pixels"
     print(
-        f"{out}: {name}, {count_parameters(model):,} parameters, {classes} classes, "
-        f"{height} x {width} pixels, {out.stat().st_size / 1e6:.1f} MB"
+        f"{out}: {name}, {count_parameters(model):,} parameters, {model.config.num_classes} "
+        f"classes, {size}, {out.stat().st_size / 1e6:.1f} MB"
     )
 
 
@@ -88,15 +89,43 @@ def _check(options: Options) -> None:
     if options.to_torch and (options.ema or options.img_size):
         raise ValueError("--ema and --img-size are for official checkpoints, not for --to-torch.")
     if not options.to_torch and options.model is None:
-        raise ValueError(f"--model is missing; choose one of {', '.join(list_models())}.")
+        raise ValueError(f"--model is missing; choose one of {', '.join(_registries())}.")
 
 
-def _read(options: Options, name: str) -> Backbone:
-    """The model of an official checkpoint."""
+def _registries() -> dict[str, ModuleType]:
+    """Where each model is made."""
+    # Here, not above: classifiers need nothing of it.
+    from ssmjax.dense import registry as dense
+
+    return {name: where for where in (registry, dense) for name in where.list_models()}
+
+
+def _registry(name: str) -> ModuleType:
+    """Where a model is made. Raises ValueError for a name that is none."""
+    if name in registry.list_models():
+        return registry
+    known = _registries()
+    return known[registry.registered(name, list(known))]
+
+
+def _class_names(model: Model, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that a checkpoint gives, or of the data that such models are published for."""
+    if isinstance(model, Backbone):
+        choice = tuple(imagenet.synsets()), given
+    else:
+        from ssmjax.dense.class_names import ADE20K, COCO  # As in `_registries`.
+
+        choice = given, COCO, ADE20K
+    count = model.config.num_classes
+    return next((names for names in choice if len(names) == count), ())
+
+
+def _read(options: Options, name: str) -> tuple[Model, tuple[str, ...]]:
+    """The model of an official checkpoint, and the class names that the file notes."""
     size = options.img_size
     overrides = {"img_size": size[0] if len(size) == 1 else size} if size else {}
     _outline(name, {}, **overrides)  # Finds a wrong name or size before a large file is read.
-    state = read_checkpoint(options.checkpoint, ema=options.ema)
+    state, class_names = read_checkpoint(options.checkpoint, ema=options.ema)
     model = _outline(name, state, **overrides)
     try:
         _fit_positions(model, state, resize=bool(size))
@@ -105,26 +134,25 @@ def _read(options: Options, name: str) -> Backbone:
         similar = _similar(state)
         hint = f"; it looks like {similar}" if similar not in (None, name) else ""
         raise ValueError(f"{options.checkpoint} does not fit {name}{hint}: {error}") from error
-    return model
+    return model, class_names
 
 
-def _outline(name: str, state: Mapping[str, np.ndarray], **overrides) -> Backbone:
+def _outline(name: str, state: Mapping[str, np.ndarray], **overrides) -> Model:
     """The model with as many classes as the head in `state`, as shapes without values."""
-    outline = nnx.eval_shape(partial(create_model, name, **overrides))
-    head = next(entry.theirs for entry in _table(outline) if entry.ours == "head.bias")
-    if head in state and state[head].size:
-        overrides["num_classes"] = len(state[head].ravel())
-    return nnx.eval_shape(partial(create_model, name, **overrides))
+    create = partial(_registry(name).create_model, name)
+    outline = nnx.eval_shape(partial(create, **overrides))
+    official = family(outline.config)
+    head = state.get(official.head)
+    if head is None or head.size < official.per_class:
+        return outline
+    overrides["num_classes"] = head.size // official.per_class
+    return nnx.eval_shape(partial(create, **overrides))
 
 
-def _table(model: Backbone) -> list[Entry]:
-    return family(model.config).table(model.config)
-
-
-def _fit_positions(outline: Backbone, state: dict[str, np.ndarray], *, resize: bool) -> None:
+def _fit_positions(outline: Model, state: dict[str, np.ndarray], *, resize: bool) -> None:
     """Resize position embeddings in `state` if told to; refuse those that would have to be."""
     wanted = official_shapes(outline)
-    for entry in _table(outline):
+    for entry in table(outline.config):
         if entry.resize is None or entry.theirs not in state:
             continue
         given = state[entry.theirs]
@@ -141,7 +169,7 @@ def _fit_positions(outline: Backbone, state: dict[str, np.ndarray], *, resize: b
 def _similar(state: Mapping[str, np.ndarray]) -> str | None:
     """The first registered model with the names and shapes of `state`."""
     shapes = {name: array.shape for name, array in state.items()}
-    for name in list_models():
+    for name in _registries():
         with contextlib.suppress(ValueError):  # Of models that have no official checkpoints.
             if official_shapes(_outline(name, state)) == shapes:
                 return name

@@ -1,17 +1,12 @@
-"""Official state_dicts of whole detectors and segmentors, and their use."""
+"""Official state_dicts of whole detectors and segmentors, entry by entry (folder `downstream`)."""
 
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
 
 from ssmjax.convert.dense import adapter_table, features_table
-from ssmjax.convert.keymap import CONV2D, LINEAR, SAME, Entry, Layout
-from ssmjax.convert.load import fill, state_dict_of
+from ssmjax.convert.keymap import CONV2D, LINEAR, SAME, Entry, Family, Layout, openmmlab_file
 from ssmjax.convert.plain_mamba import batch_norm
 from ssmjax.dense import box_head, fpn, mask_head, retinanet, upernet
-from ssmjax.dense.config import DenseConfig, RetinaNetConfig, UperNetConfig
-from ssmjax.dense.registry import DenseModel
+from ssmjax.dense.config import MaskRCNNConfig, RetinaNetConfig, UperNetConfig
 
 _PLACES = box_head.BINS**2
 # (out, channels * places) and (places * channels, out): a region's features laid out flat.
@@ -21,36 +16,10 @@ _FLAT_REGION = Layout(
 )
 
 
-def load_torch_state_dict(model: DenseModel, state_dict: Mapping[str, Any]) -> None:
-    """Fill `model` in place from an official state_dict, as `ssmjax.load_torch_state_dict` does.
-
-    Args:
-      model: from `ssmjax.dense.registry.create_model`, with the sizes of the checkpoint.
-      state_dict: {official name: array in PyTorch's layout}.
-
-    Raises:
-      ValueError: one error that lists all that is missing, unused or does not fit; the model is
-        then unchanged.
-    """
-    fill(model, table(model.config), state_dict)
-
-
-def to_torch_state_dict(model: DenseModel) -> dict[str, np.ndarray]:
-    """The official state_dict of a model: names, order, layout and dtypes of the official code."""
-    return state_dict_of(model, table(model.config))
-
-
-def table(config: DenseConfig) -> list[Entry]:
-    """Every entry of the official state_dict, in official order."""
-    if isinstance(config, UperNetConfig):
-        return _upernet(config)
-    backbone = adapter_table(config.backbone, "backbone.")
-    return backbone + (_retinanet() if isinstance(config, RetinaNetConfig) else _mask_rcnn())
-
-
-def _mask_rcnn() -> list[Entry]:
+def _mask_rcnn(config: MaskRCNNConfig) -> list[Entry]:
     box, mask = "roi_head.bbox_head", "roi_head.mask_head"
     entries = [
+        *adapter_table(config.backbone, "backbone."),
         *_fpn(fpn.LEVELS - 1, 0),
         *_conv("rpn_head.rpn_conv", "rpn.tower.convs.0"),
         *_conv("rpn_head.rpn_cls", "rpn.objectness"),
@@ -68,8 +37,8 @@ def _mask_rcnn() -> list[Entry]:
     return entries + _conv(f"{mask}.conv_logits", "mask_head.masks")
 
 
-def _retinanet() -> list[Entry]:
-    entries = _fpn(3, fpn.LEVELS - 3)
+def _retinanet(config: RetinaNetConfig) -> list[Entry]:
+    entries = adapter_table(config.backbone, "backbone.") + _fpn(3, fpn.LEVELS - 3)
     for theirs, ours in (("cls", "class"), ("reg", "box")):
         for i in range(retinanet.CONVS):
             tower = f"head.{ours}_tower.convs.{i}"
@@ -114,3 +83,12 @@ def _linear(theirs: str, ours: str, layout: Layout = LINEAR) -> list[Entry]:
         Entry(f"{theirs}.weight", f"{ours}.kernel", layout),
         Entry(f"{theirs}.bias", f"{ours}.bias", SAME),
     ]
+
+
+FAMILIES: Mapping[type, Family] = {
+    MaskRCNNConfig: Family(_mask_rcnn, openmmlab_file, "roi_head.mask_head.conv_logits.bias"),
+    RetinaNetConfig: Family(
+        _retinanet, openmmlab_file, "bbox_head.retina_cls.bias", retinanet.PER_CELL
+    ),
+    UperNetConfig: Family(_upernet, openmmlab_file, "decode_head.conv_seg.bias"),
+}

@@ -1,12 +1,14 @@
 """Official checkpoint files, read as the untrusted input they are, and written."""
 
+from __future__ import annotations
+
 import io
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -14,7 +16,9 @@ import safetensors.numpy
 
 from ssmjax.atomic import replacing
 from ssmjax.convert.load import family, to_torch_state_dict
-from ssmjax.models.backbone import Backbone
+
+if TYPE_CHECKING:
+    from ssmjax.convert.load import Model
 
 # What training scripts note beside the weights; nothing is made of it.
 _NOTES = (
@@ -35,17 +39,26 @@ class _Note:
         pass
 
 
-def read_checkpoint(path: Path, *, ema: bool = False) -> dict[str, np.ndarray]:
-    """The official state_dict in a checkpoint file.
+class Checkpoint(NamedTuple):
+    """What is made of a checkpoint file.
+
+    Attributes:
+      weights: {official name: array in PyTorch's layout}, without a `module.` in front of all names
+        and without the buffers `ema_...`, the unaveraged copies that PlainMamba's files may hold.
+      class_names: as the file notes them, none where it does not.
+    """
+
+    weights: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
+
+
+def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
+    """The official state_dict in a checkpoint file, and the class names beside it.
 
     Args:
       path: a safetensors file, told by its ending, or what `torch.save` wrote: a state_dict, or
         one among other things under `model` (Vim) or `state_dict` (PlainMamba).
       ema: take the averaged weights, under `model_ema`.
-
-    Returns:
-      {official name: array in PyTorch's layout}, without a `module.` in front of all names and
-      without the buffers `ema_...`, the unaveraged copies that PlainMamba's files may hold.
 
     Raises:
       ValueError: the file is missing, broken or of another kind, holds no such weights, or is a
@@ -54,15 +67,18 @@ def read_checkpoint(path: Path, *, ema: bool = False) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"There is no checkpoint file {path}; check the path.")
     if path.suffix == ".safetensors":
-        state = _weights(path, _read_safetensors(path), ema)
+        content: Any = _read_safetensors(path)
+        state = _weights(path, content, ema)
     else:
-        state = _arrays(path, _weights(path, _read_torch(path), ema))
+        content = _read_torch(path)
+        state = _arrays(path, _weights(path, content, ema))
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): array for name, array in state.items()}
-    return {name: array for name, array in state.items() if not name.startswith("ema_")}
+    weights = {name: array for name, array in state.items() if not name.startswith("ema_")}
+    return Checkpoint(weights, _class_names(content))
 
 
-def write_checkpoint(path: Path, model: Backbone) -> None:
+def write_checkpoint(path: Path, model: Model) -> None:
     """Write a model as the official code would, whole or not at all.
 
     Args:
@@ -144,6 +160,15 @@ def _weights(path: Path, content: Any, ema: bool) -> Mapping[str, Any]:
             f"{path} has no averaged weights under model_ema; it holds {held}. Leave --ema out."
         )
     return content
+
+
+def _class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that mmdetection and mmsegmentation note, of which some end in a space."""
+    notes = content.get("meta")
+    names = notes.get("CLASSES") if isinstance(notes, Mapping) else None
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(name.strip() for name in names)
 
 
 def _arrays(path: Path, state: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -57,12 +57,21 @@ class Family:
     Attributes:
       table: from a config to every entry of the state_dict, in official order.
       wrap: what a checkpoint file holds around a state_dict.
+      head: official name of an array that tells the number of classes.
+      per_class: how many of its values each class has.
       refused: names that tell a variant which is not built here, and what to say of each.
     """
 
     table: Callable[[Any], list[Entry]]
     wrap: Callable[[Mapping[str, Any]], dict[str, Any]]
+    head: str
+    per_class: int = 1
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def openmmlab_file(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What mmcv's runners keep around a state_dict."""
+    return {"meta": {}, "state_dict": state}
 
 
 def from_square(embedding: np.ndarray, config: BackboneConfig) -> np.ndarray:

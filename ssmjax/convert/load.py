@@ -1,7 +1,9 @@
 """Between a model and an official state_dict: all of it or nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,12 @@ from ssmjax.models.vim import VimConfig
 from ssmjax.models.vit import ViTConfig
 from ssmjax.weights import flat_params
 
+if TYPE_CHECKING:
+    from ssmjax.dense.config import DenseConfig
+    from ssmjax.dense.registry import DenseModel
+
+    Model = Backbone | DenseModel
+
 _FAMILIES: Mapping[type, Family] = {
     VimConfig: vim.FAMILY,
     PlainMambaConfig: plain_mamba.FAMILY,
@@ -23,13 +31,14 @@ _FAMILIES: Mapping[type, Family] = {
 }
 
 
-def load_torch_state_dict(model: Backbone, state_dict: Mapping[str, Any]) -> None:
+def load_torch_state_dict(model: Backbone | DenseModel, state_dict: Mapping[str, Any]) -> None:
     """Fill `model` in place from an official state_dict.
 
     Position embeddings of a square grid with another number of patches are resized to the model's.
 
     Args:
-      model: from `ssmjax.create_model`, with the sizes of the checkpoint.
+      model: from `ssmjax.create_model` or `ssmjax.dense.registry.create_model`, with the sizes of
+        the checkpoint.
       state_dict: {official name: array in PyTorch's layout}; floating-point arrays of any width
         become float32.
 
@@ -43,11 +52,10 @@ def load_torch_state_dict(model: Backbone, state_dict: Mapping[str, Any]) -> Non
         raise ValueError(
             f"state_dict is a {type(state_dict).__name__}; give a dict of official name to array."
         )
-    official = family(model.config)
-    for name, reason in official.refused.items():
+    for name, reason in family(model.config).refused.items():
         if name in state_dict:
             raise ValueError(f"The state_dict holds {name}: {reason}.")
-    fill(model, official.table(model.config), state_dict)
+    fill(model, table(model.config), state_dict)
 
 
 def fill(model: nnx.Module, entries: Sequence[Entry], state_dict: Mapping[str, Any]) -> None:
@@ -84,43 +92,48 @@ def fill(model: nnx.Module, entries: Sequence[Entry], state_dict: Mapping[str, A
         leaf.set_value(jnp.asarray(filled[name]))
 
 
-def to_torch_state_dict(model: Backbone) -> dict[str, np.ndarray]:
+def to_torch_state_dict(model: Model) -> dict[str, np.ndarray]:
     """The official state_dict of a model: names, order, layout and dtypes as the official code's.
 
     Raises:
       ValueError: there is no conversion for such a model.
     """
-    return state_dict_of(model, family(model.config).table(model.config))
-
-
-def state_dict_of(model: nnx.Module, entries: Sequence[Entry]) -> dict[str, np.ndarray]:
-    """What `fill` takes, of a model."""
     arrays = {name: np.asarray(leaf[...]) for name, leaf in flat_params(model).items()}
     state_dict = {}
-    for entry in entries:
+    for entry in table(model.config):
         array = arrays[entry.ours] if entry.block is None else arrays[entry.ours][entry.block]
         dtype = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
         state_dict[entry.theirs] = np.array(entry.layout.theirs(array), dtype, order="C")
     return state_dict
 
 
-def family(config: BackboneConfig) -> Family:
+def family(config: BackboneConfig | DenseConfig) -> Family:
     """How the official code stores models of that config. Raises ValueError if there is none."""
-    if type(config) not in _FAMILIES:
+    if type(config) in _FAMILIES:
+        return _FAMILIES[type(config)]
+    # Here, not above: classifiers need nothing of it.
+    from ssmjax.convert.dense_heads import FAMILIES
+
+    if type(config) not in FAMILIES:
         raise ValueError(
             f"There is no conversion for a {type(config).__name__}; there is for "
-            f"{', '.join(known.__name__ for known in _FAMILIES)}."
+            f"{', '.join(known.__name__ for known in (*_FAMILIES, *FAMILIES))}."
         )
-    return _FAMILIES[type(config)]
+    return FAMILIES[type(config)]
 
 
-def official_shapes(model: Backbone) -> dict[str, tuple[int, ...]]:
+def table(config: BackboneConfig | DenseConfig) -> list[Entry]:
+    """Every entry of the official state_dict, in official order. Raises ValueError as `family`."""
+    return family(config).table(config)
+
+
+def official_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     """{official name: shape in PyTorch's layout}, in official order; of shapes alone, too.
 
     Args:
       model: a model, or what `nnx.eval_shape` makes of one.
     """
-    return shapes_of(model, family(model.config).table(model.config))
+    return shapes_of(model, table(model.config))
 
 
 def shapes_of(model: nnx.Module, entries: Sequence[Entry]) -> dict[str, tuple[int, ...]]:

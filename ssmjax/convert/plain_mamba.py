@@ -10,6 +10,7 @@ from ssmjax.convert.keymap import (
     Entry,
     Family,
     from_square,
+    openmmlab_file,
 )
 from ssmjax.models.plain_mamba import PlainMambaConfig
 
@@ -90,4 +91,4 @@ def batch_norm(theirs: str, ours: str) -> list[Entry]:
     return [Entry(f"{theirs}.{a}", f"{ours}.{b}", SAME) for a, b in names.items()]
 
 
-FAMILY = Family(table=_table, wrap=lambda state: {"meta": {}, "state_dict": state})
+FAMILY = Family(table=_table, wrap=openmmlab_file, head="head.fc.bias")

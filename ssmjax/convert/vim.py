@@ -48,4 +48,4 @@ def _table(config: VimConfig) -> list[Entry]:
     return [*entries, Entry("norm_f.weight", "norm.scale", SAME)]
 
 
-FAMILY = Family(table=_table, wrap=lambda state: {"model": state})
+FAMILY = Family(table=_table, wrap=lambda state: {"model": state}, head="head.bias")

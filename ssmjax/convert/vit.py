@@ -43,5 +43,6 @@ def _weight_and_bias(theirs: str, ours: str, block: int | None = None) -> list[E
 FAMILY = Family(
     table=_table,
     wrap=lambda state: {"model": state},
+    head="head.bias",
     refused={"dist_token": _DISTILLED},
 )

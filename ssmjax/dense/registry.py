@@ -1,7 +1,6 @@
 """`create_model` and `list_models` of the dense tasks: every detector and segmentor by name."""
 
 import dataclasses
-import difflib
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +20,7 @@ from ssmjax.dense.mask_rcnn import MaskRCNN
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.retinanet import RetinaNet
 from ssmjax.dense.upernet import UperNet
+from ssmjax.registry import registered
 from ssmjax.weights import load_weights, read_metadata
 
 DenseModel = MaskRCNN | RetinaNet | UperNet
@@ -68,12 +68,7 @@ def create_model(
         if prune == "stored" and stored_prune is not None:
             prune = DensePruneConfig(**stored_prune)
         name, overrides = metadata.model, {**stored, **overrides}
-    if not isinstance(name, str) or name not in PRESETS:
-        close = difflib.get_close_matches(str(name), PRESETS, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise ValueError(
-            f"There is no model {name!r}; choose one of {', '.join(list_models())}.{hint}"
-        )
+    name = registered(name, list_models())
     known = set(options(PRESETS[name])) - {"prune"}
     unknown = sorted(set(overrides) - known)
     if unknown:

@@ -28,6 +28,8 @@ STDS = (1.0, 1.0, 1.0, 1.0)
 POSITIVE, NEGATIVE, LEAST = 0.5, 0.4, 0.0  # See `ssmjax.dense.assign.assign`.
 CONVS = 4
 RARE = 0.01  # Probability of each class of each anchor at first.
+# Of the map of stride 4, which nothing looks at: these parameters get no gradient.
+UNUSED = ("backbone.up", "backbone.prior.projections.0", "backbone.norms.0")
 CANDIDATES = 1000  # Best pairs of an anchor and a class, of a level.
 
 

@@ -10,14 +10,24 @@ import ssmjax
 from ssmjax import command_line, registry
 from ssmjax.convert.__main__ import main
 from ssmjax.convert.load import official_shapes
+from ssmjax.dense import registry as dense_registry
+from ssmjax.dense.adapter import AdapterConfig
+from ssmjax.dense.config import MaskRCNNConfig, RetinaNetConfig, UperNetConfig
+from ssmjax.dense.ranges import RangesConfig
 from ssmjax.models.plain_mamba import PlainMamba, PlainMambaConfig
 from ssmjax.models.vim import Vim, VimConfig
 from ssmjax.models.vit import ViT, ViTConfig
-from tests.golden import recipe
+from tests.oracles.downstream import recipe_downstream
 
 VIT_SIZES = {"depth": 2, "embed_dim": 16, "patch_size": 4, "img_size": 16}
 SIZES = VIT_SIZES | {"d_state": 2}
 PLAIN = PlainMambaConfig(**SIZES, conv_size=3, stem_convs=1, dwconv_blocks=(1,))
+ADAPTER = AdapterConfig(PLAIN, (1, 2), heads=2, prior_width=4)
+DENSE = {
+    "mask": MaskRCNNConfig(ADAPTER, num_classes=5, width=8, hidden=8),
+    "retina": RetinaNetConfig(ADAPTER, num_classes=5, width=8),
+    "uper": UperNetConfig(RangesConfig(PLAIN, (1, 2)), num_classes=5, width=8, auxiliary_width=4),
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +42,7 @@ def small_models():
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_PRESETS", presets)
+        patch.setattr(dense_registry, "PRESETS", DENSE)
         yield presets
 
 
@@ -40,9 +51,10 @@ def states(small_models):
     """{model: official state_dict of tensors, for 3 classes}, by the recipe."""
     torch = pytest.importorskip("torch")
     result = {}
-    for name in small_models:
-        outline = nnx.eval_shape(lambda name=name: ssmjax.create_model(name, num_classes=3))
-        arrays = recipe.state_dict(1, list(official_shapes(outline).items()))
+    for name in (*small_models, *DENSE):
+        create = dense_registry.create_model if name in DENSE else ssmjax.create_model
+        outline = nnx.eval_shape(functools.partial(create, name, num_classes=3))
+        arrays = recipe_downstream.state_dict(1, list(official_shapes(outline).items()))
         result[name] = OrderedDict((key, torch.from_numpy(a)) for key, a in arrays.items())
     result["plain"]["backbone.layers.1.dw.1.num_batches_tracked"] = torch.tensor(375_300)
     return result

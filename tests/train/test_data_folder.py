@@ -202,7 +202,7 @@ def test_splits_of_other_classes(data):
 
 
 def test_other_classes_than_the_weights(data):
-    refuse(data, "train", "classes cat, dog; the weights know dog, cat", ("dog", "cat"))
+    refuse(data, "train", 'calls class 0 "cat", the weights "dog"', ("dog", "cat"))
     assert open_split(data, "val", ("cat", "dog")).num_classes == 2
 
 

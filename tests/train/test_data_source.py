@@ -142,7 +142,7 @@ def test_split_without_photos(digits):
 
 def test_other_classes_than_the_weights(digits):
     assert open_split(digits, "train", ("zero", "one")).num_classes == 2
-    with pytest.raises(DataError, match="classes zero, one; the weights know cat, dog"):
+    with pytest.raises(DataError, match='calls class 0 "zero", the weights "cat"'):
         open_split(digits, "train", ("cat", "dog"))
 
 

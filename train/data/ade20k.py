@@ -6,29 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from train.data.dense_files import check_classes, read_image, read_labels
+from ssmjax.dense.class_names import ADE20K
+from train.data.classes import check_known
+from train.data.dense_files import read_image, read_labels
 from train.data.dense_transforms import IGNORED
 from train.data.fetch import DataError
-
-# Of SceneParsing, in the order of the label images' values 1 to 150.
-CLASS_NAMES = tuple(
-    """wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
-    person, earth, door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf,
-    house, sea, mirror, rug, field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub,
-    railing, cushion, base, box, column, signboard, chest of drawers, counter, sand, sink,
-    skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway, case, pool table, pillow,
-    screen door, stairway, river, bridge, bookcase, blind, coffee table, toilet, flower, book, hill,
-    bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar,
-    arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth,
-    television receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman,
-    bottle, buffet, poster, stage, van, ship, fountain, conveyer belt, canopy, washer, plaything,
-    swimming pool, stool, barrel, basket, waterfall, tent, bag, minibike, cradle, oven, ball, food,
-    step, tank, trade name, microwave, pot, animal, bicycle, lake, dishwasher, screen, blanket,
-    sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate,
-    monitor, bulletin board, shower, radiator, glass, clock, flag""".replace("\n   ", "").split(
-        ", "
-    )
-)
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -88,9 +70,9 @@ def open_ade20k(folder: Path, split: str, classes: Sequence[str] = ()) -> PairSp
       DataError: as `open_pairs`, and the classes differ.
     """
     title = f"ADE20K {split}"
-    check_classes(CLASS_NAMES, classes, title)
+    check_known(ADE20K, classes, title)
     pairs = _pairs(folder / "images" / split, folder / "annotations" / split, title)
-    return PairSplit(pairs, CLASS_NAMES, True, title)
+    return PairSplit(pairs, ADE20K, True, title)
 
 
 def open_pairs(
@@ -111,7 +93,7 @@ def open_pairs(
     title = str(images)
     if not 0 < len(class_names) <= IGNORED:
         raise DataError(f"{title} has {len(class_names)} classes; there can be 1 to {IGNORED}.")
-    check_classes(class_names, classes, title)
+    check_known(class_names, classes, title)
     return PairSplit(_pairs(images, labels, title), tuple(class_names), False, title)
 
 

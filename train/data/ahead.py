@@ -1,8 +1,11 @@
 """Batches made from their numbers, ahead of the step that takes them, on `grain`."""
 
 import contextlib
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import grain
@@ -46,7 +49,7 @@ def batches_ahead(
         )
         prepared = piped.mp_prefetch(
             grain.MultiprocessingOptions(workers, per_worker_buffer_size=_WORKER_AHEAD),
-            worker_init_fn=_leave_interrupts,
+            worker_init_fn=_start_worker,
         )
     else:
         prepared = batches.to_iter_dataset(_THREADS)
@@ -83,6 +86,14 @@ def own_rows(batch_size: int, process: tuple[int, int]) -> range:
     return range(number * share, (number + 1) * share)
 
 
-def _leave_interrupts(worker: int, workers: int) -> None:
-    """Ctrl-C reaches every process of a terminal; only the one that trains shall answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(worker: int, workers: int) -> None:
+    """Make the life of a worker process depend on the one that trains, and on that alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import track
 
 from ssmjax.atomic import replacing
+from train.data.classes import listed
 from train.data.fetch import DataError
-from train.data.source import MadeUp, Split, listed
+from train.data.source import MadeUp, Split
 
 # Beside the data set's own files: {title of the split: {label: photos}}.
 COUNTS_FILE = "class_counts.json"

@@ -2,8 +2,6 @@
 
 import collections
 import dataclasses
-import json
-import math
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.data.dense_files import check_classes, check_present, pycocotools
+from train.data.classes import check_known
+from train.data.coco_file import check_outline, read_annotations
+from train.data.dense_files import check_present, pycocotools
 from train.data.fetch import DataError
 
 
@@ -64,6 +64,7 @@ def open_coco(
     *,
     masks: bool = False,
     keep_empty: bool = True,
+    learn: bool = True,
     classes: Sequence[str] = (),
 ) -> CocoSplit:
     """Read annotations, and check that their images are there.
@@ -78,6 +79,8 @@ def open_coco(
       masks: whether outlines are kept, for `bitmaps`.
       keep_empty: whether images without any annotation stay; those whose objects are all left out
         do in either case.
+      learn: whether the split is to learn from or to measure on, which the remarks tell of; what is
+        left out is measured as COCO does.
       classes: names that the weights at hand know, in order; empty where they know none.
 
     Raises:
@@ -88,15 +91,13 @@ def open_coco(
     if masks:
         pycocotools("mask")
     title = annotations.name
-    content = _load(annotations)
+    content = read_annotations(annotations)
     categories = sorted(content["categories"], key=lambda category: category["id"])
     names = tuple(category["name"] for category in categories)
-    check_classes(names, classes, title)
+    check_known(names, classes, title)
     ids = tuple(category["id"] for category in categories)
     records = content["images"]
     known = {record["id"] for record in records}
-    if len(known) < len(records):
-        raise DataError(f"{title} has images with the same id; each needs its own.")
     annotated: dict[int, list[dict[str, Any]]] = collections.defaultdict(list)
     for annotation in content["annotations"]:
         if annotation["image_id"] not in known:
@@ -117,7 +118,7 @@ def open_coco(
     check_present([photo.path for photo in photos], title)
     if not any(len(photo.labels) for photo in photos):
         raise DataError(f"{title} has no object to learn in any of its {len(known):,} images.")
-    remarks = tuple(_remarks(title, empty, len(known), keep_empty, left_out))
+    remarks = tuple(_remarks(title, empty, len(known), keep_empty, learn, left_out))
     return CocoSplit(photos, names, ids, title, remarks, masks)
 
 
@@ -146,31 +147,6 @@ def bitmaps(photo: Photo) -> np.ndarray:
     return masks
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """The content of an annotation file, with the fields that are needed."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"The annotations {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise DataError(
-            f"The annotations {path} are not JSON ({error}); copy them again."
-        ) from error
-    needed = {
-        "categories": ("id", "name"),
-        "images": ("id", "file_name", "height", "width"),
-        "annotations": ("id", "image_id", "category_id", "bbox", "area"),
-    }
-    for part, fields in needed.items():
-        if not isinstance(content, dict) or not isinstance(content.get(part), list):
-            raise DataError(f'The annotations {path} have no list "{part}"; give a file of COCO.')
-        for number, record in enumerate(content[part]):
-            lacking = [field for field in fields if field not in record]
-            if lacking:
-                raise DataError(f'In {path}, entry {number} of "{part}" has no "{lacking[0]}".')
-    return content
-
-
 def _photo(
     record: dict[str, Any],
     annotations: list[dict[str, Any]],
@@ -190,10 +166,7 @@ def _photo(
                 f"{where} has the category {annotation['category_id']}, which is not among the "
                 "categories."
             )
-        box = annotation["bbox"]
-        if len(box) != 4 or not all(isinstance(n, int | float) and math.isfinite(n) for n in box):
-            raise DataError(f"{where} has the box {box}; it must be four numbers, x, y, w, h.")
-        x, y, w, h = box
+        x, y, w, h = annotation["bbox"]
         if why := _why_left_out(annotation, height, width):
             left_out[why] += 1
             continue
@@ -201,7 +174,7 @@ def _photo(
         numbers.append(labels[annotation["category_id"]])
         if masks:
             outline = annotation.get("segmentation")
-            _check_outline(outline, height, width, where)
+            check_outline(outline, height, width, where)
             outlines.append(pickle.dumps(outline))
     return Photo(
         folder / record["file_name"],
@@ -226,43 +199,19 @@ def _why_left_out(annotation: dict[str, Any], height: int, width: int) -> str | 
     return "crowds" if annotation.get("iscrowd") else None
 
 
-def _check_outline(outline: Any, height: int, width: int, where: str) -> None:
-    """Refuse what is neither polygons nor an RLE of the image's size."""
-    if isinstance(outline, dict):
-        counts, size = outline.get("counts"), outline.get("size")
-        if size != [height, width] or not isinstance(counts, list | str):
-            raise DataError(
-                f"{where} has an RLE of the size {size}; its image has {[height, width]}."
-            )
-        if isinstance(counts, list) and sum(counts) != height * width:
-            raise DataError(
-                f"{where} has an RLE of {sum(counts):,} pixels; its image has {height * width:,}."
-            )
-        return
-    if not isinstance(outline, list) or not outline:
-        raise DataError(f"{where} has no outline; masks need polygons or an RLE.")
-    for polygon in outline:
-        try:
-            sound = len(polygon) >= 6 and len(polygon) % 2 == 0 and np.isfinite(polygon).all()
-        except TypeError:
-            sound = False
-        if not sound:
-            raise DataError(
-                f"{where} has a broken polygon, {str(polygon)[:60]}; it must be x, y, x, y, ... of "
-                "three points or more."
-            )
-
-
 def _remarks(
     title: str,
     empty: int,
     images: int,
     keep_empty: bool,
+    learn: bool,
     left_out: collections.Counter[str],
 ) -> Iterator[str]:
     if empty:
-        fate = "they teach background" if keep_empty else "they are left out"
+        kept = "they teach background" if learn else "what is found on them is wrong"
+        fate = kept if keep_empty else "they are left out"
         yield f"{title}: {empty:,} of {images:,} images have no objects; {fate}."
     if left_out:
         reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(left_out.items()))
-        yield f"{title}: {left_out.total():,} objects are left out: {reasons}."
+        fate = "left out" if learn else "measured as COCO does"
+        yield f"{title}: {left_out.total():,} objects are {fate}: {reasons}."

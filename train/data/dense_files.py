@@ -1,13 +1,13 @@
-"""What data sets of detection and segmentation share: files of images and labels, class names."""
+"""What data sets of detection and segmentation share: files of images and labels."""
 
 import importlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from train.data.decode import decode
 from train.data.fetch import DataError
@@ -51,7 +51,8 @@ def read_labels(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             labels = np.asarray(image)
-    except (OSError, UnidentifiedImageError) as error:
+    # Pillow's readers raise all of these for broken files.
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(f"The label image {path} cannot be read: {error}.") from error
     if labels.ndim != 2:
         raise DataError(
@@ -70,7 +71,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(f"The image {path} cannot be read: {error}.") from error
 
 
@@ -87,23 +88,6 @@ def check_present(paths: Sequence[Path], title: str) -> None:
             f"{title} lacks {len(missing):,} of its {len(paths):,} files, such as {missing[0]}: "
             "unpack it again, or give the folder that holds them."
         )
-
-
-def check_classes(names: Sequence[str], known: Iterable[str], title: str) -> None:
-    """Refuse class names that differ from those that the weights know; none known fits all.
-
-    Raises:
-      DataError: the names or their order differ.
-    """
-    known = tuple(known)
-    if not known or known == tuple(names):
-        return
-    if len(known) != len(names):
-        how = f"has {len(names)} classes, the weights know {len(known)}"
-    else:
-        at = next(i for i, pair in enumerate(zip(names, known, strict=True)) if len(set(pair)) > 1)
-        how = f'calls class {at} "{names[at]}", the weights "{known[at]}"'
-    raise DataError(f"{title} {how}: give weights for this data set, or a new head.")
 
 
 def _names(folder: Path) -> set[str]:

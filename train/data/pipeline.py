@@ -5,40 +5,21 @@ augmentation. So the place in the data is that one number, and a run can go on a
 other workers, or spread over other processes. Photos stay encoded until their batch is made.
 """
 
-import contextlib
 import dataclasses
 import functools
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import grain
 import numpy as np
-from absl import flags
 
 from ssmjax.photos import Size, middle
 from train.augment.recipe import Recipe, make_recipe
 from train.config import AugmentConfig
+from train.data.ahead import LAST, Batch, batches_ahead, own_rows
 from train.data.decode import decode
 from train.data.fetch import DataError
 from train.data.source import Split
-
-Batch = dict[str, np.ndarray]
-
-# Two threads prepare batches ahead; they rest while these four wait for the training step.
-_THREADS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-_NO_THREADS = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # A worker is one itself.
-_WORKER_AHEAD = 2  # Batches that wait, from each worker.
-# grain would hand batches over in shared memory, of which containers have little, and which it
-# leaves behind when a worker fails.
-_PIPES = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
-
-_LAST = 2**62  # Of the training batches' numbers: never reached.
 
 
 def train_batches(
@@ -84,10 +65,10 @@ def train_batches(
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; it must be from 0 to 2**32 - 1.")
-    steps, rows = epoch_steps(split, batch_size), _rows(batch_size, process)
+    steps, rows = epoch_steps(split, batch_size), own_rows(batch_size, process)
     recipe = make_recipe(augment, size, mean)
     make = _TrainBatch(split, batch_size, steps, rows, seed, augment.repeats, recipe)
-    return _batches(make, first, _LAST, workers)
+    return batches_ahead(make, first, LAST, workers)
 
 
 def eval_batches(
@@ -112,8 +93,8 @@ def eval_batches(
     Raises:
       ValueError: the batch size is not possible.
     """
-    make = _EvalBatch(split, batch_size, _rows(batch_size, process), size, crop_pct)
-    return _batches(make, 0, -(-len(split.source) // batch_size), workers)
+    make = _EvalBatch(split, batch_size, own_rows(batch_size, process), size, crop_pct)
+    return batches_ahead(make, 0, -(-len(split.source) // batch_size), workers)
 
 
 def epoch_steps(split: Split, batch_size: int) -> int:
@@ -129,17 +110,6 @@ def epoch_steps(split: Split, batch_size: int) -> int:
             f"batch size of at most {count:,}."
         )
     return count // batch_size
-
-
-def _rows(batch_size: int, process: tuple[int, int]) -> range:
-    """The rows of every batch that are a process' own."""
-    number, count = process
-    if batch_size < 1 or batch_size % count:
-        raise ValueError(
-            f"The batch size is {batch_size}; it must be a multiple of the {count} processes."
-        )
-    share = batch_size // count
-    return range(number * share, (number + 1) * share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,43 +203,3 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 def _read(split: Split, index: Sequence[int]) -> Sequence[dict[str, Any]]:
     return split.source.__getitems__(index) if index else []
-
-
-def _batches(make: Callable[[int], Batch], first: int, last: int, workers: int) -> Iterator[Batch]:
-    """What `make` makes of the numbers from `first` to before `last`, in order and ahead."""
-    batches = grain.MapDataset.range(first, last).map(make)
-    if workers:
-        if not flags.FLAGS.is_parsed():  # Else grain's workers do not start outside absl's `app`.
-            flags.FLAGS.mark_as_parsed()
-        piped = grain.experimental.WithOptionsIterDataset(
-            batches.to_iter_dataset(_NO_THREADS), _PIPES
-        )
-        prepared = piped.mp_prefetch(
-            grain.MultiprocessingOptions(workers, per_worker_buffer_size=_WORKER_AHEAD),
-            worker_init_fn=_start_worker,
-        )
-    else:
-        prepared = batches.to_iter_dataset(_THREADS)
-    with contextlib.closing(iter(prepared)) as iterator:
-        try:
-            yield from iterator
-        except RuntimeError as error:
-            if not workers:
-                raise
-            raise DataError(
-                f"A process that prepares photos has failed ({error}); if memory ran out, take "
-                "fewer workers."
-            ) from error
-
-
-def _start_worker(worker: int, workers: int) -> None:
-    """Make the life of a worker process depend on the one that trains, and on that alone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -16,6 +16,7 @@ from tensorflow_datasets.core.file_adapters import FileFormat
 
 from train.config import DataConfig
 from train.data import cifar10, folder
+from train.data.classes import check_known, listed
 from train.data.fetch import DataError, MissingDataError
 from train.data.tfrecord import TFRecordDataSource
 
@@ -109,12 +110,12 @@ def open_split(data: DataConfig, split: str, classes: tuple[str, ...] = ()) -> S
     if data.path is not None:
         name, path = data.path, Path(data.path).expanduser()
         # Before what may take hours.
-        _check_known(_folder_classes(data, path, split), classes, name)
+        check_known(_folder_classes(data, path, split), classes, f'The data set "{name}"')
         builder = _folder_builder(path, split, data_dir)
     else:
         name, builder = data.name, _tfds_builder(data.name, data_dir)
     names = _check_features(builder, name)
-    _check_known(names, classes, name)
+    check_known(names, classes, f'The data set "{name}"')
     try:
         source, prepared_in = _examples(builder, split, name, data_dir)
     except RuntimeError as error:  # From the reader of array_record files.
@@ -123,20 +124,6 @@ def open_split(data: DataConfig, split: str, classes: tuple[str, ...] = ()) -> S
             "it again."
         ) from error
     return Split(source, names, f'{name}, split "{split}"', prepared_in)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Up to ten names, and how many more there are."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
-def _check_known(names: tuple[str, ...], classes: tuple[str, ...], name: str) -> None:
-    """Refuse weights that know other classes than the data set's `names`."""
-    if classes and classes != names:
-        raise DataError(
-            f'The data set "{name}" has the classes {listed(names)}; the weights know '
-            f"{listed(classes)}: give weights for this data set."
-        )
 
 
 def _folder_classes(data: DataConfig, path: Path, split: str) -> tuple[str, ...]:

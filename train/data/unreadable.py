@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from rich.console import Console
 
+from train.data.ahead import Batch
 from train.data.fetch import DataError
-from train.data.pipeline import Batch
 
 
 class Named(Protocol):

@@ -82,6 +82,13 @@ class DenseTask:
             return read_metadata(chosen.weights).model
         return chosen.name
 
+    def check(self, split: Any) -> None:
+        """Nothing is wrong that opening does not find."""
+
+    def remarks(self, split: Any) -> Sequence[str]:
+        """None: all images are there."""
+        return ()
+
     def start(self, class_names: tuple[str, ...]) -> tuple[DenseModel, Metadata]:
         """A model whose values are of weights, or fresh but for a classifier's in the backbone."""
         chosen, seed = self.config.model, self.config.seed

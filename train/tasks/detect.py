@@ -1,11 +1,12 @@
 """Detection: boxes of objects, and their masks where the model finds masks."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 from PIL import Image
 
@@ -13,6 +14,7 @@ from ssmjax.analysis.dense_pictures import stacked, with_objects
 from ssmjax.dense.config import PRESETS, MaskRCNNConfig, RetinaNetConfig
 from ssmjax.dense.objects import DETECTIONS, Detections
 from ssmjax.dense.registry import DenseModel
+from ssmjax.dense.retinanet import UNUSED, RetinaNet
 from ssmjax.weights import Metadata
 from train import optim
 from train.data.ahead import Batch
@@ -103,17 +105,26 @@ class Detect(DenseTask):
         """What to measure on."""
         data, folder = self.data, self.folder
         return open_coco(
-            folder / data.eval_annotations, folder / data.eval_images, classes=class_names
+            folder / data.eval_annotations,
+            folder / data.eval_images,
+            learn=False,
+            classes=class_names,
         )
 
-    def check(self, split: CocoSplit) -> None:
-        """Tell what was left out."""
-        for remark in split.remarks:
-            print(remark)
+    def remarks(self, split: CocoSplit) -> Sequence[str]:
+        """On images and objects."""
+        return split.remarks
 
     def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
         """The sum of the model's losses."""
         return DetectionLoss(metadata.mean, metadata.std, self.config.optim.remat)
+
+    def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
+        """As of all dense tasks; what no gradient reaches does not decay either, as in PyTorch."""
+        chosen = self.config.optim
+        if isinstance(model, RetinaNet):
+            chosen = dataclasses.replace(chosen, frozen=(*chosen.frozen, *UNUSED))
+        return optim.optimizer(chosen, rate, decayed=self.decayed)
 
     def decayed(self, params: nnx.State) -> Any:
         """All but biases, norms that follow no convolution, and parameters of states and places."""

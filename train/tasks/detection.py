@@ -23,7 +23,7 @@ CANVAS = 64  # Masks are pasted into sides of multiples of it, to compile for fe
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class DetectionLoss:
-    """The sum of a detector's losses, normalised over the whole batch; a `train.step.Loss`."""
+    """The sum of a detector's losses; a `train.step.Loss`."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

@@ -87,9 +87,6 @@ class Segment(DenseTask):
         """What to measure on."""
         return self._open(self.data.eval_split, class_names)
 
-    def check(self, split: PairSplit) -> None:
-        """Nothing is wrong that opening does not find."""
-
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
         """The sum of the model's losses."""
         return SegmentationLoss(metadata.mean, metadata.std, self.config.optim.remat)

@@ -1,6 +1,6 @@
 """What a task is, and which one a config asks for."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -85,7 +85,11 @@ class Task(Protocol):
         ...
 
     def check(self, split: Any) -> None:
-        """Refuse, or tell of, what would spoil training; raises DataError."""
+        """Refuse what would spoil training; raises DataError."""
+        ...
+
+    def remarks(self, split: Any) -> Sequence[str]:
+        """Sentences for people on what a split leaves out."""
         ...
 
     def start(self, class_names: tuple[str, ...]) -> tuple[Model, Metadata]:
@@ -220,6 +224,13 @@ def prune_of(model: Model) -> PruneConfig | None:
     """How a model of any task prunes."""
     backbone = getattr(model.config, "backbone", model.config)
     return backbone.prune
+
+
+def tell(task: Task, splits: Iterable[Any], runtime: Runtime) -> None:
+    """Say on the progress bar's console what splits leave out, a line each."""
+    for split in splits:
+        for remark in task.remarks(split):
+            runtime.progress.console.print(remark, markup=False, soft_wrap=True)
 
 
 def measurer(task: Task, split: Any, metadata: Metadata, runtime: Runtime) -> Measure:

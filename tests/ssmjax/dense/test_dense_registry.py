@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 import ssmjax
-from ssmjax.convert.dense_heads import load_torch_state_dict, table, to_torch_state_dict
-from ssmjax.convert.load import shapes_of
+from ssmjax import load_torch_state_dict, to_torch_state_dict
+from ssmjax.convert.load import official_shapes
 from ssmjax.dense.box_head import BoxHead
 from ssmjax.dense.config import PRESETS, options
 from ssmjax.dense.fpn import FPN
@@ -35,7 +35,7 @@ def small(family, size="l1", seed=1, **changes):
     """A small model, filled by the recipe."""
     sizes = {**TRUNK, "ends": (1, 2), "dwconv_blocks": (), **SMALL[family], **changes}
     model = nnx.eval_shape(lambda: create_model(f"{family}_plainmamba_{size}", **sizes))
-    shapes = shapes_of(model, table(model.config))
+    shapes = official_shapes(model)
     state = golden.recipe_downstream.state_dict(seed, list(shapes.items()))
     load_torch_state_dict(model, state)
     return model
@@ -58,12 +58,20 @@ def test_names():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_official_names_and_shapes(name):
+    """Every entry of every published checkpoint, in its order, and nothing else."""
     manifest = golden.manifest(name.replace("plainmamba_", ""))
     model = nnx.eval_shape(lambda: create_model(name))
-    entries = table(model.config)
-    want = [(theirs, tuple(shape)) for theirs, shape, _ in manifest["manifest"]]
-    assert list(shapes_of(model, entries).items()) == want
-    assert set(flat_params(model)) == {entry.ours for entry in entries}
+    # Of one value each, however large.
+    state = {
+        theirs: np.broadcast_to(np.ones((), dtype), shape)
+        for theirs, shape, dtype in manifest["manifest"]
+    }
+    load_torch_state_dict(model, state)
+    assert all((np.asarray(leaf[...]) == 1).all() for leaf in flat_params(model).values())
+    back = to_torch_state_dict(model)
+    assert list(back) == list(state)
+    for theirs, array in state.items():
+        assert (back[theirs].dtype, back[theirs].shape) == (array.dtype, array.shape), theirs
     parameters = jax.tree.leaves(nnx.state(model, nnx.Param))
     assert sum(leaf.size for leaf in parameters) == manifest["num_params"]
 

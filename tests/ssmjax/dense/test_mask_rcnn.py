@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmjax.convert.dense_heads import table
+from ssmjax.convert.load import table
 from ssmjax.dense.box_head import BINS
 from ssmjax.dense.mask_head import BINS as MASK_BINS
 from ssmjax.dense.mask_head import SIZE

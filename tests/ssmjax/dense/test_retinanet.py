@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ssmjax.convert.dense_heads import table
+from ssmjax.convert.load import table
 from ssmjax.dense.retinanet import anchor_losses, detections
 from tests.oracles import downstream as golden
 from tests.ssmjax.dense import whole

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssmjax.convert.dense_heads import table
+from ssmjax.convert.load import table
 from ssmjax.dense.registry import create_model
 from ssmjax.dense.resize import resize
 from ssmjax.dense.upernet import classify

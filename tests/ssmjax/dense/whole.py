@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ssmjax.convert.dense_heads import load_torch_state_dict
+from ssmjax.convert.load import load_torch_state_dict
 from ssmjax.dense.config import MaskRCNNConfig, RetinaNetConfig, UperNetConfig
 from ssmjax.dense.objects import Targets
 from ssmjax.dense.registry import build

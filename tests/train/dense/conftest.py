@@ -1,12 +1,48 @@
 """Fixtures of the official code, and small data sets in the layouts of COCO and ADE20K."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 
 from tests.oracles import golden
+
+CONFIG = """
+from ssmjax import PruneConfig
+from ssmjax.dense.ranges import DensePruneConfig
+from train.config import Config, ModelConfig, OptimConfig
+from train.data.dense_config import DetectionData, SegmentationData
+
+config = Config(
+    model=ModelConfig(
+        name="{name}_plainmamba_l1", depth=2, embed_dim=16, d_state=2, ends=(1, 2), width=16{more}
+    ),
+    data={data},
+    optim=OptimConfig(
+        lr=1e-3, schedule="step", drop_epochs=(1,), epochs=1, batch_size=2, warmup_steps=2
+    ),
+    prune=DensePruneConfig((1,), 0.5),
+    eval_batch_size=2,
+    checkpoint_every=1,
+    log_every=1,
+    pictures=2,
+)
+"""
+DETECTION = """DetectionData(
+        path={folder!r},
+        train_annotations="instances.json",
+        train_images="images",
+        eval_annotations="instances.json",
+        eval_images="images",
+        scale=(64, 64),
+        shapes=((64, 64),),
+    )"""
+SEGMENTATION = """SegmentationData(
+        path={folder!r}, class_names=("ant", "bee", "cup"), scale=(64, 64), crop=(64, 64)
+    )"""
+SIZES = [(48, 64), (64, 48), (64, 64), (40, 64)]
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +103,28 @@ def write_pairs(folder, sizes, num_values):
         labels = np.random.default_rng(i).integers(0, num_values, (h, w)).astype(np.uint8)
         write_image(folder / "labels" / f"{i}.png", labels)
     return folder / "images", folder / "labels"
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Data and configs of the three models."""
+    folder = tmp_path_factory.mktemp("dense_tasks")
+    objects = [
+        annotation(i + 1, 10 * (i % 4 + 1), (4 + i, 5 + i, 20, 16), category_id=(3, 7)[i % 2])
+        for i in range(8)
+    ]
+    write_coco(folder, coco_content(SIZES, objects))
+    images, labels = write_pairs(folder / "pairs", SIZES, 3)
+    for kind in (images, labels):
+        for split in ("training", "validation"):
+            shutil.copytree(kind, folder / "segments" / kind.name / split)
+    segmentation = SEGMENTATION.format(folder=str(folder / "segments"))
+    detection = DETECTION.format(folder=str(folder))
+    for name, data in (
+        ("upernet", segmentation),
+        ("retinanet", detection),
+        ("maskrcnn", detection),
+    ):
+        more = "" if name == "upernet" else ", heads=2"
+        (folder / f"{name}.py").write_text(CONFIG.format(name=name, data=data, more=more))
+    return folder

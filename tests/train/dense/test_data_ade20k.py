@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssmjax.dense.class_names import ADE20K
 from tests.train.dense.conftest import random_image, write_image, write_pairs
-from train.data.ade20k import CLASS_NAMES, open_ade20k, open_pairs
+from train.data.ade20k import open_ade20k, open_pairs
 from train.data.fetch import DataError
 
 SIZES = [(20, 30), (40, 25)]
@@ -108,10 +109,10 @@ def test_damaged_files(tmp_path):
 
 
 def test_classes_of_the_weights(ade, tmp_path):
-    open_ade20k(ade, "validation", CLASS_NAMES)
-    said = refused(open_ade20k, ade, "validation", ("wall", "house", *CLASS_NAMES[2:]))
+    open_ade20k(ade, "validation", ADE20K)
+    said = refused(open_ade20k, ade, "validation", ("wall", "house", *ADE20K[2:]))
     assert 'ADE20K validation calls class 1 "building", the weights "house"' in said
     folders = write_pairs(tmp_path / "pairs", SIZES, 3)
     said = refused(open_pairs, *folders, NAMES, classes=("sky",))
-    assert "has 3 classes, the weights know 1" in said
+    assert "has 3 classes (sky, sea, sand), the weights know 1 (sky)" in said
     assert "has 256 classes; there can be 1 to 255" in refused(open_pairs, *folders, ["x"] * 256)

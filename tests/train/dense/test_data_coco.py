@@ -93,6 +93,9 @@ def test_what_is_left_out(tmp_path):
         "instances.json: 7 objects are left out: 1 crowds, 1 marked to be ignored, "
         "2 outside their image, 3 without area or below a pixel.",
     )
+    split = opened(tmp_path, coco_content(SIZES, objects), learn=False)
+    assert "images have no objects; what is found on them is wrong." in split.remarks[0]
+    assert "7 objects are measured as COCO does: 1 crowds, " in split.remarks[1]
 
 
 def test_images_without_annotations_may_be_left_out(tmp_path):
@@ -125,8 +128,8 @@ BROKEN = {
     "RLE of 599 pixels; its image has 600": {"segmentation": {"size": [20, 30], "counts": [599]}},
     "RLE of the size [30, 20]": {"segmentation": {"size": [30, 20], "counts": [600]}},
     "the category 4, which": {"category_id": 4},
-    "the box [1, 2, 3]": {"bbox": [1, 2, 3]},
-    "the box [1, 2, None, 4]": {"bbox": [1, 2, None, 4]},
+    "outline outside the image, which has 20 x 30": {"segmentation": [[31, 0, 40, 0, 40, 9]]},
+    "has a broken RLE; its image has 600": {"segmentation": {"size": [20, 30], "counts": ["a"]}},
 }
 
 
@@ -159,10 +162,36 @@ def test_annotation_of_an_unknown_image(tmp_path):
     assert "id 5, of the image 99, which" in refused(tmp_path, content)
 
 
-def test_two_images_with_an_id(tmp_path):
+def test_two_with_an_id(tmp_path):
     content = coco_content(SIZES, ONE)
     content["images"][1]["id"] = 10
     assert "images with the same id" in refused(tmp_path, content)
+    content = coco_content(SIZES, ONE)
+    content["categories"][1]["id"] = 7
+    assert "categories with the same id" in refused(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("annotations", {"bbox": [1, 2, 3]}, '"bbox" [1, 2, 3]; it must be four numbers'),
+        ("annotations", {"bbox": [1, 2, None, 4]}, "must be four numbers, x, y, w, h"),
+        ("annotations", {"bbox": None}, 'the "bbox" None'),
+        ("annotations", {"area": None}, 'the "area" None; it must be a number'),
+        ("annotations", {"image_id": [1]}, 'the "image_id" [1]; it must be a whole number'),
+        ("images", {"height": 0}, 'the "height" 0; it must be a whole number above 0'),
+        ("images", {"id": "a"}, 'the "id" a; it must be a whole number'),
+    ],
+)
+def test_fields_of_another_kind(tmp_path, part, change, message):
+    content = coco_content(SIZES, list(ONE))
+    paths = write_coco(tmp_path, content)
+    content[part][0] = content[part][0] | change
+    paths[0].write_text(json.dumps(content))
+    with pytest.raises(DataError) as error:
+        open_coco(*paths)
+    assert f'entry 0 of "{part}" has the ' in sentence(error)
+    assert message in sentence(error)
 
 
 def test_missing_files(tmp_path):
@@ -184,6 +213,8 @@ def test_missing_files(tmp_path):
         ('{"images": [', "are not JSON"),
         ("[]", 'no list "categories"'),
         ('{"categories": [{"id": 1}]}', 'entry 0 of "categories" has no "name"'),
+        ('{"categories": [3]}', 'entry 0 of "categories" is 3; it must be an object'),
+        ('{"categories": [{"id": 1, "name": 2}]}', 'has the "name" 2; it must be a text'),
     ],
 )
 def test_not_an_annotation_file(tmp_path, text, message):
@@ -199,7 +230,8 @@ def test_classes_of_the_weights(tmp_path):
     assert opened(tmp_path, content, classes=("ant", "cup")).class_names == ("ant", "cup")
     said = refused(tmp_path, content, classes=("ant", "mug"))
     assert 'instances.json calls class 1 "cup", the weights "mug"' in said
-    assert "has 2 classes, the weights know 80" in refused(tmp_path, content, classes=("x",) * 80)
+    said = refused(tmp_path, content, classes=("x",) * 80)
+    assert "has 2 classes (ant, cup), the weights know 80 (x, x, x" in said
 
 
 def test_without_pycocotools(tmp_path, monkeypatch):

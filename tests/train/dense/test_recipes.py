@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from ssmjax import command_line
-from ssmjax.convert.dense_heads import table
+from ssmjax.convert.load import table
 from ssmjax.dense import registry
 from ssmjax.dense.config import PAPER, PRESETS
 from tests.train.conftest import ROOT

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,78 +11,15 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from ssmjax import command_line
 from ssmjax.dense import registry
 from ssmjax.dense.resize import resize
 from ssmjax.weights import Metadata, flat_params, save_weights
 from tests.train.conftest import losses
-from tests.train.dense.conftest import annotation, coco_content, write_coco, write_pairs
 from tests.train.processes import distributed, free_port, run_processes
-from train import finetune
 from train.cli import load_config
 from train.config import Config
 from train.tasks.segmentation import classes_at
 from train.tasks.task import open_task
-
-CONFIG = """
-from ssmjax import PruneConfig
-from ssmjax.dense.ranges import DensePruneConfig
-from train.config import Config, ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData, SegmentationData
-
-config = Config(
-    model=ModelConfig(
-        name="{name}_plainmamba_l1", depth=2, embed_dim=16, d_state=2, ends=(1, 2), width=16{more}
-    ),
-    data={data},
-    optim=OptimConfig(
-        lr=1e-3, schedule="step", drop_epochs=(1,), epochs=1, batch_size=2, warmup_steps=2
-    ),
-    prune=DensePruneConfig((1,), 0.5),
-    eval_batch_size=2,
-    checkpoint_every=1,
-    log_every=1,
-    pictures=2,
-)
-"""
-DETECTION = """DetectionData(
-        path={folder!r},
-        train_annotations="instances.json",
-        train_images="images",
-        eval_annotations="instances.json",
-        eval_images="images",
-        scale=(64, 64),
-        shapes=((64, 64),),
-    )"""
-SEGMENTATION = """SegmentationData(
-        path={folder!r}, class_names=("ant", "bee", "cup"), scale=(64, 64), crop=(64, 64)
-    )"""
-SIZES = [(48, 64), (64, 48), (64, 64), (40, 64)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Data and configs of the three models."""
-    folder = tmp_path_factory.mktemp("dense_tasks")
-    objects = [
-        annotation(i + 1, 10 * (i % 4 + 1), (4 + i, 5 + i, 20, 16), category_id=(3, 7)[i % 2])
-        for i in range(8)
-    ]
-    write_coco(folder, coco_content(SIZES, objects))
-    images, labels = write_pairs(folder / "pairs", SIZES, 3)
-    for kind in (images, labels):
-        for split in ("training", "validation"):
-            shutil.copytree(kind, folder / "segments" / kind.name / split)
-    segmentation = SEGMENTATION.format(folder=str(folder / "segments"))
-    detection = DETECTION.format(folder=str(folder))
-    for name, data in (
-        ("upernet", segmentation),
-        ("retinanet", detection),
-        ("maskrcnn", detection),
-    ):
-        more = "" if name == "upernet" else ", heads=2"
-        (folder / f"{name}.py").write_text(CONFIG.format(name=name, data=data, more=more))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -208,50 +144,3 @@ def test_weights_for_other_classes(folder, tmp_path):
             assert leaf.shape[-1] == 3
         else:
             np.testing.assert_array_equal(leaf[...], theirs[name][...])
-
-
-def test_bad_input_is_one_line(folder, tmp_path, monkeypatch, capsys):
-    plain = tmp_path / "plain.py"
-    text = (folder / "upernet.py").read_text()
-    plain.write_text(text.replace("prune=DensePruneConfig(", "prune=PruneConfig("))
-    good = ("--workdir", tmp_path / "run")
-    upernet, retinanet = (("--config", folder / f"{n}.py", *good) for n in ("upernet", "retinanet"))
-    cases = {
-        "prune is a PruneConfig, which is for classifiers": ("--config", plain, *good),
-        "There is no data set in": (*upernet, "--data.path", tmp_path / "none"),
-        "optim.distill is 0.5; detection and segmentation do not have it": (
-            *upernet,
-            *("--optim.distill", 0.5, "--model.weights", "any", "--optim.label-smoothing", 0),
-        ),
-        "optim.layer_decay is 0.9": (*retinanet, "--optim.layer-decay", 0.9),
-        "data.crop has 65 x 64; both sides must be multiples of 32": (
-            *upernet,
-            *("--data.crop", 65, 64),
-        ),
-        "optim.schedule is linear and optim.drop_epochs is (1,)": (
-            *retinanet,
-            *("--optim.schedule", "linear"),
-        ),
-        "is a RetinaNet, which does not fit the data": (
-            *upernet,
-            *("--model.name", "retinanet_plainmamba_l1", "--model.heads", 2),
-        ),
-        "Did you mean upernet_plainmamba_l1?": (
-            *upernet,
-            *("--model.name", "upernet_plainmamba_1"),
-        ),
-        "There is no weight file nowhere": (*upernet, "--model.classifier", "nowhere"),
-        "images have up to 64 x 64 pixels; add a shape": (
-            *retinanet,
-            *("--data.shapes", 32, 32),
-        ),
-    }
-    for sentence, case in cases.items():
-        monkeypatch.setattr(sys, "argv", ["train.finetune", *map(str, case)])
-        with pytest.raises(SystemExit) as stop:
-            command_line.run(finetune.main)
-        err = capsys.readouterr().err
-        assert stop.value.code == 2, (sentence, err)
-        assert err.splitlines()[-1].startswith("error: "), (sentence, err)
-        assert sentence in err, (sentence, err)
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
