@@ -1,9 +1,14 @@
-"""Official state_dicts of the dense tasks' backbones, entry by entry (folder `downstream`)."""
+"""Official state_dicts of the dense tasks' backbones, entry by entry.
+
+They are those of PlainMamba's folder `downstream` and of Vim's folder `seg`.
+"""
 
 from ssmjax.convert.keymap import CONV2D, DEPTHWISE_2D, LINEAR, SAME, Entry
 from ssmjax.convert.plain_mamba import batch_norm, trunk_table
+from ssmjax.convert.vim import blocks_table, embedding_table
 from ssmjax.dense.adapter import EXTRA_EXTRACTORS, AdapterConfig
 from ssmjax.dense.ranges import RangesConfig
+from ssmjax.dense.vim_features import VimFeaturesConfig
 
 
 def features_table(config: RangesConfig, at: str = "") -> list[Entry]:
@@ -19,6 +24,21 @@ def features_table(config: RangesConfig, at: str = "") -> list[Entry]:
     for theirs, number in (("ln1", last), *zip(outputs, range(last), strict=True)):
         entries += _norm(f"backbone.{theirs}", f"{at}norms.{number}")
     return entries
+
+
+def vim_features_table(config: VimFeaturesConfig, at: str = "") -> list[Entry]:
+    """The entries of `ssmjax.dense.vim_features.VimFeatures`, as `features_table` has them."""
+    places = "backbone.", f"{at}trunk."
+    pyramid = f"{at}pyramid"
+    # The axes of a transposed convolution are (in, out, ...), here too the other way about.
+    return [
+        *embedding_table(config.backbone, *places),
+        *blocks_table(config.backbone, *places),
+        *_conv("backbone.fpn1.0", f"{pyramid}.twice.0"),
+        *batch_norm("backbone.fpn1.1", f"{pyramid}.norm"),
+        *_conv("backbone.fpn1.3", f"{pyramid}.twice.1"),
+        *_conv("backbone.fpn2.0", f"{pyramid}.once"),
+    ]
 
 
 def adapter_table(config: AdapterConfig, at: str = "") -> list[Entry]:
