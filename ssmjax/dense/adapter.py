@@ -18,6 +18,7 @@ from ssmjax.dense.spatial_prior import SpatialPrior, fan_out_normal
 from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.norm import BatchNorm
+from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.plain_mamba import final_norm as token_norm
 from ssmjax.pruning.config import check_whole
 
@@ -26,7 +27,7 @@ LARGEST_STRIDE = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class AdapterConfig(RangesConfig):
+class AdapterConfig(RangesConfig[PlainMambaConfig]):
     """A PlainMamba that interacts with a side branch before and after each range of blocks.
 
     Attributes:

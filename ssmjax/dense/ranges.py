@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,14 @@ from flax import nnx
 from ssmjax.layers.conv import Cells
 from ssmjax.layers.mixer import Paths
 from ssmjax.models.config import SSMConfig
-from ssmjax.models.plain_mamba import PlainMambaTrunk, cells_of, lay_out
+from ssmjax.models.plain_mamba import PlainMambaConfig, PlainMambaTrunk, cells_of, lay_out
 from ssmjax.models.trunk import Run, Trunk
 from ssmjax.pruning.config import CONV, PruneConfig, whole_number
 from ssmjax.pruning.reduce import Present, Stream, reduce_tokens
 from ssmjax.pruning.select import gather_tokens
+
+
+Sizes = TypeVar("Sizes", bound=SSMConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ class DensePruneConfig(PruneConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class RangesConfig:
+class RangesConfig(Generic[Sizes]):
     """A model whose blocks run in ranges.
 
     Attributes:
@@ -59,7 +62,7 @@ class RangesConfig:
       ValueError: naming the field and its valid choices.
     """
 
-    backbone: SSMConfig
+    backbone: Sizes
     ends: tuple[int, ...]
     prune: DensePruneConfig | None = None
 
@@ -247,8 +250,8 @@ class Ranges(Trunk):
 class PlainMambaRanges(PlainMambaTrunk, Ranges):
     """PlainMamba over a grid; its stream is one array, in float32 (or wider)."""
 
-    def __init__(self, config: RangesConfig, *, rngs: nnx.Rngs):
-        super().__init__(config.backbone, rngs=rngs)  # pyright: ignore[reportArgumentType]
+    def __init__(self, config: RangesConfig[PlainMambaConfig], *, rngs: nnx.Rngs):
+        super().__init__(config.backbone, rngs=rngs)
         self.ends, self.prune = config.ends, config.prune
 
     def embed(self, images: jax.Array, *, train: bool) -> Stream:

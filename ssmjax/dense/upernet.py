@@ -45,18 +45,17 @@ class UperHead(nnx.Module):
         ]
         merged.append(self.pyramid(maps[-1], train=train))
         for level in reversed(range(len(merged) - 1)):
-            merged[level] = merged[level] + resize(merged[level + 1], merged[level].shape[1:3])
+            merged[level] = merged[level] + _like(merged[level + 1], merged[level])
         outputs = [
             output(x, train=train) for output, x in zip(self.outputs, merged[:-1], strict=True)
         ]
-        sides = merged[0].shape[1:3]
-        outputs = [resize(x, sides) for x in (*outputs, merged[-1])]
+        outputs = [_like(x, merged[0]) for x in (*outputs, merged[-1])]
         return self.merge(jnp.concatenate(outputs, axis=-1), train=train)
 
     def pyramid(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B,H,W,D] to [B,H,W,width]: the map and its means over parts of several sizes."""
         means = [
-            resize(unit(adaptive_average_pool(x, bins), train=train), (x.shape[1], x.shape[2]))
+            _like(unit(adaptive_average_pool(x, bins), train=train), x)
             for bins, unit in zip(POOLS, self.pools, strict=True)
         ]
         return self.bottleneck(jnp.concatenate([x, *means], axis=-1), train=train)
@@ -212,6 +211,11 @@ class UperNet(nnx.Module):
         """What the heads see."""
         dtype = self.config.backbone.backbone.dtype
         return [x.astype(dtype) for x in self.backbone(images, **options)]
+
+
+def _like(maps: jax.Array, other: jax.Array) -> jax.Array:
+    """Maps of the sides of others."""
+    return resize(maps, (other.shape[1], other.shape[2]))
 
 
 def _unit(before: int, after: int, size: int, *, config: UperNetConfig, rngs: nnx.Rngs):

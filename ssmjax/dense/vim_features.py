@@ -28,7 +28,7 @@ class PatchVimConfig(VimConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class VimFeaturesConfig(RangesConfig):
+class VimFeaturesConfig(RangesConfig[PatchVimConfig]):
     """A Vim whose blocks run in four ranges, each of which gives a map.
 
     Attributes:
@@ -36,7 +36,6 @@ class VimFeaturesConfig(RangesConfig):
         of that and all before it.
     """
 
-    backbone: PatchVimConfig
     shown: str = "mixer"
 
     def __post_init__(self) -> None:
