@@ -131,21 +131,23 @@ def layer_scales(params: nnx.State, layer_decay: float, breaks: tuple[int, ...])
     """Factors of the learning rate, as BEiT has them (arXiv 2106.08254): 1 at the head.
 
     Layer 0 is the embedding, i the i-th block with what follows it alone, and the last, depth + 1,
-    the final norm and the head; each has `layer_decay` times the rate of the one after it.
+    all else, such as the final norm and heads; each has `layer_decay` times the rate of the one
+    after it.
 
     Returns:
       Like `params`: scalars, and for the blocks [depth,1,...], as their parameters are stacked.
     """
-    depth = jax.tree.leaves(params["blocks"])[0].shape[0]
+    named = [(keys(path), leaf) for path, leaf in jax.tree.leaves_with_path(params)]
+    depth = next(leaf.shape[0] for names, leaf in named if "blocks" in names)
 
     def scale(path, leaf):
-        top, *rest = keys(path)
+        names = keys(path)
         layer = depth + 1
-        if top in EMBEDDING:
+        if not set(EMBEDDING).isdisjoint(names):
             layer = 0
-        elif top == "dwconvs":
-            layer = breaks[int(rest[0])]
-        elif top == "blocks":
+        elif "dwconvs" in names:
+            layer = breaks[int(names[names.index("dwconvs") + 1])]
+        elif "blocks" in names:
             layer = jnp.arange(1, depth + 1).reshape(depth, *(1,) * (leaf.ndim - 1))
         return jnp.asarray(layer_decay ** (depth + 1 - layer), leaf.dtype)
 

@@ -1,12 +1,18 @@
-"""Official state_dicts of the dense tasks' backbones, entry by entry (folder `downstream`)."""
+"""Official state_dicts of the dense tasks' backbones, entry by entry.
 
-from ssmjax.convert.keymap import CONV2D, DEPTHWISE_2D, LINEAR, SAME, Entry
+They are those of PlainMamba's folder `downstream` and of Vim's folder `seg`.
+"""
+
+from ssmjax.convert.keymap import CONV2D, DEPTHWISE_2D, LINEAR, SAME, Entry, Layout
 from ssmjax.convert.plain_mamba import batch_norm, trunk_table
+from ssmjax.convert.vim import blocks_table, embedding_table
 from ssmjax.dense.adapter import EXTRA_EXTRACTORS, AdapterConfig
 from ssmjax.dense.ranges import RangesConfig
+from ssmjax.dense.vim_features import VimFeaturesConfig
+from ssmjax.models.plain_mamba import PlainMambaConfig
 
 
-def features_table(config: RangesConfig, at: str = "") -> list[Entry]:
+def features_table(config: RangesConfig[PlainMambaConfig], at: str = "") -> list[Entry]:
     """The entries of `ssmjax.dense.features.PlainMambaFeatures`, in official order.
 
     Args:
@@ -21,24 +27,35 @@ def features_table(config: RangesConfig, at: str = "") -> list[Entry]:
     return entries
 
 
+def vim_features_table(config: VimFeaturesConfig, at: str = "") -> list[Entry]:
+    """The entries of `ssmjax.dense.vim_features.VimFeatures`, as `features_table` has them."""
+    places = "backbone.", f"{at}trunk."
+    pyramid = f"{at}pyramid"
+    # The axes of a transposed convolution are (in, out, ...), here too the other way about.
+    return [
+        *embedding_table(config.backbone, *places),
+        *blocks_table(config.backbone, *places),
+        *conv("backbone.fpn1.0", f"{pyramid}.twice.0"),
+        *batch_norm("backbone.fpn1.1", f"{pyramid}.norm"),
+        *conv("backbone.fpn1.3", f"{pyramid}.twice.1"),
+        *conv("backbone.fpn2.0", f"{pyramid}.once"),
+    ]
+
+
 def adapter_table(config: AdapterConfig, at: str = "") -> list[Entry]:
     """The entries of `ssmjax.dense.adapter.PlainMambaAdapter`, as `features_table` has them."""
     positions, *trunk = trunk_table(config.backbone, f"{at}trunk.")
     entries = [positions, Entry("backbone.level_embed", f"{at}level_embed", SAME), *trunk]
     stem = [(f"stem.{3 * i}", f"stem.{3 * i + 1}", f"stem.{i}") for i in range(3)]
     stages = [(f"conv{i + 2}.0", f"conv{i + 2}.1", f"stages.{i}") for i in range(3)]
-    for conv, norm, ours in (*stem, *stages):
+    for kernel, norm, ours in (*stem, *stages):
         prior = f"{at}prior.{ours}"
         entries += [
-            Entry(f"backbone.spm.{conv}.weight", f"{prior}.conv.kernel", CONV2D),
+            Entry(f"backbone.spm.{kernel}.weight", f"{prior}.conv.kernel", CONV2D),
             *batch_norm(f"backbone.spm.{norm}", f"{prior}.norm"),
         ]
     for i in range(4):
-        theirs, ours = f"backbone.spm.fc{i + 1}", f"{at}prior.projections.{i}"
-        entries += [
-            Entry(f"{theirs}.weight", f"{ours}.kernel", CONV2D),
-            Entry(f"{theirs}.bias", f"{ours}.bias", SAME),
-        ]
+        entries += conv(f"backbone.spm.fc{i + 1}", f"{at}prior.projections.{i}")
     for i in range(len(config.ends)):
         theirs, ours = f"backbone.interactions.{i}", f"{at}interactions.{i}"
         entries += [
@@ -49,10 +66,7 @@ def adapter_table(config: AdapterConfig, at: str = "") -> list[Entry]:
     for i in range(EXTRA_EXTRACTORS):
         entries += _extractor(f"{theirs}.extra_extractors.{i}", f"{ours}.extractors.{i + 1}")
     # The axes of a transposed convolution are (in, out, ...), here too the other way about.
-    entries += [
-        Entry("backbone.up.weight", f"{at}up.kernel", CONV2D),
-        Entry("backbone.up.bias", f"{at}up.bias", SAME),
-    ]
+    entries += conv("backbone.up", f"{at}up")
     for i in range(4):
         entries += batch_norm(f"backbone.ad_norm{i + 1}", f"{at}norms.{i}")
     return entries
@@ -61,10 +75,10 @@ def adapter_table(config: AdapterConfig, at: str = "") -> list[Entry]:
 def _extractor(theirs: str, ours: str) -> list[Entry]:
     return [
         *_attention(theirs, ours),
-        *_linear(f"{theirs}.ffn.fc1", f"{ours}.ffn.rise"),
+        *linear(f"{theirs}.ffn.fc1", f"{ours}.ffn.rise"),
         Entry(f"{theirs}.ffn.dwconv.dwconv.weight", f"{ours}.ffn.conv.kernel", DEPTHWISE_2D),
         Entry(f"{theirs}.ffn.dwconv.dwconv.bias", f"{ours}.ffn.conv.bias", SAME),
-        *_linear(f"{theirs}.ffn.fc2", f"{ours}.ffn.fall"),
+        *linear(f"{theirs}.ffn.fc2", f"{ours}.ffn.fall"),
         *_norm(f"{theirs}.ffn_norm", f"{ours}.ffn_norm"),
     ]
 
@@ -82,7 +96,7 @@ def _attention(theirs: str, ours: str) -> list[Entry]:
         *_norm(f"{theirs}.feat_norm", f"{ours}.value_norm"),
     ]
     for a, b in names.items():
-        entries += _linear(f"{theirs}.attn.{a}", f"{ours}.attention.{b}")
+        entries += linear(f"{theirs}.attn.{a}", f"{ours}.attention.{b}")
     return entries
 
 
@@ -93,8 +107,14 @@ def _norm(theirs: str, ours: str) -> list[Entry]:
     ]
 
 
-def _linear(theirs: str, ours: str) -> list[Entry]:
+def conv(theirs: str, ours: str) -> list[Entry]:
+    """Of a convolution with bias."""
+    return linear(theirs, ours, CONV2D)
+
+
+def linear(theirs: str, ours: str, layout: Layout = LINEAR) -> list[Entry]:
+    """Of a linear layer with bias."""
     return [
-        Entry(f"{theirs}.weight", f"{ours}.kernel", LINEAR),
+        Entry(f"{theirs}.weight", f"{ours}.kernel", layout),
         Entry(f"{theirs}.bias", f"{ours}.bias", SAME),
     ]

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
-from ssmjax.convert.dense import adapter_table, features_table
-from ssmjax.convert.keymap import CONV2D, LINEAR, SAME, Entry, Family, Layout, openmmlab_file
+from ssmjax.convert.dense import adapter_table, conv, features_table, linear, vim_features_table
+from ssmjax.convert.keymap import CONV2D, Entry, Family, Layout, openmmlab_file
 from ssmjax.convert.plain_mamba import batch_norm
 from ssmjax.dense import box_head, fpn, mask_head, retinanet, upernet
 from ssmjax.dense.config import MaskRCNNConfig, RetinaNetConfig, UperNetConfig
+from ssmjax.dense.vim_features import VimFeaturesConfig
 
 _PLACES = box_head.BINS**2
 # (out, channels * places) and (places * channels, out): a region's features laid out flat.
@@ -21,20 +22,20 @@ def _mask_rcnn(config: MaskRCNNConfig) -> list[Entry]:
     entries = [
         *adapter_table(config.backbone, "backbone."),
         *_fpn(fpn.LEVELS - 1, 0),
-        *_conv("rpn_head.rpn_conv", "rpn.tower.convs.0"),
-        *_conv("rpn_head.rpn_cls", "rpn.objectness"),
-        *_conv("rpn_head.rpn_reg", "rpn.deltas"),
-        *_linear(f"{box}.fc_cls", "box_head.classes"),
-        *_linear(f"{box}.fc_reg", "box_head.deltas"),
+        *conv("rpn_head.rpn_conv", "rpn.tower.convs.0"),
+        *conv("rpn_head.rpn_cls", "rpn.objectness"),
+        *conv("rpn_head.rpn_reg", "rpn.deltas"),
+        *linear(f"{box}.fc_cls", "box_head.classes"),
+        *linear(f"{box}.fc_reg", "box_head.deltas"),
     ]
     for i in range(box_head.CONVS):
         entries += _unit(f"{box}.shared_convs.{i}", f"box_head.convs.{i}")
-    entries += _linear(f"{box}.shared_fcs.0", "box_head.hidden", _FLAT_REGION)
+    entries += linear(f"{box}.shared_fcs.0", "box_head.hidden", _FLAT_REGION)
     for i in range(mask_head.CONVS):
-        entries += _conv(f"{mask}.convs.{i}.conv", f"mask_head.tower.convs.{i}")
+        entries += conv(f"{mask}.convs.{i}.conv", f"mask_head.tower.convs.{i}")
     # The axes of a transposed convolution are (in, out, ...), here too the other way about.
-    entries += _conv(f"{mask}.upsample", "mask_head.up")
-    return entries + _conv(f"{mask}.conv_logits", "mask_head.masks")
+    entries += conv(f"{mask}.upsample", "mask_head.up")
+    return entries + conv(f"{mask}.conv_logits", "mask_head.masks")
 
 
 def _retinanet(config: RetinaNetConfig) -> list[Entry]:
@@ -42,14 +43,17 @@ def _retinanet(config: RetinaNetConfig) -> list[Entry]:
     for theirs, ours in (("cls", "class"), ("reg", "box")):
         for i in range(retinanet.CONVS):
             tower = f"head.{ours}_tower.convs.{i}"
-            entries += _conv(f"bbox_head.{theirs}_convs.{i}.conv", tower)
-    entries += _conv("bbox_head.retina_cls", "head.classes")
-    return entries + _conv("bbox_head.retina_reg", "head.deltas")
+            entries += conv(f"bbox_head.{theirs}_convs.{i}.conv", tower)
+    entries += conv("bbox_head.retina_cls", "head.classes")
+    return entries + conv("bbox_head.retina_reg", "head.deltas")
 
 
 def _upernet(config: UperNetConfig) -> list[Entry]:
-    entries = features_table(config.backbone, "backbone.")
-    entries += _conv("decode_head.conv_seg", "head.classes")
+    if isinstance(config.backbone, VimFeaturesConfig):
+        entries = vim_features_table(config.backbone, "backbone.")
+    else:
+        entries = features_table(config.backbone, "backbone.")
+    entries += conv("decode_head.conv_seg", "head.classes")
     for i in range(len(upernet.POOLS)):
         entries += _unit(f"decode_head.psp_modules.{i}.1", f"head.pools.{i}")
     entries += _unit("decode_head.bottleneck", "head.bottleneck")
@@ -57,7 +61,7 @@ def _upernet(config: UperNetConfig) -> list[Entry]:
         for i in range(len(config.backbone.ends) - 1):
             entries += _unit(f"decode_head.{theirs}.{i}", f"head.{ours}.{i}")
     entries += _unit("decode_head.fpn_bottleneck", "head.merge")
-    entries += _conv("auxiliary_head.conv_seg", "auxiliary.classes")
+    entries += conv("auxiliary_head.conv_seg", "auxiliary.classes")
     return entries + _unit("auxiliary_head.convs.0", "auxiliary.unit")
 
 
@@ -72,17 +76,6 @@ def _unit(theirs: str, ours: str) -> list[Entry]:
     """Of a `ssmjax.layers.conv_norm.ConvNorm`."""
     kernel = Entry(f"{theirs}.conv.weight", f"{ours}.conv.kernel", CONV2D)
     return [kernel, *batch_norm(f"{theirs}.bn", f"{ours}.norm")]
-
-
-def _conv(theirs: str, ours: str) -> list[Entry]:
-    return _linear(theirs, ours, CONV2D)
-
-
-def _linear(theirs: str, ours: str, layout: Layout = LINEAR) -> list[Entry]:
-    return [
-        Entry(f"{theirs}.weight", f"{ours}.kernel", layout),
-        Entry(f"{theirs}.bias", f"{ours}.bias", SAME),
-    ]
 
 
 FAMILIES: Mapping[type, Family] = {

@@ -15,16 +15,36 @@ from ssmjax.models.vim import VimConfig
 
 
 def _table(config: VimConfig) -> list[Entry]:
-    entries = [
+    return [
         Entry("cls_token", "cls_token", SAME),
-        Entry("pos_embed", "pos_embed", SAME, resize=partial(from_square, config=config)),
-        Entry("patch_embed.proj.weight", "patch_embed.proj.kernel", CONV2D),
-        Entry("patch_embed.proj.bias", "patch_embed.proj.bias", SAME),
+        *embedding_table(config),
         Entry("head.weight", "head.kernel", LINEAR),
         Entry("head.bias", "head.bias", SAME),
+        *blocks_table(config),
     ]
+
+
+def embedding_table(config: VimConfig, at: str = "", trunk: str = "") -> list[Entry]:
+    """The entries of a `ssmjax.models.vim.VimTrunk` before its blocks, in official order.
+
+    Args:
+      config: of the trunk.
+      at: where it stands in the official model, as "backbone."; nothing where it is the model.
+      trunk: the same of the model here, as "backbone.trunk.".
+    """
+    resize = partial(from_square, config=config)
+    return [
+        Entry(f"{at}pos_embed", f"{trunk}pos_embed", SAME, resize=resize),
+        Entry(f"{at}patch_embed.proj.weight", f"{trunk}patch_embed.proj.kernel", CONV2D),
+        Entry(f"{at}patch_embed.proj.bias", f"{trunk}patch_embed.proj.bias", SAME),
+    ]
+
+
+def blocks_table(config: VimConfig, at: str = "", trunk: str = "") -> list[Entry]:
+    """The entries of its blocks and its norm; the arguments are those of `embedding_table`."""
+    entries = []
     for i in range(config.depth):
-        theirs, ours = f"layers.{i}.mixer", "blocks.mixer"
+        theirs, ours = f"{at}layers.{i}.mixer", f"{trunk}blocks.mixer"
         forward, backward = f"{ours}.forward", f"{ours}.backward"
         entries += [
             Entry(f"{theirs}.A_log", f"{forward}.A_log", SAME, i),
@@ -43,9 +63,9 @@ def _table(config: VimConfig) -> list[Entry]:
             ]
         entries += [
             Entry(f"{theirs}.out_proj.weight", f"{ours}.out_proj.kernel", LINEAR, i),
-            Entry(f"layers.{i}.norm.weight", "blocks.norm.scale", SAME, i),
+            Entry(f"{at}layers.{i}.norm.weight", f"{trunk}blocks.norm.scale", SAME, i),
         ]
-    return [*entries, Entry("norm_f.weight", "norm.scale", SAME)]
+    return [*entries, Entry(f"{at}norm_f.weight", f"{trunk}norm.scale", SAME)]
 
 
 FAMILY = Family(table=_table, wrap=lambda state: {"model": state}, head="head.bias")

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ssmjax.dense.conv_unit import doubling
 from ssmjax.dense.deformable import DeformableAttention, Grids, centres
 from ssmjax.dense.ranges import PlainMambaRanges, RangesConfig
 from ssmjax.dense.spatial_prior import SpatialPrior, fan_out_normal
 from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.norm import BatchNorm
+from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.plain_mamba import final_norm as token_norm
 from ssmjax.pruning.config import check_whole
 
@@ -25,7 +27,7 @@ LARGEST_STRIDE = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class AdapterConfig(RangesConfig):
+class AdapterConfig(RangesConfig[PlainMambaConfig]):
     """A PlainMamba that interacts with a side branch before and after each range of blocks.
 
     Attributes:
@@ -137,17 +139,7 @@ class PlainMambaAdapter(nnx.Module):
         self.interactions = nnx.List(
             [Interaction(config, number, rngs=rngs) for number in extractors]
         )
-        self.up = nnx.ConvTranspose(
-            D,
-            D,
-            kernel_size=(2, 2),
-            strides=(2, 2),
-            padding="VALID",
-            transpose_kernel=True,
-            dtype=dtype,
-            kernel_init=fan_out_normal(2, D),
-            rngs=rngs,
-        )
+        self.up = doubling(D, dtype=dtype, kernel_init=fan_out_normal(2, D), rngs=rngs)
         self.norms = nnx.List([BatchNorm(D) for _ in range(4)])
 
     def __call__(
@@ -197,7 +189,7 @@ class PlainMambaAdapter(nnx.Module):
         drops = self._drops(None if run.key is None else ffn_key)
         for number, interaction in enumerate(self.interactions):
             values = interaction.injector(tokens.values, c, grids)
-            tokens = self.trunk.run_range(number, tokens._replace(values=values), run, prune_key)
+            tokens = self.trunk.run_range(number, tokens._replace(stream=(values,)), run, prune_key)
             for extractor in interaction.extractors:
                 c = extractor(c, tokens.values, grids, next(drops))
             xs.append(tokens.values)

@@ -26,6 +26,23 @@ def convolution(
     )
 
 
+def doubling(
+    features: int, *, dtype, rngs: nnx.Rngs, kernel_init: nnx.Initializer
+) -> nnx.ConvTranspose:
+    """A transposed 2x2 convolution, with bias, that doubles the sides of maps."""
+    return nnx.ConvTranspose(
+        features,
+        features,
+        kernel_size=(2, 2),
+        strides=(2, 2),
+        padding="VALID",
+        transpose_kernel=True,
+        dtype=dtype,
+        kernel_init=kernel_init,
+        rngs=rngs,
+    )
+
+
 class ConvTower(nnx.Module):
     """Some 3x3 convolutions of one width, each followed by ReLU."""
 

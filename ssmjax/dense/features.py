@@ -4,13 +4,13 @@ import jax
 from flax import nnx
 
 from ssmjax.dense.ranges import PlainMambaRanges, RangesConfig
-from ssmjax.models.plain_mamba import final_norm
+from ssmjax.models.plain_mamba import PlainMambaConfig, final_norm
 
 
 class PlainMambaFeatures(nnx.Module):
     """A PlainMamba that gives what each range of blocks ends with, normalised."""
 
-    def __init__(self, config: RangesConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: RangesConfig[PlainMambaConfig], *, rngs: nnx.Rngs):
         self.config = config
         self.trunk = PlainMambaRanges(config, rngs=rngs)
         self.norms = nnx.List(

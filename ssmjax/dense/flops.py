@@ -11,6 +11,7 @@ from ssmjax.dense import box_head, fpn, mask_head, retinanet, roi_align, rpn, up
 from ssmjax.dense.adapter import EXTRA_EXTRACTORS, LARGEST_STRIDE, AdapterConfig
 from ssmjax.dense.config import DenseConfig, MaskRCNNConfig, RetinaNetConfig, UperNetConfig
 from ssmjax.dense.ranges import RangesConfig
+from ssmjax.dense.vim_features import STRIDES, VimFeaturesConfig
 
 SAMPLE_FLOPS = 5  # Of a bilinear sample, per channel: four neighbours and its own weight.
 
@@ -57,6 +58,9 @@ def flops(config: DenseConfig, image_shape: tuple[int, int], *, masks: int = 100
     backbone = _trunk(config.backbone, image_shape)
     if isinstance(config.backbone, AdapterConfig):
         backbone["adapter"] = _adapter(config.backbone, image_shape)
+    if isinstance(config.backbone, VimFeaturesConfig):
+        fine, coarse = (_cells(image_shape, [stride]) for stride in STRIDES[:2])
+        backbone["pyramid"] = (fine + 2 * coarse) * config.backbone.backbone.embed_dim**2
     if isinstance(config, MaskRCNNConfig):
         return DenseFlops(backbone, _mask_rcnn(config, image_shape, masks))
     if isinstance(config, RetinaNetConfig):
@@ -68,8 +72,8 @@ def _trunk(config: RangesConfig, image_shape) -> dict[str, int]:
     trunk = dataclasses.replace(config.backbone, img_size=image_shape, prune=config.prune)
     parts = dict(count_config(trunk).parts)
     for uncounted in ("head", "skip"):  # The latter by the published accounting.
-        del parts[uncounted]
-    stem = parts.pop("stem") + parts.pop("patch embedding")
+        parts.pop(uncounted, None)
+    stem = parts.pop("stem", 0) + parts.pop("patch embedding")
     return {"stem": stem, "blocks and scans": sum(parts.values())}
 
 
@@ -134,12 +138,21 @@ def _retinanet(config: RetinaNetConfig, image_shape) -> dict[str, int]:
 
 def _upernet(config: UperNetConfig, image_shape) -> dict[str, int]:
     """Without the auxiliary head, which testing does not run."""
-    D, C, inputs = config.backbone.backbone.embed_dim, config.width, len(config.backbone.ends)
-    H, W = config.backbone.backbone.grid_of(*image_shape)
+    D, C = config.backbone.backbone.embed_dim, config.width
+    cells = _map_cells(config.backbone, image_shape)
     pools = sum(bins * bins for bins in upernet.POOLS) * D * C
-    bottleneck = 9 * (D + len(upernet.POOLS) * C) * C
-    levels = (inputs - 1) * (D * C + 9 * C * C) + 9 * inputs * C * C
-    return {"head": pools + H * W * (bottleneck + levels + C * config.num_classes)}
+    bottleneck = cells[-1] * 9 * (D + len(upernet.POOLS) * C) * C
+    levels = sum(cells[:-1]) * (D * C + 9 * C * C)
+    merge = cells[0] * (9 * len(cells) * C * C + C * config.num_classes)
+    return {"head": pools + bottleneck + levels + merge}
+
+
+def _map_cells(config: RangesConfig, image_shape) -> list[int]:
+    """Of each of a backbone's maps."""
+    if isinstance(config, VimFeaturesConfig):
+        return [_cells(image_shape, [stride]) for stride in STRIDES]
+    H, W = config.backbone.grid_of(*image_shape)
+    return [H * W] * len(config.ends)
 
 
 def _cells(image_shape, strides: Sequence[int]) -> int:

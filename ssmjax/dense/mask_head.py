@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssmjax.dense import losses
-from ssmjax.dense.conv_unit import ConvTower, convolution
+from ssmjax.dense.conv_unit import ConvTower, convolution, doubling
 from ssmjax.dense.masks import mask_targets
 from ssmjax.dense.spatial_prior import fan_out_normal
 
@@ -20,16 +20,7 @@ class MaskHead(nnx.Module):
     def __init__(self, width: int, num_classes: int, *, dtype, rngs: nnx.Rngs):
         options = {"dtype": dtype, "rngs": rngs}
         self.tower = ConvTower(width, CONVS, kernel_init=fan_out_normal(3, width), **options)
-        self.up = nnx.ConvTranspose(
-            width,
-            width,
-            kernel_size=(2, 2),
-            strides=(2, 2),
-            padding="VALID",
-            transpose_kernel=True,
-            kernel_init=fan_out_normal(2, width),
-            **options,
-        )
+        self.up = doubling(width, kernel_init=fan_out_normal(2, width), **options)
         init = fan_out_normal(1, num_classes)
         self.masks = convolution(width, num_classes, 1, kernel_init=init, **options)
 

@@ -16,18 +16,23 @@ def load_classifier(model: DenseModel, weights: str | Path) -> None:
     """Fill the backbone of `model` in place from a classifier, as the published training starts.
 
     Its final norm becomes the last one of a segmentor, and is left out of a detector; so is its
-    head. Position embeddings are resized to those of the backbone.
+    head. Position embeddings are resized to those of the backbone. A class token goes, and its
+    position embedding with it; the official code of Vim takes the first embedding for that one,
+    which since the class token stands in the middle is a patch's.
 
     Args:
       model: from `ssmjax.dense.registry.create_model`.
-      weights: a PlainMamba of the same sizes, from `ssmjax.weights.save_weights`.
+      weights: a PlainMamba or Vim of the same sizes, from `ssmjax.weights.save_weights`.
 
     Raises:
       ValueError: the file cannot be read, or holds another model; `model` is then unchanged.
     """
     config = model.config.backbone.backbone
     classifier = create_model(weights=weights, prune=None, img_size=config.img_size)
-    given = flat_params(classifier)
+    given = {name: leaf[...] for name, leaf in flat_params(classifier).items()}
+    if classifier.config.class_index is not None and config.class_index is None:
+        del given["cls_token"]
+        given["pos_embed"] = jnp.delete(given["pos_embed"], classifier.config.class_index, axis=1)
     backbone = model.backbone
     places = flat_params(backbone.trunk)
     if isinstance(backbone, PlainMambaFeatures):
@@ -46,4 +51,4 @@ def load_classifier(model: DenseModel, weights: str | Path) -> None:
             f"model: {'; '.join(problems)}."
         )
     for name, leaf in places.items():
-        leaf.set_value(jnp.asarray(given[name][...]))
+        leaf.set_value(jnp.asarray(given[name]))

@@ -1,8 +1,8 @@
-"""PlainMamba over maps: its blocks run by ranges, pruned between, restored to the grid after."""
+"""Models over maps: their blocks run by ranges, pruned between, restored to the grid after."""
 
 import dataclasses
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,14 @@ from flax import nnx
 
 from ssmjax.layers.conv import Cells
 from ssmjax.layers.mixer import Paths
+from ssmjax.models.config import SSMConfig
 from ssmjax.models.plain_mamba import PlainMambaConfig, PlainMambaTrunk, cells_of, lay_out
-from ssmjax.models.trunk import Run
+from ssmjax.models.trunk import Run, Trunk
 from ssmjax.pruning.config import CONV, PruneConfig, whole_number
-from ssmjax.pruning.reduce import Present, reduce_tokens
+from ssmjax.pruning.reduce import Present, Stream, reduce_tokens
 from ssmjax.pruning.select import gather_tokens
+
+Sizes = TypeVar("Sizes", bound=SSMConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +48,8 @@ class DensePruneConfig(PruneConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class RangesConfig:
-    """A PlainMamba whose blocks run in ranges.
+class RangesConfig(Generic[Sizes]):
+    """A model whose blocks run in ranges.
 
     Attributes:
       backbone: its sizes. `img_size` is that of the images its position embeddings are for: they
@@ -58,7 +61,7 @@ class RangesConfig:
       ValueError: naming the field and its valid choices.
     """
 
-    backbone: PlainMambaConfig
+    backbone: Sizes
     ends: tuple[int, ...]
     prune: DensePruneConfig | None = None
 
@@ -81,28 +84,36 @@ class CellTokens(NamedTuple):
     """The tokens of a grid, some of them pruned.
 
     Attributes:
-      values: [B,N,D] float32 (or wider), in raster order; what is pruned stays as it was.
+      stream: what blocks work on, each [B,N,D] in raster order; what is pruned stays as it was.
       grid: (H, W), whose cells they are.
       kept: [B,K] int32, increasing cells whose tokens blocks work on; None: all.
       padding: [B,N] bool, the cells wholly beyond their own image; None: there are none.
     """
 
-    values: jax.Array
+    stream: Stream
     grid: tuple[int, int]
     kept: jax.Array | None = None
     padding: jax.Array | None = None
 
     @property
-    def present(self) -> jax.Array:
-        """[B,K,D], those that blocks work on."""
-        return self.values if self.kept is None else gather_tokens(self.values, self.kept)
+    def values(self) -> jax.Array:
+        """[B,N,D], the first of the stream: all of it, for most."""
+        return self.stream[0]
 
-    def restored(self, present: jax.Array) -> "CellTokens":
+    @property
+    def present(self) -> Stream:
+        """Each [B,K,D], those that blocks work on."""
+        if self.kept is None:
+            return self.stream
+        return tuple(gather_tokens(part, self.kept) for part in self.stream)
+
+    def restored(self, present: Stream) -> "CellTokens":
         """With those that blocks work on replaced, in their cells."""
         if self.kept is None:
-            return self._replace(values=present)
+            return self._replace(stream=present)
         put = jax.vmap(lambda values, kept, new: values.at[kept].set(new, unique_indices=True))
-        return self._replace(values=put(self.values, self.kept, present))
+        pairs = zip(self.stream, present, strict=True)
+        return self._replace(stream=tuple(put(old, self.kept, new) for old, new in pairs))
 
     @property
     def map(self) -> jax.Array:
@@ -110,12 +121,31 @@ class CellTokens(NamedTuple):
         return self.values.reshape(len(self.values), *self.grid, -1)
 
 
-class PlainMambaRanges(PlainMambaTrunk):
-    """PlainMamba's blocks over a grid of tokens, which pruning leaves whole."""
+class Ranges(Trunk):
+    """The blocks of a model over a grid of tokens, which pruning leaves whole.
 
-    def __init__(self, config: RangesConfig, *, rngs: nnx.Rngs):
-        super().__init__(config.backbone, rngs=rngs)
-        self.ends, self.prune = config.ends, config.prune
+    Beside what `Trunk` asks for, a family gives its `ends` and `prune`, as of `RangesConfig`, and
+    the methods that raise NotImplementedError.
+    """
+
+    config: SSMConfig
+    ends: tuple[int, ...]
+    prune: DensePruneConfig | None
+
+    def embed(self, images: jax.Array, *, train: bool) -> Stream:
+        """What enters the first block, of [B,height,width,channels] of the compute dtype.
+
+        `train` is that of `ssmjax.layers.norm.BatchNorm`.
+        """
+        raise NotImplementedError
+
+    def layout(self, tokens: CellTokens) -> Any:
+        """What mixers need to know of where the tokens present lie."""
+        raise NotImplementedError
+
+    def judged(self, stream: Stream) -> Stream:
+        """The part of a stream whose sum is what tokens are, for strategies that look at it."""
+        return stream
 
     def run(
         self, key: jax.Array | None, train: bool, implementation: str | None, remat: bool
@@ -156,12 +186,12 @@ class PlainMambaRanges(PlainMambaTrunk):
                 f"images has shape {images.shape}; give [batch, height, width, {channels}]."
             )
         grid = self.config.grid_of(*images.shape[1:3])
-        values = self.tokens(images.astype(self.config.dtype), train=train)
+        stream = self.embed(images.astype(self.config.dtype), train=train)
         if image_sizes is None:
-            return CellTokens(values, grid)
+            return CellTokens(stream, grid)
         corner = jnp.indices(grid).reshape(2, 1, -1) * self.config.step
         beyond = (corner >= jnp.asarray(image_sizes).T[:, :, None]).any(axis=0)
-        return CellTokens(values, grid, padding=beyond)
+        return CellTokens(stream, grid, padding=beyond)
 
     def run_range(
         self, number: int, tokens: CellTokens, run: Run, key: jax.Array | None = None
@@ -175,7 +205,7 @@ class PlainMambaRanges(PlainMambaTrunk):
           key: random key for `importance="random"`.
         """
         first, last = (0, *self.ends)[number], self.ends[number]
-        for stage, block, left in self._stages(first, last, tokens.present.shape[1]):
+        for stage, block, left in self._stages(first, last, tokens.present[0].shape[1]):
             tokens, signal = self._run(tokens, first, block, run, tells=True)
             stage_key = None if key is None else jax.random.fold_in(key, stage)
             tokens, first = self._pruned(tokens, left, signal, stage_key), block
@@ -192,9 +222,9 @@ class PlainMambaRanges(PlainMambaTrunk):
         """Tokens after some blocks, and what a strategy needs of the last, if that tells."""
         strategy = self.prune.strategy if tells and self.prune else None
         stream, signal, _ = self.run_blocks(
-            (tokens.present,), self._layout(tokens), first, last, strategy, run
+            tokens.present, self.layout(tokens), first, last, strategy, run
         )
-        return tokens.restored(stream[0]), signal
+        return tokens.restored(stream), signal
 
     def _pruned(self, tokens, left, signal, key):
         """`left` tokens are kept."""
@@ -204,7 +234,7 @@ class PlainMambaRanges(PlainMambaTrunk):
             kept = jnp.broadcast_to(jnp.arange(N, dtype=jnp.int32), (B, N))
         present = reduce_tokens(
             self.prune,  # pyright: ignore[reportArgumentType]
-            Present((tokens.present,), kept, None),
+            Present(self.judged(tokens.present), kept, None),
             left,
             fused_position=N,
             signal=signal,
@@ -215,7 +245,18 @@ class PlainMambaRanges(PlainMambaTrunk):
         )
         return tokens._replace(kept=present.positions)
 
-    def _layout(self, tokens: CellTokens) -> Paths:
+
+class PlainMambaRanges(PlainMambaTrunk, Ranges):
+    """PlainMamba over a grid; its stream is one array, in float32 (or wider)."""
+
+    def __init__(self, config: RangesConfig[PlainMambaConfig], *, rngs: nnx.Rngs):
+        super().__init__(config.backbone, rngs=rngs)
+        self.ends, self.prune = config.ends, config.prune
+
+    def embed(self, images: jax.Array, *, train: bool) -> Stream:
+        return (self.tokens(images, train=train),)
+
+    def layout(self, tokens: CellTokens) -> Paths:
         B, N, _ = tokens.values.shape
         kept, conv = tokens.kept, self.prune.conv if self.prune else "compact"
         if kept is None or conv != "frozen":

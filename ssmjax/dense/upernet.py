@@ -15,6 +15,7 @@ from ssmjax.dense.conv_unit import convolution
 from ssmjax.dense.features import PlainMambaFeatures
 from ssmjax.dense.resize import adaptive_average_pool, resize
 from ssmjax.dense.spatial_prior import fan_out_normal
+from ssmjax.dense.vim_features import VimFeatures, VimFeaturesConfig
 from ssmjax.layers.conv_norm import ConvNorm
 
 POOLS = (1, 2, 3, 6)
@@ -35,47 +36,54 @@ class UperHead(nnx.Module):
         self.classes = _classifier(width, config, rngs=rngs)
 
     def __call__(self, maps: Sequence[jax.Array], *, train: bool = False) -> jax.Array:
-        """Maps [B,H,W,D] of the compute dtype to [B,H,W,width], for `classes`."""
+        """Maps [B,H,W,D] of the compute dtype, of any sides, to [B,H,W,width], for `classes`.
+
+        (H, W) are the sides of the first map.
+        """
         merged = [
             lateral(x, train=train) for lateral, x in zip(self.laterals, maps[:-1], strict=True)
         ]
         merged.append(self.pyramid(maps[-1], train=train))
         for level in reversed(range(len(merged) - 1)):
-            merged[level] = merged[level] + merged[level + 1]
+            merged[level] = merged[level] + _like(merged[level + 1], merged[level])
         outputs = [
             output(x, train=train) for output, x in zip(self.outputs, merged[:-1], strict=True)
         ]
-        return self.merge(jnp.concatenate([*outputs, merged[-1]], axis=-1), train=train)
+        outputs = [_like(x, merged[0]) for x in (*outputs, merged[-1])]
+        return self.merge(jnp.concatenate(outputs, axis=-1), train=train)
 
     def pyramid(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B,H,W,D] to [B,H,W,width]: the map and its means over parts of several sizes."""
         means = [
-            resize(unit(adaptive_average_pool(x, bins), train=train), (x.shape[1], x.shape[2]))
+            _like(unit(adaptive_average_pool(x, bins), train=train), x)
             for bins, unit in zip(POOLS, self.pools, strict=True)
         ]
         return self.bottleneck(jnp.concatenate([x, *means], axis=-1), train=train)
 
 
 class AuxiliaryHead(nnx.Module):
-    """Helps training: classes from the last map alone."""
+    """Helps training: classes from one map alone."""
 
     def __init__(self, in_features: int, config: UperNetConfig, *, rngs: nnx.Rngs):
-        width = config.auxiliary_width
+        width, self.map = config.auxiliary_width, config.auxiliary_map
         self.unit = _unit(in_features, width, 3, config=config, rngs=rngs)
         self.classes = _classifier(width, config, rngs=rngs)
 
     def __call__(self, maps: Sequence[jax.Array], *, train: bool = False) -> jax.Array:
         """Maps [B,H,W,D] of the compute dtype to [B,H,W,auxiliary_width], for `classes`."""
-        return self.unit(maps[-1], train=train)
+        return self.unit(maps[self.map], train=train)
 
 
 class UperNet(nnx.Module):
-    """A segmentor whose maps are all of one stride."""
+    """A segmentor on PlainMamba, whose maps are all of one stride, or on Vim."""
 
     def __init__(self, config: UperNetConfig, *, rngs: nnx.Rngs):
         self.config = config
         D, inputs = config.backbone.backbone.embed_dim, len(config.backbone.ends)
-        self.backbone = PlainMambaFeatures(config.backbone, rngs=rngs)
+        if isinstance(config.backbone, VimFeaturesConfig):
+            self.backbone = VimFeatures(config.backbone, rngs=rngs)
+        else:
+            self.backbone = PlainMambaFeatures(config.backbone, rngs=rngs)
         self.head = UperHead(D, inputs, config, rngs=rngs)
         self.auxiliary = AuxiliaryHead(D, config, rngs=rngs)
 
@@ -112,6 +120,7 @@ class UperNet(nnx.Module):
         window: tuple[int, int],
         stride: tuple[int, int],
         *,
+        key: jax.Array | None = None,
         implementation: str | None = None,
     ) -> jax.Array:
         """As `__call__`, but with the mean of what is said of windows, for large images.
@@ -120,6 +129,7 @@ class UperNet(nnx.Module):
           images: [B,height,width,channels].
           window: (height, width) of a window; an image's side where that is less.
           stride: (rows, columns) from window to window; the last ones are moved inward.
+          key: random key for `importance="random"`, the same for all windows.
           implementation: of the scan; see `kernels.selective_scan`.
         """
         sides = images.shape[1:3]
@@ -133,7 +143,7 @@ class UperNet(nnx.Module):
         def look(total, corner):
             at = (0, corner[0], corner[1], 0)
             part = lax.dynamic_slice(images, at, (len(images), *window, images.shape[3]))
-            logits = self(part, implementation=implementation)
+            logits = self(part, key=key, implementation=implementation)
             before = lax.dynamic_slice(total, at, logits.shape)
             return lax.dynamic_update_slice(total, before + logits, at), None
 
@@ -201,6 +211,11 @@ class UperNet(nnx.Module):
         """What the heads see."""
         dtype = self.config.backbone.backbone.dtype
         return [x.astype(dtype) for x in self.backbone(images, **options)]
+
+
+def _like(maps: jax.Array, other: jax.Array) -> jax.Array:
+    """Maps of the sides of others."""
+    return resize(maps, (other.shape[1], other.shape[2]))
 
 
 def _unit(before: int, after: int, size: int, *, config: UperNetConfig, rngs: nnx.Rngs):

@@ -92,7 +92,11 @@ class BackboneConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """(H, W) patches."""
-        H, W = ((side - self.patch_size) // self.step + 1 for side in self.image_shape[:2])
+        return self.grid_of(*self.image_shape[:2])
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W) patches of an image, from its sides in pixels: whole ones alone."""
+        H, W = ((side - self.patch_size) // self.step + 1 for side in (height, width))
         return H, W
 
     @staticmethod

@@ -65,10 +65,6 @@ class PlainMambaConfig(SSMConfig):
                 f"dwconv_blocks is {blocks}; give increasing 0-based blocks below {self.depth}."
             )
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.grid_of(*self.image_shape[:2])
-
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) tokens of an image: the last row and column may reach beyond it."""
         halves = (-(-side // 2) for side in (height, width))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from ssmjax.layers.norm import RMSNorm
 from ssmjax.layers.patch_embed import PatchEmbed
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import SSMConfig
-from ssmjax.models.trunk import stack
+from ssmjax.models.trunk import Trunk, stack
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.select import gather_tokens
 
@@ -71,8 +72,10 @@ class Block(nnx.Module):
         return (drop(hidden), residual), signals, (hidden, residual)
 
 
-class Vim(Backbone):
-    """Vision Mamba (arXiv 2401.09417) with token pruning (arXiv 2409.18962)."""
+class VimTrunk(Trunk):
+    """Vim from images to tokens and through its blocks."""
+
+    block: ClassVar[type[Block]] = Block
 
     config: VimConfig
 
@@ -88,12 +91,29 @@ class Vim(Backbone):
             dtype=dtype,
             rngs=rngs,
         )
-        self.cls_token = nnx.Param(embedding(rngs.params(), (1, 1, config.embed_dim)))
+        if config.class_index is not None:
+            self.cls_token = nnx.Param(embedding(rngs.params(), (1, 1, config.embed_dim)))
         self.pos_embed = nnx.Param(embedding(rngs.params(), (1, config.length, config.embed_dim)))
-        self.blocks = stack(Block, config, rngs)
+        self.blocks = stack(self.block, config, rngs)
         self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON, dtype=dtype)
+
+
+def lay_out(positions: jax.Array | None, conv: str) -> Neighbours:
+    """How tokens at `positions` [batch,K] lie under `PruneConfig.conv`; None: all are there."""
+    return Neighbours(positions, positions if conv == "aligned" else None)
+
+
+class Vim(VimTrunk, Backbone):
+    """Vision Mamba (arXiv 2401.09417) with token pruning (arXiv 2409.18962)."""
+
+    def __init__(self, config: VimConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
         self.head = nnx.Linear(
-            config.embed_dim, config.num_classes, dtype=dtype, kernel_init=embedding, rngs=rngs
+            config.embed_dim,
+            config.num_classes,
+            dtype=jnp.dtype(config.dtype),
+            kernel_init=nnx.initializers.truncated_normal(0.02),
+            rngs=rngs,
         )
 
     def embed(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -107,9 +127,7 @@ class Vim(Backbone):
         return hidden, jnp.zeros(hidden.shape, wide)
 
     def layout(self, batch: int, positions: jax.Array | None) -> Neighbours:
-        prune = self.config.prune
-        aligned = prune is not None and prune.conv == "aligned"
-        return Neighbours(positions, positions if aligned else None)
+        return lay_out(positions, self.config.prune.conv if self.config.prune else "compact")
 
     def finish(self, stream, positions, sizes):
         """The class token, wherever pruning has left it, and the sum it is part of."""

@@ -61,6 +61,9 @@ class SegmentationData:
       scale: longest and shortest side that images are resized to fit, the ratio kept; in training,
         times 0.5 to 2.
       crop: height and width of the random parts that are trained on, multiples of 32.
+      window: height and width, multiples of 32, of the parts that evaluation looks at, whose
+        logits are averaged; None: images as they are.
+      stride: rows and columns from window to window.
 
     Raises:
       ValueError: naming the field, and what would be right.
@@ -72,10 +75,26 @@ class SegmentationData:
     class_names: tuple[str, ...] | None = None
     scale: Shape = (2048, 512)
     crop: Shape = (512, 512)
+    window: Shape | None = None
+    stride: Shape | None = None
 
     def __post_init__(self) -> None:
         _check_sides("data.scale", self.scale, 1)
         _check_sides("data.crop", self.crop, MULTIPLE)
+        if self.window is None and self.stride is None:
+            return
+        if self.window is None or self.stride is None:
+            raise ValueError(
+                f"data.window is {self.window} and data.stride is {self.stride}; give both, or "
+                "neither."
+            )
+        _check_sides("data.window", self.window, MULTIPLE)
+        _check_sides("data.stride", self.stride, 1)
+        if any(step > side for step, side in zip(self.stride, self.window, strict=True)):
+            raise ValueError(
+                f"data.stride is {self.stride} and data.window is {self.window}; windows must meet "
+                "or overlap, so the stride must be at most the window."
+            )
 
 
 def _check_sides(name: str, sides: Shape, multiple: int) -> None:

@@ -46,11 +46,11 @@ class DenseTask:
 
     def __post_init__(self) -> None:
         chosen, prune = self.config.optim, self.config.prune
-        for name, plain in (("distill", 0), ("label_smoothing", 0), ("layer_decay", None)):
-            if getattr(chosen, name) != plain:
+        for name in ("distill", "label_smoothing"):
+            if getattr(chosen, name) != 0:
                 raise ValueError(
                     f"optim.{name} is {getattr(chosen, name)}; detection and segmentation do not "
-                    f"have it, so leave it at {plain}."
+                    "have it, so leave it at 0."
                 )
         if prune is not None and not isinstance(prune, DensePruneConfig):
             raise ValueError(
@@ -148,7 +148,8 @@ class DenseTask:
 
     def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
         """With weight decay on what the official recipe decays."""
-        return optim.optimizer(self.config.optim, rate, decayed=self.decayed)
+        breaks = model.backbone.trunk.breaks
+        return optim.optimizer(self.config.optim, rate, breaks, self.decayed)
 
     def decayed(self, params: nnx.State) -> Any:
         """Which parameters decay."""

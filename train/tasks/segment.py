@@ -24,7 +24,8 @@ from train.runtime import Runtime
 from train.tasks.dense import DenseTask, Sides, bare_norms
 from train.tasks.segmentation import SegmentationLoss, canvas_of, classify_pixels
 
-PLAIN = ("A_log", "D", "direction_B", "pos_embed")  # They never decay.
+PLAIN = ("A_log", "D", "direction_B", "pos_embed")  # They never decay on PlainMamba.
+VECTORS = ("D", "bias", "dt_bias", "scale")  # Nor these on Vim.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Segment(DenseTask):
 
     @property
     def sides(self) -> Sides:
-        """Of the largest images of evaluation."""
-        return min(self.data.scale), max(self.data.scale)
+        """Of the windows of evaluation, or of its largest images."""
+        return self.data.window or (min(self.data.scale), max(self.data.scale))
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[PairSplit, PairSplit]:
         """What to train on and what to measure on."""
@@ -92,10 +93,15 @@ class Segment(DenseTask):
         return SegmentationLoss(metadata.mean, metadata.std, self.config.optim.remat)
 
     def decayed(self, params: nnx.State) -> Any:
-        """All, biases too, but norms that follow no convolution, and parameters of states.
+        """What decays, on PlainMamba or on Vim.
 
-        The backbone's last norm, the classifier's own, decays.
+        On PlainMamba all, biases too, but norms that follow no convolution, and parameters of
+        states. The backbone's last norm, the classifier's own, decays. On Vim all but vectors.
         """
+        if "norms" not in params["backbone"]:
+            return jax.tree.map_with_path(
+                lambda path, _: optim.keys(path)[-1] not in VECTORS, params
+            )
         norms = bare_norms(params)
         last = str(len(params["backbone"]["norms"]) - 1)
         norms = {name for name in norms if name[:3] != ("backbone", "norms", last)}
@@ -151,6 +157,7 @@ class Segment(DenseTask):
             said = classify_pixels(
                 *(graphdef, state, given, jax.random.fold_in(key, number)),
                 *(metadata.mean, metadata.std, canvas_of(labels.shape[1:]), mesh),
+                self._windows,
             )
             said = own_rows(said)[:, : labels.shape[1], : labels.shape[2]]
             counts += miou.confusion(labels, said, classes)
@@ -180,7 +187,7 @@ class Segment(DenseTask):
             given = {"image": batch["image"], "original_shape": size}
             said = classify_pixels(
                 *(graphdef, state, given, jax.random.key(0), metadata.mean, metadata.std),
-                *(tuple(size[0].tolist()), None),
+                *(tuple(size[0].tolist()), None, self._windows),
             )
             image, said = batch["image"][0], np.asarray(said[0])
             rows.append([Image.fromarray(image), with_segments(image, said)])
@@ -201,6 +208,11 @@ class Segment(DenseTask):
         """Logits."""
         shape = [self.config.optim.batch_size, *self.data.crop, model.config.num_classes]
         return [f"logits {shape}"]
+
+    @property
+    def _windows(self) -> tuple[Sides, Sides] | None:
+        window, stride = self.data.window, self.data.stride
+        return None if window is None or stride is None else (window, stride)
 
     def _open(self, split: str, known: tuple[str, ...]) -> PairSplit:
         folder = self.folder

@@ -50,15 +50,20 @@ def canvas_of(sides: tuple[int, ...]) -> Sides:
     return height, width
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def classify_pixels(graphdef, state, batch, key, mean, std, canvas, mesh) -> jax.Array:
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
+def classify_pixels(
+    graphdef, state, batch, key, mean, std, canvas, mesh, windows=None
+) -> jax.Array:
     """[B,*canvas] uint8, the classes of pixels at the images' own sizes; see `classes_at`.
 
-    Its rows are shared out over a mesh if there is one.
+    Its rows are shared out over a mesh if there is one. With `windows`, (window, stride) as of
+    `ssmjax.dense.upernet.UperNet.slide`, images are looked at through them.
     """
     images = batch["image"]
     whole = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2))
-    logits = nnx.merge(graphdef, state)(normalise(images, whole, mean, std), key=key)
+    model = nnx.merge(graphdef, state)
+    look = model if windows is None else partial(model.slide, window=windows[0], stride=windows[1])
+    logits = look(normalise(images, whole, mean, std), key=key)
     classes = jax.vmap(partial(classes_at, canvas=canvas))(logits, batch["original_shape"])
     return classes if mesh is None else shared_out(classes, mesh)
 
