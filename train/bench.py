@@ -11,11 +11,10 @@ from rich.table import Table
 
 from kernels.host_memory import keep_freed_memory
 from ssmjax import command_line
-from ssmjax.weights import Metadata
-from train import cli, optim
+from train import cli
 from train.config import Config
-from train.devices import make_mesh, place_batch, place_state
-from train.step import init_state, make_train_step
+from train.devices import make_mesh, place_batch
+from train.start import NO_PHOTOS, means_of, start
 from train.tasks.task import open_task
 
 
@@ -45,13 +44,10 @@ def main() -> None:
 
 def measure(config: Config, steps: int) -> dict[str, float]:
     """Seconds of a step's parts, medians; fresh parameters and noise in place of photos."""
-    chosen, mesh, plain = config.optim, make_mesh(), (0.5, 0.5, 0.5)
-    task = open_task(config)
+    mesh, task = make_mesh(), open_task(config)
     model = task.create(None, None)
-    optimizer = task.optimizer(model, optim.schedule(chosen, 1000))
-    loss = task.loss(model, Metadata("", {}, (), plain, plain))
-    state = place_state(init_state(model, optimizer), mesh, fsdp=False)
-    step = make_train_step(model, optimizer, chosen, loss, jax.random.key(0), state)
+    means = means_of(task, model, NO_PHOTOS, steps_per_epoch=1000)
+    state, step = start(task, model, means, mesh, fsdp=False)
     rng = np.random.default_rng(0)
     batch = {name: np.zeros(a.shape, a.dtype) for name, a in task.step_batch(model).items()}
     batch["image"] = rng.integers(0, 256, batch["image"].shape, np.uint8)

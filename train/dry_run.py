@@ -9,11 +9,11 @@ import jax
 from flax import nnx
 
 from ssmjax.analysis.flops import count_parameters, format_flops
-from ssmjax.weights import Metadata
 from train import optim
 from train.config import Config
 from train.data.fetch import MissingDataError
 from train.devices import check_batch_size, make_mesh
+from train.start import NO_PHOTOS, means_of
 from train.step import init_state
 from train.tasks.task import Model, Task, open_task
 
@@ -51,7 +51,7 @@ def dry_run(config: Config, fsdp: bool) -> None:
         "tokens": " > ".join(map(str, task.tokens(model))),
         "steps": total,
         "devices": f"{mesh.size} x {jax.devices()[0].device_kind}",
-        **_one_step(task, model, mesh.size, fsdp),
+        **_one_step(task, model, steps or 1, mesh.size, fsdp),
     }
     for name, value in facts.items():
         print(f"{name + ':':<10} {value}")
@@ -80,13 +80,11 @@ def _model(task: Task, num_classes: int | None, missing: list[str]) -> Model:
     return nnx.eval_shape(lambda: task.create(num_classes, weights))
 
 
-def _one_step(task: Task, model: Model, devices: int, fsdp: bool) -> dict[str, str]:
+def _one_step(task: Task, model: Model, steps: int, devices: int, fsdp: bool) -> dict[str, str]:
     """Shapes of a step, and what it holds on each device: by its shapes, nothing is compiled."""
     chosen, batch = task.config.optim, task.step_batch(model)
-    plain = (0.5, 0.5, 0.5)
     graphdef, params, others = nnx.split(model, nnx.Param, ...)
-    optimizer = task.optimizer(model, optim.schedule(chosen, 100))
-    loss = task.loss(model, Metadata("", {}, (), plain, plain))
+    means = means_of(task, model, NO_PHOTOS, steps)
 
     def held(params, batch, others, loss):
         """What one part of a batch keeps between forward and backward pass."""
@@ -98,10 +96,10 @@ def _one_step(task: Task, model: Model, devices: int, fsdp: bool) -> dict[str, s
         )[1]
 
     def begin(params, others):
-        return init_state(nnx.merge(graphdef, params, others), optimizer)
+        return init_state(nnx.merge(graphdef, params, others), means.optimizer)
 
     state = jax.eval_shape(begin, params, others)
-    residuals = jax.eval_shape(held, params, batch, others, loss)
+    residuals = jax.eval_shape(held, params, batch, others, means.loss)
     parameters = _bytes(params)
     fixed = (_bytes(state) + parameters) / (devices if fsdp else 1)  # With the gradients.
     varying = max(0, _bytes(residuals) - parameters) / devices

@@ -17,6 +17,7 @@ from train.config import Config
 from train.devices import make_mesh, start_distributed
 from train.options import DistributedOptions
 from train.runtime import Runtime, bars
+from train.speed import images_per_second
 from train.tasks.task import open_task, tell
 
 SHOWN = 10  # Confusions that are printed.
@@ -59,7 +60,7 @@ def main() -> None:
         scores = task.score(model, split, metadata, runtime, "evaluating", confusion=table)
     if not runtime.first:
         return
-    (speed,) = task.images_per_second([model])
+    (speed,) = images_per_second(task, [model])
     flops = task.flops(model)["total"]
     print(f"{scores}  {speed:.0f} images/s  {flops / 1e6:.1f} M multiply-adds")
     if options.confusion and scores.confusion is not None:

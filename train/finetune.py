@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import jax
 from flax import nnx
 
 from kernels.host_memory import keep_freed_memory
@@ -28,7 +27,8 @@ from train.loop import Plan, fit
 from train.options import RunOptions
 from train.profile import Trace
 from train.runtime import Runtime, bars
-from train.step import TrainState, init_state, make_train_step
+from train.start import means_of, start
+from train.step import TrainState
 from train.summary import Result, summarise
 from train.tasks.task import Measure, Model, Split, Task, known_classes, measurer, open_task, tell
 from train.workdir import open_workdir
@@ -74,7 +74,7 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
             open_sinks(workdir, dataclasses.asdict(config), options.wandb) if runtime.first else []
         )
         trace = workdir / "profile" if options.profile else None
-        score = train(
+        trained = train(
             task,
             model,
             metadata,
@@ -88,7 +88,7 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     name = "dense" if config.prune is None else "pruned"
     scratch = "dense" if config.prune is None else "from scratch"
     regime = "fine-tuned" if config.model.weights else scratch
-    results.append((name, regime, model, score))
+    results.append((name, regime, model, trained[main]))
     if runtime.first:
         save_weights(workdir / "weights.safetensors", model, metadata)
         summarise(task, results, metadata, test_split, workdir, runtime.progress.console)
@@ -124,7 +124,7 @@ def train(
     *,
     sinks: Sequence[Sink] = (),
     trace: Path | None = None,
-) -> float:
+) -> Mapping[str, float]:
     """Train `model` in place, from the workdir's newest sound checkpoint if there is one.
 
     Args:
@@ -139,7 +139,7 @@ def train(
       trace: folder for a trace of a few steps.
 
     Returns:
-      The main metric at the end.
+      Every metric at the end.
 
     Raises:
       SystemExit: with status 0, after SIGTERM, when the state is saved.
@@ -156,9 +156,8 @@ def train(
         checkpoint_every=config.checkpoint_every,
         max_skipped=chosen.max_skipped,
     )
-    rate = optim.schedule(chosen, steps_per_epoch)
-    optimizer = task.optimizer(model, rate)
-    state = place_state(init_state(model, optimizer), mesh, runtime.fsdp)
+    means = means_of(task, model, metadata, steps_per_epoch)
+    state, step = start(task, model, means, mesh, runtime.fsdp)
     console = runtime.progress.console
     checkpoints = Checkpoints(workdir, keep=config.keep_checkpoints)
     report = partial(console.print, markup=False, soft_wrap=True)
@@ -184,17 +183,16 @@ def train(
             save_weights(workdir / "best.safetensors", average, metadata)
         return metrics
 
-    loss = task.loss(model, metadata)
     with Interrupt() as interrupt, Trace(trace, done) as traced:
         state, metrics = fit(
             state,
-            make_train_step(model, optimizer, chosen, loss, jax.random.key(config.seed), state),
+            step,
             task.train_batches(split, model, metadata, done, runtime),
             plan,
             runtime=runtime,
             checkpoints=checkpoints,
             log=log,
-            rate=rate,  # pyright: ignore[reportArgumentType]
+            rate=means.rate,  # pyright: ignore[reportArgumentType]
             evaluate=evaluate,
             score=main,
             unreadable=Unreadable(split, limit, console, place.get("unreadable", ())),
@@ -211,9 +209,8 @@ def train(
         )
         raise SystemExit(0)
     nnx.update(model, nnx.state(averaged(state)))
-    if metrics is None:  # A run that was stopped after its last checkpoint.
-        metrics = evaluate(state)
-    return metrics[main]
+    # None of a run that was stopped after its last checkpoint.
+    return evaluate(state) if metrics is None else metrics
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Accuracy, speed and memory of classifiers."""
+"""Accuracy of classifiers."""
 
 import dataclasses
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from kernels.timing import medians
 from ssmjax import Backbone
 from ssmjax.weights import Metadata
 from train.config import DataConfig
@@ -132,28 +130,8 @@ def _count(graphdef, state, batch, key, mean, std, confusion):
     return counts
 
 
-def images_per_second(
-    models: Sequence[Backbone], *, batch_size: int, rounds: int = 11
-) -> list[float]:
-    """Inference speed of each model, measured in turn in this process: medians, synchronised."""
-    runs = {i: partial(_count, *_arguments(model, batch_size)) for i, model in enumerate(models)}
-    return [batch_size / seconds for seconds in medians(runs, rounds).values()]
-
-
-def peak_memory(model: Backbone, *, batch_size: int) -> int:
-    """Bytes that inference needs at its peak: parameters, images, results and temporary arrays.
-
-    By the compiled program's own account, on every device: what an accelerator counts at run time
-    is the largest of all that the process ever did, and cannot tell one model from another. What
-    `images_per_second` compiled is not compiled again.
-    """
-    compiled = _count.lower(*_arguments(model, batch_size)).compile()
-    needed: Any = compiled.memory_analysis()
-    return needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
-
-
-def _arguments(model: Backbone, batch_size: int) -> tuple:
-    """Of `_count`, for noise in place of photos."""
+def inference(model: Backbone, *, batch_size: int) -> tuple[Any, tuple]:
+    """What counts, compiled, and its arguments, with noise in place of photos."""
     graphdef, state = nnx.split(model)
     shape = (batch_size, *model.config.image_shape)
     batch = {
@@ -162,4 +140,4 @@ def _arguments(model: Backbone, batch_size: int) -> tuple:
         "mask": np.ones(batch_size, bool),
     }
     plain = (0.5,) * shape[-1]
-    return graphdef, state, batch, jax.random.key(0), plain, plain, False
+    return _count, (graphdef, state, batch, jax.random.key(0), plain, plain, False)

@@ -120,8 +120,8 @@ def write_table(rows: Sequence[Row], folder: Path, heading: str = "top-1 %") -> 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int) -> str:
     """A table in Markdown; so many of the first columns hold words, the others numbers."""
     rule = ["---"] * words + ["--:"] * (len(headings) - words)
-    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in rows)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (headings, rule, *escaped))
+    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in (headings, rule, *rows))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in escaped)
 
 
 def write_curve(

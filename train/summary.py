@@ -9,6 +9,7 @@ from ssmjax.analysis.flops import count_parameters
 from ssmjax.weights import Metadata
 from train.log import read_log
 from train.report import ReportError, Row, print_table, write_curve, write_table
+from train.speed import images_per_second
 from train.tasks.task import Model, Split, Task
 
 Result = tuple[str, str, Model, float]  # Name, regime (see `train.report.Row`), model, score.
@@ -33,7 +34,7 @@ def summarise(
       console: where the table and the places of the files are told.
     """
     models = {model.config: model for _, _, model, _ in results}
-    speeds = task.images_per_second(list(models.values()))
+    speeds = images_per_second(task, list(models.values()))
     rows = table_rows(task, results, dict(zip(models, speeds, strict=True)))
     print_table(rows, console, task.heading)
     write_table(rows, workdir, task.heading)

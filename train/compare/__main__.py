@@ -1,4 +1,4 @@
-"""Compare ways to prune: accuracy before and after one short fine-tune, FLOPs, speed, memory.
+"""Compare ways to prune: accuracy before and after one training, FLOPs, speed, memory.
 
 The same command, given again, goes on where it was stopped. `python -m train.compare --table
 DIR/results.csv` makes table and plots again from what was measured, and measures nothing.

@@ -1,4 +1,4 @@
-"""What a comparison is made of: models, the ways to prune them, and one fine-tune for all."""
+"""What a comparison is made of: models, the ways to prune them, and one training for all."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,6 +8,8 @@ import tyro
 
 from ssmjax import PruneConfig
 from train.config import Config, DataConfig, ModelConfig, OptimConfig
+from train.data.dense_config import DetectionData, SegmentationData
+from train.tasks.task import open_task
 
 
 class Key(NamedTuple):
@@ -40,12 +42,12 @@ class Published:
     """What a paper prints for an entry; None where it says nothing.
 
     Attributes:
-      top1: percent.
+      score: percent, such as top-1: by the task's main metric.
       gflops: billions of multiply-adds, by the paper's count.
       speedup: throughput over the dense model's.
     """
 
-    top1: float | None = None
+    score: float | None = None
     gflops: float | None = None
     speedup: float | None = None
 
@@ -79,15 +81,19 @@ class Entry:
 class Comparison:
     """Entries, and what is the same for all of them.
 
+    Where a model's head is fresh its dense entry is trained too, as those that prune are; otherwise
+    the dense model is measured as it is given.
+
     Attributes:
       models: dense models by the label of their backbone.
       entries: what to compare, one of each backbone dense.
-      measure: `accuracy` needs weights and photos; `speed`, which comes with memory, needs neither.
-      seeds: each entry that prunes is fine-tuned once with each.
+      measure: `accuracy`, every metric of the task, needs photos, and of classifiers weights;
+        `speed`, which comes with memory, needs neither.
+      seeds: each entry that is trained is trained once with each, which a fresh head is of too.
       weights: folder of NAME.safetensors for each model's NAME, for models without weights of
         their own.
-      data: which photos.
-      optim: the fine-tune.
+      data: which photos; they tell the task.
+      optim: the training.
       eval_batch_size: photos a step in evaluation and in measuring speed and memory.
       checkpoint_every: steps between checkpoints.
 
@@ -100,7 +106,7 @@ class Comparison:
     measure: tuple[Literal["accuracy", "speed"], ...] = ("accuracy", "speed")
     seeds: tuple[int, ...] = (0,)
     weights: str | None = None
-    data: DataConfig = DataConfig()
+    data: DataConfig | DetectionData | SegmentationData = DataConfig()
     optim: OptimConfig = OptimConfig()
     eval_batch_size: int = 200
     checkpoint_every: int = 100
@@ -127,9 +133,11 @@ class Comparison:
                     f"{backbone} has {len(dense)} entries without prune; give one, the dense "
                     "model that the others stand beside."
                 )
+        for entry in self.entries:
+            open_task(self.inference_config(entry))
         if "accuracy" in self.measure:
             for entry, seed in self.runs:
-                self.config(entry, seed)
+                open_task(self.config(entry, seed))
 
     def of(self, backbone: str) -> list[Entry]:
         """The entries of one backbone."""
@@ -137,12 +145,12 @@ class Comparison:
 
     @property
     def runs(self) -> list[tuple[Entry, int]]:
-        """(entry, seed) of every measurement of accuracy, by backbone; dense models need one."""
+        """(entry, seed) of every measurement of accuracy, by backbone; given models need one."""
         return [
             (entry, seed)
             for backbone in self.models
             for entry in self.of(backbone)
-            for seed in (self.seeds if entry.prune else self.seeds[:1])
+            for seed in (self.seeds if self.trains(entry) else self.seeds[:1])
         ]
 
     def model(self, backbone: str) -> ModelConfig:
@@ -152,24 +160,38 @@ class Comparison:
             return dataclasses.replace(model, weights=f"{self.weights}/{model.name}.safetensors")
         return model
 
-    def config(self, entry: Entry, seed: int) -> Config:
-        """The run that fine-tunes an entry.
+    def fresh(self, backbone: str) -> bool:
+        """Whether a backbone's model has still to learn to tell anything, with or without pruning.
 
         Raises:
-          ValueError: the model has no weights, or a field of the run is refused.
+          ValueError: a classifier without weights.
         """
-        model = self.model(entry.backbone)
-        if model.weights is None:
+        model = self.model(backbone)
+        if model.weights is None and isinstance(self.data, DataConfig):
             raise ValueError(
-                f"{entry.backbone} has no weights, so it has no accuracy to measure; give "
+                f"{backbone} has no weights, so it has no accuracy to measure; give "
                 f"--weights DIR with {model.name}.safetensors in it, or --measure speed."
             )
+        return model.weights is None or model.new_head
+
+    def trains(self, entry: Entry) -> bool:
+        """Whether an entry is trained; raises ValueError as `fresh`."""
+        return entry.prune is not None or self.fresh(entry.backbone)
+
+    def inference_config(self, entry: Entry) -> Config:
+        """What an entry's speed is measured by."""
         return Config(
-            model=model,
+            model=self.model(entry.backbone),
             data=self.data,
-            optim=self.optim,
             prune=entry.prune,
-            seed=seed,
             eval_batch_size=self.eval_batch_size,
+        )
+
+    def config(self, entry: Entry, seed: int) -> Config:
+        """The run that trains an entry. Raises ValueError where a field of it is refused."""
+        return dataclasses.replace(
+            self.inference_config(entry),
+            optim=self.optim,
+            seed=seed,
             checkpoint_every=self.checkpoint_every,
         )

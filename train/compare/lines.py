@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from train.compare.config import Key
-from train.compare.records import Record
+from train.compare.records import Metrics, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,14 +14,18 @@ class Line:
 
     Attributes:
       facts: its record of speed, or where that was not measured any other.
-      zero_shot: top-1, 0 to 1, where it was measured: once, or once per seed.
-      fine_tuned: top-1, 0 to 1, per seed.
+      zero_shot: the main metric, 0 to 1, where it was measured: once, or once per seed.
+      fine_tuned: the main metric, 0 to 1, per seed.
+      zero_shot_metrics: every metric, of each of `zero_shot`.
+      fine_tuned_metrics: every metric, of each of `fine_tuned`.
       dense: the backbone's dense model; None for itself.
     """
 
     facts: Record
     zero_shot: tuple[float, ...]
     fine_tuned: tuple[float, ...]
+    zero_shot_metrics: tuple[Metrics, ...] = ()
+    fine_tuned_metrics: tuple[Metrics, ...] = ()
     dense: "Line | None" = None
 
     @property
@@ -31,7 +35,7 @@ class Line:
 
     @property
     def accuracy(self) -> tuple[float, ...]:
-        """Top-1 after the fine-tune; of a dense model, as it was given."""
+        """The main metric after the training; of a dense model that had none, as it was given."""
         return self.fine_tuned or (() if self.dense else self.zero_shot)
 
     @property
@@ -82,4 +86,6 @@ def _line(records: Sequence[Record]) -> Line:
         facts=next((r for r in records if r.images_per_second is not None), records[0]),
         zero_shot=tuple(r.zero_shot for r in records if r.zero_shot is not None),
         fine_tuned=tuple(r.fine_tuned for r in records if r.fine_tuned is not None),
+        zero_shot_metrics=tuple(r.zero_shot_metrics for r in records if r.zero_shot_metrics),
+        fine_tuned_metrics=tuple(r.fine_tuned_metrics for r in records if r.fine_tuned_metrics),
     )

@@ -31,7 +31,7 @@ def write_plots(lines: Sequence[Line], stem: Path) -> None:
 
 def _draw(lines: Sequence[Line], place: Callable[[Line], float], label: str, path: Path) -> None:
     figure = new_figure()
-    axes = figure.add_subplot(xlabel=label, ylabel="top-1 %")
+    axes = figure.add_subplot(xlabel=label, ylabel=lines[0].facts.heading)
     axes.xaxis.set_major_formatter(_with_prefix)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -62,7 +62,7 @@ def _draw(lines: Sequence[Line], place: Callable[[Line], float], label: str, pat
         if published:
             axes.errorbar(
                 [place(line) for line in published],
-                [line.facts.paper_top1 for line in published],
+                [line.facts.paper_score for line in published],
                 label=f"{title} (published)",
                 markerfacecolor="none",
                 linestyle="dotted",
@@ -73,7 +73,7 @@ def _draw(lines: Sequence[Line], place: Callable[[Line], float], label: str, pat
 
 
 def _published(line: Line) -> bool:
-    return line.facts.paper_top1 is not None
+    return line.facts.paper_score is not None
 
 
 def _with_prefix(value: float, _) -> str:

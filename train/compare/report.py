@@ -1,14 +1,14 @@
 """From the CSV of a comparison to its table, on screen and in Markdown, and its plots."""
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
-from ssmjax.analysis.flops import format_flops
 from ssmjax.atomic import replacing
-from train.compare.lines import Line, lines, mean_and_deviation
+from train.compare.columns import columns_of, heads_were_fresh
+from train.compare.lines import Line, lines
 from train.compare.plots import write_plots
 from train.compare.records import Record, read_records
 from train.report import ReportError, markdown, print_rows
@@ -25,7 +25,7 @@ def report(table: Path, console: Console) -> None:
     """
     records = read_records(table)
     found = lines(records)
-    shown = [column for column in _COLUMNS if column.on_screen and any(map(column.cell, found))]
+    shown = [column for column in columns_of(found) if column.on_screen]
     print_rows(
         ("model", *(column.heading for column in shown)),
         (
@@ -48,9 +48,13 @@ def report(table: Path, console: Console) -> None:
 
 
 def as_markdown(records: Sequence[Record]) -> str:
-    """The table, the commands that made it, and what its columns are."""
+    """The table, the commands that made it, what its columns are, and of fresh heads every metric.
+
+    Args:
+      records: at least one.
+    """
     found = lines(records)
-    shown = [column for column in _COLUMNS if any(map(column.cell, found))]
+    shown = columns_of(found)
     commands = dict.fromkeys((r.command, r.device, r.jax) for r in records)
     made_by = "".join(
         f"Made by `{command}` on {device}, jax {jax}.\n" for command, device, jax in commands
@@ -65,121 +69,30 @@ def as_markdown(records: Sequence[Record]) -> str:
         notes.append("- Accuracy: not measured.\n")
     if not any(line.speedup for line in found):
         notes.append("- Speed and memory: not measured.\n")
-    return "\n".join((made_by, cells, "".join(notes)))
+    parts = [made_by, cells, "".join(notes)]
+    if heads_were_fresh(found):
+        parts.append(_every_metric(found))
+    return "\n".join(parts)
 
 
-class Column(NamedTuple):
-    """One column; those without any text are left out.
-
-    Attributes:
-      heading: its name.
-      cell: its text for a line; empty where there is nothing to say.
-      note: a sentence that explains it.
-      words: whether it holds words, not numbers.
-      on_screen: whether it is also shown on screen, where there is little room.
-    """
-
-    heading: str
-    cell: Callable[[Line], str]
-    note: str = ""
-    words: bool = False
-    on_screen: bool = False
+def _every_metric(found: Sequence[Line]) -> str:
+    """A table of all metrics, untrained and trained."""
+    found = [line for line in found if line.fine_tuned_metrics]
+    names = dict.fromkeys(name for line in found for name in line.fine_tuned_metrics[0])
+    cells = markdown(
+        ["metric %", *(str(line.key) for line in found)],
+        ([name, *(_change(line, name) for line in found)] for name in names),
+        words=1,
+    )
+    return (
+        "Every metric, untrained → trained: means over the seeds; - where there is nothing to "
+        f"find.\n\n{cells}"
+    )
 
 
-def _percent(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    mean, deviation = mean_and_deviation(values)
-    return f"{100 * mean:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
-
-
-def _points(values: Sequence[float], dense: Line | None) -> str:
-    if not values or dense is None or not dense.accuracy:
-        return ""
-    difference = mean_and_deviation(values)[0] - mean_and_deviation(dense.accuracy)[0]
-    return f"{100 * difference:+.2f}"
-
-
-def _paper_top1(line: Line) -> str:
-    mine, dense = line.facts.paper_top1, line.dense and line.dense.facts.paper_top1
-    if mine is None:
-        return ""
-    return f"{mine:.1f}" + (f" ({mine - dense:+.1f})" if dense is not None else "")
-
-
-def _number(pattern: str, value: float | None) -> str:
-    return "" if value is None else pattern.format(value)
-
-
-_COLUMNS = (
-    Column("backbone", lambda line: line.key.backbone, words=True),
-    Column("method", lambda line: line.key.method, words=True),
-    Column("keep", lambda line: line.key.kept, "keep: share of the tokens, after blocks.", True),
-    Column("tokens", lambda line: line.facts.tokens, words=True),
-    Column(
-        "zero-shot %",
-        lambda line: _percent(line.zero_shot),
-        "zero-shot: top-1 before any fine-tuning; of a dense model, as it was given.",
-        on_screen=True,
-    ),
-    Column("points", lambda line: _points(line.zero_shot, line.dense)),
-    Column(
-        "fine-tuned %",
-        lambda line: _percent(line.fine_tuned),
-        "fine-tuned: mean ± sample standard deviation of top-1 over the seeds, all after the same "
-        "fine-tune.",
-        on_screen=True,
-    ),
-    Column(
-        "points",
-        lambda line: _points(line.fine_tuned, line.dense),
-        "points: against the dense model as it was given.",
-        on_screen=True,
-    ),
-    Column("seeds", lambda line: str(len(line.fine_tuned) or "")),
-    Column(
-        "FLOPs",
-        lambda line: format_flops(line.facts.flops),
-        "FLOPs: multiply-adds of one image, every scan direction counted.",
-    ),
-    Column(
-        "fewer %",
-        lambda line: _number("{:.1f}", line.flops_ratio and 100 * (1 - 1 / line.flops_ratio)),
-        on_screen=True,
-    ),
-    Column(
-        "images/s",
-        lambda line: _number("{:,.1f}", line.facts.images_per_second),
-        "images/s: median of synchronised runs, in which the models of a backbone take turns in "
-        "one process.",
-    ),
-    Column("batch", lambda line: _number("{}", line.facts.batch_size)),
-    Column("speed-up", lambda line: _number("{:.2f}x", line.speedup), on_screen=True),
-    Column(
-        "eta",
-        lambda line: _number("{:.2f}", line.eta),
-        "eta: (speed-up - 1) / (dense FLOPs / FLOPs - 1), which is 1 where all that was saved "
-        "became speed.",
-    ),
-    Column(
-        "MB",
-        lambda line: _number("{:,.0f}", line.facts.peak_memory and line.facts.peak_memory / 1e6),
-        "MB: parameters, images, results and temporary arrays of one such run, by the compiled "
-        "program's account.",
-    ),
-    Column("parameters", lambda line: f"{line.facts.parameters:,}"),
-    Column(
-        "published %",
-        _paper_top1,
-        "published: the papers' own numbers, in brackets against their dense model.",
-    ),
-    Column("published FLOPs", lambda line: _number("{:.2f} G", line.facts.paper_gflops)),
-    Column(
-        "FLOPs as published",
-        lambda line: (
-            "" if line.facts.paper_gflops is None else format_flops(line.facts.published_flops)
-        ),
-        "FLOPs as published: ours counted as the papers do, with one direction of Vim's two.",
-    ),
-    Column("published speed-up", lambda line: _number("{:.2f}x", line.facts.paper_speedup)),
-)
+def _change(line: Line, name: str) -> str:
+    before, after = (
+        statistics.fmean(metrics[name] for metrics in of)
+        for of in (line.zero_shot_metrics, line.fine_tuned_metrics)
+    )
+    return "-" if after < 0 else f"{100 * before:.2f} → {100 * after:.2f}"

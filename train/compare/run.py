@@ -1,4 +1,4 @@
-"""The measuring: speeds side by side, then one short fine-tune after the other."""
+"""The measuring: speeds side by side, then one training after the other."""
 
 import re
 import shutil
@@ -7,17 +7,15 @@ from typing import Any
 
 import jax
 
-import ssmjax
 from ssmjax.analysis.flops import count_parameters
 from train.compare.config import Comparison, Entry
 from train.compare.records import Record, append_records, read_records
 from train.compare.report import report
 from train.devices import make_mesh
 from train.finetune import train
-from train.measure import images_per_second, peak_memory
 from train.runtime import Runtime, bars
-from train.tasks.classify import Classify
-from train.tasks.task import known_classes, measurer
+from train.speed import images_per_second, peak_memory
+from train.tasks.task import Model, Task, known_classes, measurer, open_task
 from train.workdir import open_workdir
 
 
@@ -25,7 +23,7 @@ def compare(comparison: Comparison, workdir: Path, command: str) -> None:
     """Measure what `workdir` does not hold yet, and report.
 
     Leaves there: `results.csv`, and what `train.compare.report.report` makes of it; and in `runs/`
-    the log of every fine-tune.
+    the log of every training.
 
     Args:
       comparison: what to do.
@@ -60,19 +58,18 @@ def _measure_speed(comparison: Comparison, backbone: str, table: Path, made_by: 
     """Add the lines of speed of one backbone, whose models take turns, if they are not there."""
     if any(r.backbone == backbone and r.images_per_second is not None for r in _known(table)):
         return
-    chosen, entries = comparison.model(backbone), comparison.of(backbone)
-    dense = ssmjax.create_model(
-        chosen.name, weights=chosen.weights, prune=None, **chosen.overrides()
-    )
-    models = [dense.with_prune(entry.prune) for entry in entries]
-    speeds = images_per_second(models, batch_size=comparison.eval_batch_size)
+    entries = comparison.of(backbone)
+    task = open_task(comparison.inference_config(entries[0]))
+    one = task.create(None, task.config.model.weights)
+    models = [task.with_prune(one, entry.prune) for entry in entries]
+    speeds = images_per_second(task, models)
     lines = [
         Record(
-            **_facts(entry, model),
+            **_facts(task, entry, model),
             **made_by,
             batch_size=comparison.eval_batch_size,
             images_per_second=speed,
-            peak_memory=peak_memory(model, batch_size=comparison.eval_batch_size),
+            peak_memory=peak_memory(task, model),
         )
         for entry, model, speed in zip(entries, models, speeds, strict=True)
     ]
@@ -87,26 +84,29 @@ def _measure_accuracy(
     made_by: dict,
     runtime: Runtime,
 ) -> None:
-    """Add the line of one entry and seed, if it is not there; its fine-tune may be half done."""
+    """Add the line of one entry and seed, if it is not there; its training may be half done."""
     number = comparison.entries.index(entry)
     name = re.sub(r"\W+", "-", str(entry.key)).strip("-").lower()
     folder = table.parent / "runs" / f"{number}-{name}" / str(seed)
     if not any(r.key == entry.key and r.seed == seed for r in _known(table)):
-        task = Classify(comparison.config(entry, seed), comparison.data)
+        task = open_task(comparison.config(entry, seed))
         train_split, test_split = task.open_splits(known_classes(task.config.model))
         model, metadata = task.start(test_split.class_names)
-        model = model.with_prune(entry.prune)
+        model = task.with_prune(model, entry.prune)
         measure = measurer(task, test_split, metadata, runtime)
-        zero_shot = fine_tuned = None
-        title = f"{entry.key}, seed {seed}"
+        scores: dict[str, Any] = {}
+        main, fresh = task.metrics[0], comparison.fresh(entry.backbone)
         chance = entry.prune is not None and entry.prune.strategy.by_chance
-        if chance or seed == comparison.seeds[0]:
-            zero_shot = measure(model, f"{title}, zero-shot").metrics["accuracy"]
-        if entry.prune is not None:
+        if fresh or chance or seed == comparison.seeds[0]:
+            title = f"{entry.key}, seed {seed}, {'untrained' if fresh else 'zero-shot'}"
+            found = measure(model, title).metrics
+            scores |= {"zero_shot": found[main], "zero_shot_metrics": found}
+        if comparison.trains(entry):
             folder.mkdir(parents=True, exist_ok=True)
-            fine_tuned = train(task, model, metadata, train_split, folder, measure, runtime)
-        accuracy = {"seed": seed, "zero_shot": zero_shot, "fine_tuned": fine_tuned}
-        append_records(table, [Record(**_facts(entry, model), **made_by, **accuracy)])
+            found = train(task, model, metadata, train_split, folder, measure, runtime)
+            scores |= {"fine_tuned": found[main], "fine_tuned_metrics": found}
+        line = Record(**_facts(task, entry, model), **made_by, seed=seed, **scores)
+        append_records(table, [line])
     # Not before the line is safe, and also when a kill came between the two.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -115,16 +115,18 @@ def _known(table: Path) -> list[Record]:
     return read_records(table) if table.exists() else []
 
 
-def _facts(entry: Entry, model: ssmjax.Backbone) -> dict[str, Any]:
+def _facts(task: Task, entry: Entry, model: Model) -> dict[str, Any]:
     """What a line says of its entry, whatever was measured."""
-    flops = ssmjax.flops(model)
+    flops = task.flops(model)
     return {
         **entry.key._asdict(),
-        "tokens": ">".join(map(str, model.config.image_tokens)),
+        "tokens": ">".join(map(str, task.tokens(model))),
         "parameters": count_parameters(model),
-        "flops": flops.total,
-        "published_flops": flops.published,
-        "paper_top1": entry.published.top1,
+        "flops": flops["total"],
+        "published_flops": flops.get("as published", flops["total"]),
+        "backbone_flops": flops.get("in the backbone"),
+        "paper_score": entry.published.score,
         "paper_gflops": entry.published.gflops,
         "paper_speedup": entry.published.speedup,
+        "heading": task.heading,
     }

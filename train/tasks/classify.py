@@ -169,17 +169,18 @@ class Classify:
             confusion=confusion,
         )
 
-    def images_per_second(self, models: Sequence[Backbone]) -> list[float]:
-        """Of batches as in evaluation."""
-        return measure.images_per_second(models, batch_size=self.config.eval_batch_size)
+    def inference(self, model: Backbone) -> tuple[jax.stages.Wrapped, tuple]:
+        """Of photos of the model's own size."""
+        return measure.inference(model, batch_size=self.config.eval_batch_size)
 
     def tokens(self, model: Backbone) -> tuple[int, ...]:
         """At the model's own image size."""
         return model.config.image_tokens
 
     def flops(self, model: Backbone) -> Mapping[str, int]:
-        """At the model's own image size."""
-        return {"total": ssmjax.flops(model).total}
+        """At the model's own image size; papers count one of Vim's two directions."""
+        flops = ssmjax.flops(model)
+        return {"total": flops.total, "as published": flops.published}
 
     def picture(self, model: Backbone, metadata: Metadata, split: Split) -> Image.Image | None:
         """Photos stage by stage, with true and predicted class; of a pruned model only."""

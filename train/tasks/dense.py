@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +10,6 @@ import numpy as np
 import optax
 from flax import nnx
 
-from kernels.timing import medians
 from ssmjax import PruneConfig, imagenet
 from ssmjax.dense import registry
 from ssmjax.dense.config import PRESETS, overridden
@@ -151,21 +149,18 @@ class DenseTask:
         breaks = model.backbone.trunk.breaks
         return optim.optimizer(self.config.optim, rate, breaks, self.decayed)
 
-    def decayed(self, params: nnx.State) -> Any:
-        """Which parameters decay."""
+    @staticmethod
+    def decayed(params: nnx.State) -> Any:
+        """Which parameters decay; the same of equal optimisers, which share a compiled step."""
         raise NotImplementedError
 
-    def images_per_second(self, models: Sequence[DenseModel]) -> list[float]:
-        """Of batches of one of the shapes of evaluation."""
-        B, key = self.config.eval_batch_size, jax.random.key(0)
+    def noise(self, model: DenseModel, sizes: str) -> tuple:
+        """What inference takes, up to the normalisation: images of `sides`, given as `sizes`."""
+        B = self.config.eval_batch_size
         images = np.random.default_rng(0).integers(0, 256, (B, *self.sides, 3), np.uint8)
-        batch = {"image": images, "img_shape": np.tile(np.array(self.sides, np.int32), (B, 1))}
-        runs = {i: partial(self.infer, *nnx.split(m), batch, key) for i, m in enumerate(models)}
-        return [B / seconds for seconds in medians(runs, 11).values()]
-
-    def infer(self, graphdef, state, batch: Mapping[str, Any], key: jax.Array) -> Any:
-        """What a model says of a batch, compiled."""
-        raise NotImplementedError
+        batch = {"image": images, sizes: np.tile(np.array(self.sides, np.int32), (B, 1))}
+        mean = std = (0.5, 0.5, 0.5)
+        return *nnx.split(model), batch, jax.random.key(0), mean, std
 
     def tokens(self, model: DenseModel) -> tuple[int, ...]:
         """Of an image of `sides`."""

@@ -126,7 +126,8 @@ class Detect(DenseTask):
             chosen = dataclasses.replace(chosen, frozen=(*chosen.frozen, *UNUSED))
         return optim.optimizer(chosen, rate, decayed=self.decayed)
 
-    def decayed(self, params: nnx.State) -> Any:
+    @staticmethod
+    def decayed(params: nnx.State) -> Any:
         """All but biases, norms that follow no convolution, and parameters of states and places."""
         norms = bare_norms(params)
 
@@ -188,10 +189,9 @@ class Detect(DenseTask):
         mask = coco.evaluate(annotations, results, "segm") if masks else {}
         return DetectionScores(box, mask, len(results))
 
-    def infer(self, graphdef, state, batch: Mapping[str, Any], key: jax.Array) -> Detections:
-        """Detections, compiled."""
-        mean = std = (0.5, 0.5, 0.5)
-        return find(graphdef, state, batch, key, mean, std, self.masks, None)
+    def inference(self, model: DenseModel) -> tuple[jax.stages.Wrapped, tuple]:
+        """Detections."""
+        return find, (*self.noise(model, "img_shape"), self.masks, None)
 
     def picture(
         self, model: DenseModel, metadata: Metadata, split: CocoSplit

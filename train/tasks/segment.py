@@ -1,7 +1,7 @@
 """Segmentation: the class of each pixel."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -92,7 +92,8 @@ class Segment(DenseTask):
         """The sum of the model's losses."""
         return SegmentationLoss(metadata.mean, metadata.std, self.config.optim.remat)
 
-    def decayed(self, params: nnx.State) -> Any:
+    @staticmethod
+    def decayed(params: nnx.State) -> Any:
         """What decays, on PlainMamba or on Vim.
 
         On PlainMamba all, biases too, but norms that follow no convolution, and parameters of
@@ -166,13 +167,9 @@ class Segment(DenseTask):
         counts = miou.summed(counts)
         return SegmentationScores(miou.scores(counts), counts, len(split.pairs))
 
-    def infer(self, graphdef, state, batch: Mapping[str, Any], key: jax.Array) -> jax.Array:
-        """Classes of pixels, compiled."""
-        mean = std = (0.5, 0.5, 0.5)
-        given = {"image": batch["image"], "original_shape": batch["img_shape"]}
-        return classify_pixels(
-            graphdef, state, given, key, mean, std, batch["image"].shape[1:3], None
-        )
+    def inference(self, model: DenseModel) -> tuple[jax.stages.Wrapped, tuple]:
+        """Classes of pixels."""
+        return classify_pixels, (*self.noise(model, "original_shape"), self.sides, None)
 
     def picture(
         self, model: DenseModel, metadata: Metadata, split: PairSplit

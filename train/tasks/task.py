@@ -164,8 +164,8 @@ class Task(Protocol):
         """
         ...
 
-    def images_per_second(self, models: Sequence[Model]) -> list[float]:
-        """Inference speed of models measured in turn, for noise in place of photos."""
+    def inference(self, model: Model) -> tuple[jax.stages.Wrapped, tuple]:
+        """A jitted function and its arguments: a batch of evaluation, noise in place of photos."""
         ...
 
     def tokens(self, model: Model) -> tuple[int, ...]:
@@ -173,7 +173,7 @@ class Task(Protocol):
         ...
 
     def flops(self, model: Model) -> Mapping[str, int]:
-        """Multiply-adds of one image: the `total`, and parts of it worth telling apart."""
+        """Multiply-adds of one image: the `total`, and parts or other counts worth telling."""
         ...
 
     def picture(self, model: Model, metadata: Metadata, split: Any) -> Image.Image | None:
