@@ -140,7 +140,7 @@ def composites(
     """
     for child in seeds.spawn(count):
         rng = np.random.default_rng(child)
-        background = part_of(found[rng.integers(len(found))], rng)
+        background = part_of(found[int(rng.integers(len(found)))], rng)
         chosen = [photos[int(i)] for i in rng.integers(len(photos), size=number_of_objects(rng))]
         pairs = [(photo["image"], int(photo["label"])) for photo in chosen]
         yield composite(pairs, background, rng)
