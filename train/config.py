@@ -64,12 +64,9 @@ class ModelConfig:
 
     def overrides(self) -> dict:
         """The fields of the model's own config that are set here."""
-        fields = dataclasses.asdict(self)
-        return {
-            k: v
-            for k, v in fields.items()
-            if v is not None and k not in ("name", "weights", "new_head", "classifier")
-        }
+        others = ("name", "weights", "new_head", "classifier")
+        fields = dataclasses.asdict(self).items()
+        return {k: v for k, v in fields if v is not None and k not in others}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -162,6 +162,9 @@ def _accumulated(loss_of, state: TrainState, batch, key, config: OptimConfig):
 
     inputs = jax.tree.map(split, batch), jax.random.split(key, parts)
     first = jax.tree.map(lambda a: a[0], inputs)
+    if parts == 1:  # A loop would cost CPUs dearly: XLA's convolutions are slow in one there.
+        (value, grads), statistics = of_part(state.statistics, first)
+        return value, grads, statistics
     shapes, _ = jax.eval_shape(of_part, state.statistics, first)
     none = jax.tree.map(jnp.zeros_like, shapes)
     (total, statistics), _ = lax.scan(add, (none, state.statistics), inputs)

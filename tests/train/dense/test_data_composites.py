@@ -47,9 +47,9 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setattr(command.cifar10, "prepare", lambda data_dir: Builder())
     monkeypatch.setattr(command, "backgrounds", backgrounds)
 
-    def make(name, **options):
+    def make(name, train=4, seed=0):
         path = tmp_path / name
-        command.make(command.CompositesOptions(path, **{"train": 4, "test": 2} | options))
+        command.make(command.CompositesOptions(path, train=train, test=2, seed=seed))
         return path
 
     return make
