@@ -17,7 +17,6 @@ from ssmjax.pruning.config import CONV, PruneConfig, whole_number
 from ssmjax.pruning.reduce import Present, Stream, reduce_tokens
 from ssmjax.pruning.select import gather_tokens
 
-
 Sizes = TypeVar("Sizes", bound=SSMConfig)
 
 
