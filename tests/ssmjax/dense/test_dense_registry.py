@@ -156,7 +156,7 @@ def test_options_are_the_outer_ones():
     ("changes", "message"),
     [
         ({"name": "upernet_plainmamba_l4"}, "Did you mean upernet_plainmamba_l"),
-        ({"wide": 3}, "has no option wide; choose among auxiliary_width"),
+        ({"wide": 3}, "has no option wide; choose among auxiliary_map"),
         ({"width": 0}, "width is 0; it must be a whole number of at least 1"),
         ({"dropout": 1}, "dropout is 1; it must be in"),
         ({"depth": 4}, "the last 4"),

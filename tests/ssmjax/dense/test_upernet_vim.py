@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import ssmjax
+from ssmjax.analysis.flops import count_parameters
 from ssmjax.convert.dense_heads import load_torch_state_dict, table, to_torch_state_dict
 from ssmjax.convert.load import shapes_of
 from ssmjax.dense.config import PAPER, PRESETS
@@ -103,7 +104,7 @@ def test_drop_path_leaves_a_maps_last_mixer_alone():
 def test_official_names_and_sizes():
     """The official log counts the parameters of ViM-T at 1024 x 1024 pixels."""
     model = nnx.eval_shape(lambda: create_model("upernet_vim_tiny", img_size=1024))
-    assert ssmjax.count_parameters(model) == 12_901_100
+    assert count_parameters(model) == 12_901_100
     shapes = shapes_of(model, table(model.config))
     assert shapes["backbone.pos_embed"] == (1, 4096, 192)
     assert shapes["backbone.layers.23.mixer.conv1d_b.weight"] == (384, 1, 4)

@@ -75,7 +75,7 @@ def test_vim(size):
     params = nnx.state(model, nnx.Param)
     masks = open_task(config).decayed(params), optim.layer_scales(params, 0.5, ())
     decays, scales = (
-        {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(mask)}
+        {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(mask)}
         for mask in masks
     )
     entries = table(model.config)
@@ -85,8 +85,9 @@ def test_vim(size):
             vector = len(shapes[entry.theirs]) == 1 or entry.theirs.endswith(".bias")
             assert decays[entry.ours] == (not vector), entry.theirs
             scale = scales[entry.ours] if entry.block is None else scales[entry.ours][entry.block]
-            first = "embed" in entry.theirs
-            behind = 25 if first else 0 if entry.block is None else 24 - entry.block
+            behind = (
+                25 if "embed" in entry.theirs else 0 if entry.block is None else 24 - entry.block
+            )
             np.testing.assert_allclose(scale, 0.5**behind, err_msg=entry.theirs)
 
 
