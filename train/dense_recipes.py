@@ -66,9 +66,12 @@ def upernet_vim(
     """UperNet on Vim: 60,000 steps of 4 x 8 images, a rate falling to 0, lower for lower blocks.
 
     The numbers are those of the official configs and, where these differ, of the scripts that start
-    them; Vim's paper has others (160,000 steps of 16 images, 6e-5). Evaluation looks through
-    windows of 512 x 512 pixels, as published, but at images whose sides are first rounded up to
-    multiples of 32.
+    them; Vim's paper has others (160,000 steps of 16 images, 6e-5). Three things differ. Evaluation
+    looks through windows of 512 x 512 pixels, as published, but at images whose sides are first
+    rounded up to multiples of 32. Layer decay slows every block, where BEiT's rule, which the
+    official code follows, goes by names that Vim's blocks do not have, unless it was adapted. And
+    Vim-S has no rotary embeddings, which its official config turns on and its released classifier
+    lacks.
     """
     optim = OptimConfig(
         lr=lr, steps=60_000, batch_size=32, weight_decay=weight_decay, layer_decay=layer_decay

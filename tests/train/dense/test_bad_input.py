@@ -49,7 +49,10 @@ def test_bad_options(refused, folder, tmp_path):
             *upernet,
             *("--optim.distill", 0.5, "--model.weights", "any", "--optim.label-smoothing", 0),
         ),
-        "optim.layer_decay is 0.9": (*retinanet, "--optim.layer-decay", 0.9),
+        "data.stride is (64, 65) and data.window is (64, 64)": (
+            *upernet,
+            *("--data.window", 64, 64, "--data.stride", 64, 65),
+        ),
         "data.crop has 65 x 64; both sides must be multiples of 32": (
             *upernet,
             *("--data.crop", 65, 64),

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from ssmjax import command_line
-from ssmjax.convert.load import table
+from ssmjax.convert.load import shapes_of, table
 from ssmjax.dense import registry
 from ssmjax.dense.config import PAPER, PRESETS
 from tests.train.conftest import ROOT
@@ -58,18 +58,51 @@ def test_learning_rates(units, name, key, steps_per_epoch):
     np.testing.assert_allclose([rate(s) for s in steps], units[f"lr.{key}"], rtol=1e-5, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_vim(size):
+    """What is no vector decays, and lower layers learn slower: the official rules."""
+    config = config_of(f"upernet_vim_{size}")
+    numbers = {"tiny": (2e-4, 0.1, 0.92), "small": (1e-4, 0.05, 0.95)}[size]
+    chosen = config.optim
+    assert (chosen.lr, chosen.weight_decay, chosen.layer_decay) == numbers
+    assert (chosen.steps, chosen.batch_size, chosen.b2, chosen.clip) == (60_000, 32, 0.999, None)
+    assert (config.data.window, config.data.stride) == ((512, 512), (341, 341))
+    rate = optim.schedule(chosen, 632)
+    wanted = [numbers[0] * 1e-6, numbers[0] * 0.5 * (1 - 750 / 60_000), numbers[0] / 2]
+    np.testing.assert_allclose([rate(s) for s in (0, 750, 30_000)], wanted, rtol=1e-4)
+    model = nnx.eval_shape(lambda: registry.build(PRESETS[f"upernet_vim_{size}"]))
+    params = nnx.state(model, nnx.Param)
+    masks = open_task(config).decayed(params), optim.layer_scales(params, 0.5, ())
+    decays, scales = (
+        {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(mask)}
+        for mask in masks
+    )
+    entries = table(model.config)
+    shapes = shapes_of(model, entries)
+    for entry in entries:
+        if entry.ours in decays:
+            vector = len(shapes[entry.theirs]) == 1 or entry.theirs.endswith(".bias")
+            assert decays[entry.ours] == (not vector), entry.theirs
+            scale = scales[entry.ours] if entry.block is None else scales[entry.ours][entry.block]
+            behind = (
+                25 if "embed" in entry.theirs else 0 if entry.block is None else 24 - entry.block
+            )
+            np.testing.assert_allclose(scale, 0.5**behind, err_msg=entry.theirs)
+
+
 def test_there_is_a_config_for_every_row():
     kinds = ("coco_maskrcnn", "coco_retinanet", "ade20k_upernet")
     ways = ("dense", "evit", "prune")
     names = {f"{kind}_l{size}_{way}" for kind in kinds for size in (1, 2, 3) for way in ways}
+    names |= {f"ade20k_upernet_vim_{size}_dense" for size in ("tiny", "small")}
     assert {path.stem for path in CONFIGS} == names
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configs(path):
     config = load_config(str(path), Config)
-    _, kind, size, way = path.stem.split("_")
-    name = f"{kind}_plainmamba_{size}"
+    _, kind, *trunk, way = path.stem.split("_")
+    name = "_".join([kind, *trunk] if len(trunk) == 2 else [f"{kind}_plainmamba", *trunk])
     assert config.model.name == name
     alignment = {"dense": None, "evit": "none", "prune": "previous"}[way]
     assert getattr(config.prune, "alignment", None) == alignment

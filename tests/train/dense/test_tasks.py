@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -18,7 +19,7 @@ from tests.train.conftest import losses
 from tests.train.processes import distributed, free_port, run_processes
 from train.cli import load_config
 from train.config import Config
-from train.tasks.segmentation import classes_at
+from train.tasks.segmentation import classes_at, classify_pixels
 from train.tasks.task import open_task
 
 
@@ -119,6 +120,27 @@ def test_classes_at_any_size(shape):
     want = jnp.argmax(resize(logits[None], shape)[0], axis=-1)
     got = classes_at(logits, jnp.array(shape), (64, 96))[: shape[0], : shape[1]]
     assert np.mean(np.asarray(got) != np.asarray(want)) < 1e-3
+
+
+def test_classes_through_windows():
+    """As those of the mean of what is said of each, at the image's own size."""
+    model = registry.create_model(
+        "upernet_plainmamba_l1",
+        **{"depth": 2, "embed_dim": 16, "d_state": 2, "ends": (1, 2), "width": 8},
+        **{"auxiliary_width": 4, "num_classes": 5, "seed": 1},
+    )
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3), np.uint8)
+    batch = {"image": images, "original_shape": np.array([[40, 80]])}
+    half, windows = (0.5,) * 3, ((32, 32), (32, 16))
+    given = (*nnx.split(model), batch, jax.random.key(0), half, half, (40, 80), None)
+    whole, got = (np.asarray(classify_pixels(*given, w)) for w in (None, windows))
+    look = jax.jit(lambda model, part: model((part / 255 - 0.5) / 0.5))
+    logits = np.zeros((1, 32, 64, 5), np.float32)
+    for x in (0, 16, 32):
+        logits[:, :, x : x + 32] += np.asarray(look(model, images[:, :, x : x + 32]))
+    logits[:, :, 16:48] /= 2
+    want = np.asarray(jnp.argmax(resize(jnp.asarray(logits), (40, 80)), axis=-1))
+    assert np.mean(got != want) < 1e-3 < np.mean(got != whole)
 
 
 def test_weights_for_other_classes(folder, tmp_path):
