@@ -263,6 +263,7 @@ class Config:
       prune: what to prune; None trains the dense model.
       seed: of initialisation, order of the photos, augmentation and drop path.
       eval_batch_size: photos a step in evaluation.
+      evaluate_every: epochs between evaluations; the end is evaluated in any case.
       checkpoint_every: steps between checkpoints.
       keep_checkpoints: how many of the last checkpoints stay, beside the best one.
       log_every: steps between lines of the log.
@@ -275,14 +276,15 @@ class Config:
     prune: PruneConfig | None = None
     seed: int = 0
     eval_batch_size: int = 200
+    evaluate_every: int = 1
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     log_every: int = 20
     pictures: int = 12
 
     def __post_init__(self) -> None:
-        names = ("eval_batch_size", "checkpoint_every", "keep_checkpoints", "log_every", "pictures")
-        positive = {name: getattr(self, name) for name in names}
+        names = ("evaluate_every", "checkpoint_every", "keep_checkpoints", "log_every", "pictures")
+        positive = {name: getattr(self, name) for name in ("eval_batch_size", *names)}
         _check(positive, "", "at least 1", lambda value: value >= 1)
         if self.optim.distill and self.model.weights is None:
             raise ValueError(

@@ -98,6 +98,7 @@ def _segmentor(
         ),
         prune=prune,
         eval_batch_size=8,
+        evaluate_every=12,  # About 16,000 steps, as the official code.
         checkpoint_every=1000,
         log_every=50,
     )

@@ -152,6 +152,7 @@ def train(
     plan = Plan(
         total=optim.total_steps(chosen, steps_per_epoch),
         per_epoch=steps_per_epoch,
+        evaluate_every=steps_per_epoch * config.evaluate_every,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
         max_skipped=chosen.max_skipped,

@@ -20,6 +20,7 @@ COLUMNS = (
     "grad_norm",
     "images_per_second",
     "waiting",
+    "shapes",
     "skipped",
     "unreadable",
 )

@@ -1,4 +1,4 @@
-"""The training loop, in one order: next batch, step, log, evaluate at an epoch's end, save."""
+"""The training loop, in one order: next batch, step, log, evaluate at the end of epochs, save."""
 
 import collections
 import dataclasses
@@ -30,7 +30,8 @@ class Plan:
 
     Attributes:
       total: of the whole run, those already done included.
-      per_epoch: evaluate after each multiple of it.
+      per_epoch: batches of an epoch.
+      evaluate_every: between evaluations.
       log_every: between lines of the log.
       checkpoint_every: between checkpoints.
       max_skipped: in a row, because loss or gradients are not finite.
@@ -38,6 +39,7 @@ class Plan:
 
     total: int
     per_epoch: int
+    evaluate_every: int
     log_every: int
     checkpoint_every: int
     max_skipped: int
@@ -74,8 +76,8 @@ def fit(
       plan: how long, and what happens when.
       runtime: where the batches go, and where progress is shown.
       checkpoints: where the state is saved, together with the place in the data.
-      log: gets loss, gradient norm, learning rate, images/s and the share of the time spent waiting
-        for photos; at the end of an epoch, what `evaluate` gives.
+      log: gets loss, gradient norm, learning rate, images/s, the share of the time spent waiting
+        for photos and for how many shapes of photos the step was compiled; what `evaluate` gives.
       rate: learning rate by step.
       evaluate: the metrics of a state.
       score: that of them by which checkpoints are best; more is better.
@@ -98,6 +100,7 @@ def fit(
     waiting: list[Any] = [*unlogged]
     placed = _placed(batches, unreadable, runtime)
     clock, images, waited, metrics = time.perf_counter(), 0, 0.0, None
+    shapes: set[tuple[int, ...]] = set()
     while done < plan.total:
         asked = time.perf_counter()
         batch = next(placed)
@@ -106,6 +109,7 @@ def fit(
             state, told = step(state, batch)
         done += 1
         images += len(batch["image"])
+        shapes.add(batch["image"].shape)
         waiting.append((told["loss"], told["skipped_in_a_row"]))
         metrics = None
         last = done == plan.total
@@ -119,6 +123,7 @@ def fit(
                 "grad_norm": float(told["grad_norm"]),
                 "images_per_second": images / seconds,
                 "waiting": waited / seconds,
+                "shapes": len(shapes),
                 "unreadable": len(unreadable),
             }
             if names := unreadable.new_names():
@@ -126,7 +131,7 @@ def fit(
             log.write(step=done, **entry)
             runtime.progress.update(task, completed=done, description=_line(entry))
             waiting, clock, images, waited = [], time.perf_counter(), 0, 0.0
-        if done % plan.per_epoch == 0 or last:
+        if done % plan.evaluate_every == 0 or last:
             metrics = evaluate(state)
             log.write(step=done, **metrics)
             clock, images, waited = time.perf_counter(), 0, 0.0

@@ -1,6 +1,10 @@
 """Detectors and segmentors small enough for two CPU cores, on data that packages carry."""
 
+import dataclasses
+from collections.abc import Callable
+
 from ssmjax.dense.ranges import DensePruneConfig
+from train.compare.config import Comparison, Entry
 from train.config import Config, ModelConfig, OptimConfig
 from train.data.cifar10 import CLASS_NAMES
 from train.data.composites.draw import SIDE
@@ -10,10 +14,28 @@ _COMPOSITES = "data/composites"
 _SQUARE = (SIDE, SIDE)
 _TREES = (192, 192)
 
-# After the first half of the blocks, half of the tokens.
-PRUNE = DensePruneConfig((3,), 0.5)
+# After the first half of the blocks, a quarter of the tokens.
+PRUNE = DensePruneConfig((2,), 0.25)
 
 _TRUNK = {"depth": 4, "ends": (1, 2, 3, 4), "embed_dim": 64, "d_state": 4, "drop_path_rate": 0.0}
+
+
+def compared(label: str, recipe: Callable[[DensePruneConfig | None], Config]) -> Comparison:
+    """A recipe, which is one of those below, dense against pruned at equal cut, of two seeds."""
+    dense = recipe(None)
+    return Comparison(
+        models={label: dense.model},
+        entries=(
+            Entry(label, "dense"),
+            Entry(label, "pruned, aligned", PRUNE),
+            Entry(label, "pruned, not aligned", dataclasses.replace(PRUNE, alignment="none")),
+        ),
+        seeds=(0, 1),
+        data=dense.data,
+        optim=dense.optim,
+        eval_batch_size=dense.eval_batch_size,
+        checkpoint_every=dense.checkpoint_every,
+    )
 
 
 def mask_rcnn(prune: DensePruneConfig | None) -> Config:

@@ -31,7 +31,7 @@ def test_configs(name):
     task: Any = open_task(pruned)
     model = nnx.eval_shape(lambda: task.create(11, None))
     tokens = (task.sides[0] // 16) * (task.sides[1] // 16)
-    assert task.tokens(model) == (tokens, -(-tokens // 2))
+    assert task.tokens(model) == (tokens, -(-tokens // 4))
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     assert count < 3_000_000
 
