@@ -82,7 +82,8 @@ def _objects(
 ) -> tuple[list[Row], list[list[Image.Image]]]:
     """The objects on a photo, best first, and rows of pictures."""
     names = metadata.class_names
-    height, width = fitting(*photo.shape[:2], DETECTION_SCALE)
+    H, W = photo.shape[:2]
+    height, width = fitting(H, W, DETECTION_SCALE)
     image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
     pads = [(0, -side % LARGEST_STRIDE) for side in (height, width)]
     given = np.pad(_normalised(image, metadata), (*pads, (0, 0)))[None]
@@ -96,7 +97,7 @@ def _objects(
         )
         for label, place, score in zip(
             one.labels[one.valid],
-            (one.boxes * ([photo.shape[1] / width, photo.shape[0] / height] * 2))[one.valid],
+            (one.boxes * ([W / width, H / height] * 2))[one.valid],
             one.scores[one.valid],
             strict=True,
         )
@@ -114,7 +115,7 @@ def _segments(
     """The classes of a photo's pixels, the most frequent first, and rows of pictures."""
     height, width = (
         -(-side // LARGEST_STRIDE) * LARGEST_STRIDE
-        for side in fitting(*photo.shape[:2], SEGMENTATION_SCALE)
+        for side in fitting(photo.shape[0], photo.shape[1], SEGMENTATION_SCALE)
     )
     image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
     logits, kept = _classify(*nnx.split(model), _normalised(image, metadata)[None])
