@@ -113,6 +113,21 @@ def resize(photo: np.ndarray, size: Size) -> np.ndarray:
     return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def fitting(height: int, width: int, scale: Size) -> Size:
+    """The size of a whole photo that fits into `scale`, with the ratio kept.
+
+    Args:
+      height, width: of the photo.
+      scale: the longer and the shorter side, in any order.
+
+    Returns:
+      As mmcv rounds them, at least 1.
+    """
+    long, short = max(scale), min(scale)
+    factor = min(long / max(height, width), short / min(height, width))
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
 def read_images(paths: Sequence[Path], config: BackboneConfig, metadata: Metadata) -> np.ndarray:
     """[n,height,width,3] uint8, the photos as the model takes them.
 

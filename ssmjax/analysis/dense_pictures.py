@@ -52,15 +52,18 @@ def with_segments(image: np.ndarray, classes: np.ndarray) -> Image.Image:
 
 
 def legend(classes: np.ndarray, class_names: Sequence[str], width: int) -> Image.Image:
-    """The names of the most frequent classes [H,W] in their colours, on one line."""
+    """The names of the most frequent classes [H,W] in their colours, those that fit on one line."""
     font = ImageFont.load_default(size=11)
     picture = Image.new("RGB", (width, 16), "white")
     draw, left = ImageDraw.Draw(picture), 2
     counts = np.bincount(classes.ravel())
     for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]:
         said = str(class_names[label])
+        right = left + round(font.getlength(said))
+        if right > width:
+            break
         draw.text((left, 1), said, _colour(int(label)), font)
-        left += round(font.getlength(said)) + GAP
+        left = right + GAP
     return picture
 
 

@@ -29,7 +29,7 @@ from ssmjax.dense.objects import Detections
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.upernet import UperNet
-from ssmjax.photos import read_photo, write_png
+from ssmjax.photos import fitting, read_photo, write_png
 from ssmjax.weights import Metadata
 
 if TYPE_CHECKING:
@@ -47,11 +47,17 @@ def predict(options: Options, metadata: Metadata, console: Console) -> None:
     Raises:
       ValueError: one sentence for people.
     """
+    if not options.images:
+        raise ValueError("No image was given; name one or more image files.")
+    for path in options.images:
+        read_photo(path)  # Before minutes go into the first one.
     given = command_line.pruning(options.after_blocks, options.keep_ratio)
     prune = DensePruneConfig(given.after_blocks, given.keep_ratio) if given else "stored"
     model = registry.create_model(options.model, weights=options.weights, prune=prune)
-    if not options.images:
-        raise ValueError("No image was given; name one or more image files.")
+    classes = model.config.num_classes
+    if len(metadata.class_names) != classes:
+        numbers = tuple(f"class {number}" for number in range(classes))
+        metadata = dataclasses.replace(metadata, class_names=numbers)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("image", overflow="fold")
     table.add_column("pixels of class" if isinstance(model, UperNet) else "object")
@@ -75,7 +81,9 @@ def _objects(
     model: DenseModel, photo: np.ndarray, metadata: Metadata
 ) -> tuple[list[Row], list[list[Image.Image]]]:
     """The objects on a photo, best first, and rows of pictures."""
-    height, width = _fitting(photo, DETECTION_SCALE)
+    names = metadata.class_names
+    H, W = photo.shape[:2]
+    height, width = fitting(H, W, DETECTION_SCALE)
     image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
     pads = [(0, -side % LARGEST_STRIDE) for side in (height, width)]
     given = np.pad(_normalised(image, metadata), (*pads, (0, 0)))[None]
@@ -84,12 +92,12 @@ def _objects(
     one = jax.tree.map(lambda a: np.asarray(a[0]), found)
     rows = [
         (
-            f"{metadata.class_names[label]} at {', '.join(f'{side:.0f}' for side in place)}",
+            f"{names[label]} at {', '.join(f'{side:.0f}' for side in place)}",
             f"{100 * score:.1f}%",
         )
         for label, place, score in zip(
             one.labels[one.valid],
-            (one.boxes * (photo.shape[1] / width))[one.valid],
+            (one.boxes * ([W / width, H / height] * 2))[one.valid],
             one.scores[one.valid],
             strict=True,
         )
@@ -97,7 +105,7 @@ def _objects(
     if one.masks is not None:
         whole = paste(one.masks, one.boxes, (height, width))
         one = one._replace(masks=np.asarray(whole) >= 0.5)
-    drawn = [with_objects(image, one, metadata.class_names)]
+    drawn = [with_objects(image, one, names)]
     return rows, [[*drawn, *_kept_tiles(model, np.pad(image, (*pads, (0, 0))), kept, image.shape)]]
 
 
@@ -106,7 +114,8 @@ def _segments(
 ) -> tuple[list[Row], list[list[Image.Image]]]:
     """The classes of a photo's pixels, the most frequent first, and rows of pictures."""
     height, width = (
-        -(-side // LARGEST_STRIDE) * LARGEST_STRIDE for side in _fitting(photo, SEGMENTATION_SCALE)
+        -(-side // LARGEST_STRIDE) * LARGEST_STRIDE
+        for side in fitting(photo.shape[0], photo.shape[1], SEGMENTATION_SCALE)
     )
     image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
     logits, kept = _classify(*nnx.split(model), _normalised(image, metadata)[None])
@@ -166,14 +175,6 @@ def _kept_tiles(
         is_kept[np.asarray(cells[0])] = True
         picture = without_pruned(tile, tile, is_kept.reshape(trunk.grid), trunk)
         yield picture.crop((0, 0, shape[1], shape[0]))
-
-
-def _fitting(photo: np.ndarray, scale: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) that fit into a longer and a shorter side, with the ratio kept."""
-    height, width = photo.shape[:2]
-    long, short = scale
-    factor = min(long / max(height, width), short / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
 
 
 def _normalised(image: np.ndarray, metadata: Metadata) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssmjax.photos import in_batches, read_image
+from ssmjax.photos import fitting, in_batches, read_image
 from ssmjax.weights import Metadata
 
 
@@ -26,6 +26,20 @@ def test_upright_and_of_the_size(tmp_path):
     image = read_image(tmp_path / "turned.png", (8, 6))
     assert image.shape == (8, 6, 3)
     assert (image[:3] < 10).all() and (image[5:] > 245).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "want"),
+    [
+        ((480, 640), (800, 1067)),
+        ((1, 1), (800, 800)),
+        ((1, 5000), (1, 1333)),  # Not 0.
+        ((4000, 1), (1333, 1)),
+        ((3000, 2000), (1200, 800)),
+    ],
+)
+def test_fitting(size, want):
+    assert fitting(*size, (1333, 800)) == fitting(*size, (800, 1333)) == want
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,6 @@ def row_rng(seed: int, number: int, row: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, number, row)))
 
 
-def rescaled(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) that fit into `scale`, its longer and shorter side, with the ratio kept."""
-    long, short = max(scale), min(scale)
-    factor = min(long / max(height, width), short / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
-
-
 def padded(height: int, width: int) -> tuple[int, int]:
     """(height, width) up to multiples of 32."""
     return -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE

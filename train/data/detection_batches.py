@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ssmjax.photos import fitting
 from train.data import dense_transforms as transforms
 from train.data.ahead import LAST, Batch, batches_ahead, own_rows
 from train.data.coco import CocoSplit, Photo, bitmaps
@@ -130,7 +131,7 @@ def eval_batches(
 
 def _sizes(split: CocoSplit, scale: Shape) -> np.ndarray:
     """[photos,2] int64: height and width, resized."""
-    return np.array([transforms.rescaled(p.height, p.width, scale) for p in split.photos])
+    return np.array([fitting(p.height, p.width, scale) for p in split.photos])
 
 
 def _resized(photo: Photo, size: Shape) -> np.ndarray:
@@ -224,7 +225,7 @@ class _EvalBatch:
         for i in np.flatnonzero(index >= 0):
             photo = self.split.photos[index[i]]
             original = photo.height, photo.width
-            size = transforms.rescaled(*original, self.scale)
+            size = fitting(*original, self.scale)
             batch["image"][i, : size[0], : size[1]] = _resized(photo, size)
             batch["img_shape"][i], batch["pad_shape"][i] = size, transforms.padded(*size)
             batch["scale_factor"][i] = transforms.scale_factor(original, size)

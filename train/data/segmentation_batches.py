@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ssmjax.photos import fitting
 from train.data import dense_transforms as transforms
 from train.data.ade20k import PairSplit
 from train.data.ahead import LAST, Batch, batches_ahead, own_rows
@@ -98,7 +99,7 @@ def eval_batches(
 
 def _aligned(size: Shape, scale: Shape) -> tuple[Shape, Shape]:
     """What an image is resized to, first and then."""
-    first = transforms.rescaled(*size, scale)
+    first = fitting(*size, scale)
     return first, transforms.padded(*first)
 
 
@@ -134,7 +135,7 @@ class _TrainBatch:
     ) -> tuple[np.ndarray, np.ndarray]:
         """A random part of an image and its labels."""
         scale = transforms.random_scale(self.scale, rng)
-        size = transforms.rescaled(labels.shape[0], labels.shape[1], scale)
+        size = fitting(labels.shape[0], labels.shape[1], scale)
         labels = transforms.resize_labels(labels, size)
         part = transforms.random_crop(labels, self.crop, rng)
         image, labels = transforms.resize(image, size)[part], labels[part]

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from ssmjax import command_line
+from ssmjax import command_line, predict
 from ssmjax.dense import registry
 from ssmjax.weights import Metadata, flat_params, save_weights
 from tests.train.dense.conftest import annotation
@@ -169,11 +169,42 @@ def test_what_is_left_out_is_told_by_the_run(refused, folder, tmp_path):
         assert f"instances.json: 2 objects are {left_out}: {reasons}." in said
 
 
+def blank(config, path, names):
+    """A weight file of zeros, of the model of a config."""
+    chosen = load_config(str(config), Config).model
+    options = chosen.overrides() | {"num_classes": len(names)}
+    model = nnx.eval_shape(lambda: registry.create_model(chosen.name, **options))
+    for leaf in flat_params(model).values():
+        leaf.set_value(jnp.zeros(leaf.shape, leaf.dtype))
+    changes = registry.config_overrides(str(chosen.name), model.config)
+    save_weights(path, model, Metadata(str(chosen.name), changes, names, PLAIN, PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["good.png", "bad.png"], "bad.png cannot be read as an image"),
+        (["none.png"], "There is no image file none.png"),
+        ([], "No image was given"),
+        (["good.png", "--picture", "out.jpg"], "its name must end in .png"),
+        (["good.png", "--model", "upernet_plainmamba_l2"], "holds a upernet_plainmamba_l1, not a"),
+        (["good.png", "--keep-ratio", "0.5"], "--after-blocks and --keep-ratio go together"),
+        (["good.png", "--keep-ratio", "0.5", "--after-blocks", "9"], "the model has 2 blocks"),
+    ],
+)
+def test_predict(refused, folder, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    blank(folder / "upernet.py", "w.safetensors", ("ant", "bee", "cup"))
+    shutil.copy(folder / "images" / "0.png", "good.png")
+    (tmp_path / "bad.png").write_text("no")
+    assert message in refused(predict, *arguments, "--weights", "w.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {"w.safetensors", "good.png", "bad.png"}
+
+
 @pytest.mark.parametrize("name", ["retinanet", "upernet"])
 def test_weights_of_other_classes(refused, folder, tmp_path, name):
     """In another order, or others, or more of them."""
     path = folder / f"{name}.py"
-    chosen = load_config(str(path), Config).model
     weights = tmp_path / "other.safetensors"
     ours = ("ant", "cup") if name == "retinanet" else ("ant", "bee", "cup")
     for names, message in (
@@ -181,14 +212,7 @@ def test_weights_of_other_classes(refused, folder, tmp_path, name):
         ((*ours[:-1], "mug"), f'calls class {len(ours) - 1} "cup", the weights "mug"'),
         ((*ours, "dog"), f"has {len(ours)} classes ("),
     ):
-        options = chosen.overrides() | {"num_classes": len(names)}
-        model = nnx.eval_shape(
-            lambda options=options: registry.create_model(chosen.name, **options)
-        )
-        for leaf in flat_params(model).values():
-            leaf.set_value(jnp.zeros(leaf.shape, leaf.dtype))
-        changes = registry.config_overrides(str(chosen.name), model.config)
-        save_weights(weights, model, Metadata(str(chosen.name), changes, names, PLAIN, PLAIN))
+        blank(path, weights, names)
         config = ("--config", path)
         assert message in refused(evaluate, *config, "--checkpoint", weights)
         run = ("--workdir", tmp_path / "run", "--model.weights", weights)

@@ -4,13 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
+from ssmjax.photos import fitting
 from train.data import dense_transforms as transforms
 from train.data.dense_batches import normalise
 
 
 @pytest.mark.parametrize(("name", "scale"), [("coco", (1333, 800)), ("ade", (2048, 512))])
 def test_sizes(units, name, scale):
-    sizes = [transforms.rescaled(*size, scale) for size in units["geom.in_hw"].tolist()]
+    sizes = [fitting(*size, scale) for size in units["geom.in_hw"].tolist()]
     np.testing.assert_array_equal(sizes, units[f"geom.{name}_resized_hw"])
     padded = [transforms.padded(*size) for size in sizes]
     want = "padded" if name == "coco" else "aligned"
@@ -19,7 +20,7 @@ def test_sizes(units, name, scale):
 
 def test_resize_is_that_of_opencv_to_the_last_bit(units):
     image = units["pipe.image_bgr_u8"]
-    size = transforms.rescaled(*image.shape[:2], (266, 160))
+    size = fitting(*image.shape[:2], (266, 160))
     assert size == tuple(units["pipe.resized_shape"][:2])
     resized = transforms.resize(image, size)
     np.testing.assert_array_equal(resized.ravel()[::37], units["pipe.resized_sub"])
