@@ -30,10 +30,12 @@ def compared(label: str, recipe: Callable[[DensePruneConfig | None], Config]) ->
             Entry(label, "pruned, aligned", PRUNE),
             Entry(label, "pruned, not aligned", dataclasses.replace(PRUNE, alignment="none")),
         ),
+        measure=("accuracy",),
         seeds=(0, 1),
         data=dense.data,
         optim=dense.optim,
         eval_batch_size=dense.eval_batch_size,
+        evaluate_every=dense.evaluate_every,
         checkpoint_every=dense.checkpoint_every,
     )
 
@@ -60,7 +62,7 @@ def mask_rcnn(prune: DensePruneConfig | None) -> Config:
         proposals=100,
         samples=64,
     )
-    return _config(model, data, prune, steps=1000)
+    return _config(model, data, prune, steps=375)
 
 
 def upernet(prune: DensePruneConfig | None) -> Config:
@@ -70,13 +72,13 @@ def upernet(prune: DensePruneConfig | None) -> Config:
         train_split="train",
         eval_split="test",
         class_names=(*CLASS_NAMES, "background"),
-        scale=_SQUARE,
+        scale=(192, 192),
         crop=_SQUARE,
     )
     model = ModelConfig(
         "upernet_plainmamba_l1", **_TRUNK, img_size=SIDE, width=64, auxiliary_width=32
     )
-    return _config(model, data, prune, steps=1500)
+    return _config(model, data, prune, steps=600)
 
 
 def retinanet(prune: DensePruneConfig | None) -> Config:
@@ -93,7 +95,7 @@ def retinanet(prune: DensePruneConfig | None) -> Config:
     model = ModelConfig(
         "retinanet_plainmamba_l1", **_TRUNK, img_size=_TREES[0], heads=2, prior_width=16, width=32
     )
-    return _config(model, data, prune, steps=600)
+    return _config(model, data, prune, steps=200)
 
 
 def _config(
@@ -117,6 +119,7 @@ def _config(
         ),
         prune=prune,
         eval_batch_size=10,
+        evaluate_every=10,
         checkpoint_every=500,
         log_every=50,
     )

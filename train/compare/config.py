@@ -95,6 +95,7 @@ class Comparison:
       data: which photos; they tell the task.
       optim: the training.
       eval_batch_size: photos a step in evaluation and in measuring speed and memory.
+      evaluate_every: epochs between evaluations; the end is evaluated in any case.
       checkpoint_every: steps between checkpoints.
 
     Raises:
@@ -109,6 +110,7 @@ class Comparison:
     data: DataConfig | DetectionData | SegmentationData = DataConfig()
     optim: OptimConfig = OptimConfig()
     eval_batch_size: int = 200
+    evaluate_every: int = 1
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
@@ -193,5 +195,6 @@ class Comparison:
             self.inference_config(entry),
             optim=self.optim,
             seed=seed,
+            evaluate_every=self.evaluate_every,
             checkpoint_every=self.checkpoint_every,
         )
