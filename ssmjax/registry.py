@@ -2,9 +2,9 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from flax import nnx
 
@@ -55,42 +55,84 @@ def create_model(
       ValueError: an unknown name or field, or a value that cannot be, with the valid choices; a
         weight file that cannot be read or does not fit.
     """
+    fields = {
+        name: {field.name for field in dataclasses.fields(config)}
+        for name, (_, config) in _PRESETS.items()
+    }
+    wish = wanted(name, weights, prune, overrides, fields, _PAPER, PruneConfig)
+    model_class, preset = _PRESETS[wish.name]
+    config = dataclasses.replace(preset, prune=wish.prune, **wish.options)
+    if weights is None:
+        return model_class(config, rngs=nnx.Rngs(seed))
+    made_for = dataclasses.replace(preset, **wish.stored)
+
+    def fresh() -> Backbone:
+        return model_class(config, rngs=nnx.Rngs(seed))
+
+    model = fresh() if config.num_classes != made_for.num_classes else nnx.eval_shape(fresh)
+    load_weights(weights, model, made_for)
+    return model
+
+
+class Wanted(NamedTuple):
+    """What a call of `create_model` asks for.
+
+    Attributes:
+      name: of a registered model.
+      prune: how to prune, or None.
+      options: those given, and of a weight file's those that were not.
+      stored: the weight file's.
+    """
+
+    name: str
+    prune: Any
+    options: dict[str, Any]
+    stored: dict[str, Any]
+
+
+def wanted(
+    name: Any,
+    weights: str | Path | None,
+    prune: Any,
+    overrides: Mapping[str, Any],
+    options: Mapping[str, Collection[str]],
+    schedules: Mapping[str, PruneConfig],
+    kind: type[PruneConfig],
+) -> Wanted:
+    """Check and complete the arguments of a `create_model`.
+
+    Args:
+      name, weights, prune, overrides: its arguments.
+      options: of each registered model, by name.
+      schedules: the published ones, by name.
+      kind: what `prune` is an instance of.
+
+    Raises:
+      ValueError: as `create_model`.
+    """
+    stored: dict[str, Any] = {}
     if weights is not None:
         metadata = read_metadata(weights)
         if name not in (None, metadata.model):
             raise ValueError(
                 f"{weights} holds a {metadata.model}, not a {name}; leave the name out."
             )
-        stored = dict(metadata.config)
+        name, stored = metadata.model, dict(metadata.config)
         stored_prune = stored.pop("prune", None)
-        if prune == "stored" and stored_prune is not None:
-            prune = PruneConfig(**stored_prune)
-        name, overrides = metadata.model, {**stored, **overrides}
-    if prune == "stored":
-        prune = None
-    name = registered(name, list_models())
-    model_class, config = _PRESETS[name]
-    fields = {field.name for field in dataclasses.fields(config)} - {"prune"}
-    unknown = sorted(set(overrides) - fields)
+        if isinstance(prune, str) and prune == "stored" and stored_prune is not None:
+            prune = kind(**stored_prune)
+    name = registered(name, sorted(options))
+    known = set(options[name]) - {"prune"}
+    unknown = sorted(set(overrides) - known)
     if unknown:
         raise ValueError(
-            f"{name} has no option {', '.join(unknown)}; choose among {', '.join(sorted(fields))}."
+            f"{name} has no option {', '.join(unknown)}; choose among {', '.join(sorted(known))}."
         )
-    if prune == "paper":
-        prune = published_schedule(name)
-    if prune is not None and not isinstance(prune, PruneConfig):
-        raise ValueError(f'prune is {prune!r}; give a PruneConfig, "paper", "stored" or None.')
-    wanted = dataclasses.replace(config, prune=prune, **overrides)
-    if weights is None:
-        return model_class(wanted, rngs=nnx.Rngs(seed))
-    made_for = dataclasses.replace(config, **stored)
-
-    def fresh() -> Backbone:
-        return model_class(wanted, rngs=nnx.Rngs(seed))
-
-    model = fresh() if wanted.num_classes != made_for.num_classes else nnx.eval_shape(fresh)
-    load_weights(weights, model, made_for)
-    return model
+    if isinstance(prune, str) and prune in ("stored", "paper"):
+        prune = None if prune == "stored" else _published(name, schedules)
+    if prune is not None and not isinstance(prune, kind):
+        raise ValueError(f'prune is {prune!r}; give a {kind.__name__}, "paper", "stored" or None.')
+    return Wanted(name, prune, {**stored, **overrides}, stored)
 
 
 def registered(name: Any, names: Sequence[str]) -> str:
@@ -104,9 +146,14 @@ def registered(name: Any, names: Sequence[str]) -> str:
 
 def published_schedule(name: str) -> PruneConfig:
     """Where and how the paper prunes a model. Raises ValueError for models that it does not."""
-    if name not in _PAPER:
-        raise ValueError(f"The paper has no schedule for {name}; it has for {', '.join(_PAPER)}.")
-    return _PAPER[name]
+    return _published(name, _PAPER)
+
+
+def _published(name: str, schedules: Mapping[str, PruneConfig]) -> PruneConfig:
+    if name not in schedules:
+        known = ", ".join(schedules)
+        raise ValueError(f"The paper has no schedule for {name}; it has for {known}.")
+    return schedules[name]
 
 
 def config_overrides(name: str, config: BackboneConfig) -> dict:

@@ -20,8 +20,8 @@ from ssmjax.dense.mask_rcnn import MaskRCNN
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.retinanet import RetinaNet
 from ssmjax.dense.upernet import UperNet
-from ssmjax.registry import registered
-from ssmjax.weights import load_weights, read_metadata
+from ssmjax.registry import wanted
+from ssmjax.weights import load_weights
 
 DenseModel = MaskRCNN | RetinaNet | UperNet
 
@@ -57,29 +57,9 @@ def create_model(
       ValueError: an unknown name or option, or a value that cannot be, with the valid choices; a
         weight file that cannot be read or does not fit.
     """
-    if weights is not None:
-        metadata = read_metadata(weights)
-        if name not in (None, metadata.model):
-            raise ValueError(
-                f"{weights} holds a {metadata.model}, not a {name}; leave the name out."
-            )
-        stored = dict(metadata.config)
-        stored_prune = stored.pop("prune", None)
-        if prune == "stored" and stored_prune is not None:
-            prune = DensePruneConfig(**stored_prune)
-        name, overrides = metadata.model, {**stored, **overrides}
-    name = registered(name, list_models())
-    known = set(options(PRESETS[name])) - {"prune"}
-    unknown = sorted(set(overrides) - known)
-    if unknown:
-        raise ValueError(
-            f"{name} has no option {', '.join(unknown)}; choose among {', '.join(sorted(known))}."
-        )
-    if isinstance(prune, str):
-        prune = PAPER[name] if prune == "paper" else None
-    if prune is not None and not isinstance(prune, DensePruneConfig):
-        raise ValueError(f'prune is {prune!r}; give a DensePruneConfig, "paper", "stored" or None.')
-    config = overridden(PRESETS[name], {**overrides, "prune": prune})
+    known = {name: set(options(config)) for name, config in PRESETS.items()}
+    wish = wanted(name, weights, prune, overrides, known, PAPER, DensePruneConfig)
+    config = overridden(PRESETS[wish.name], {**wish.options, "prune": wish.prune})
     if weights is None:
         return build(config, seed=seed)
     model = nnx.eval_shape(lambda: build(config))
