@@ -9,10 +9,18 @@ NPM := $(if $(shell command -v npm),,$(comma)npm)
 WORKDIR ?= runs/demo
 export TFDS_DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: demo test test-slow lint
+.PHONY: demo dense test test-slow lint
 
 demo: $(VENV)/demo
 	$(RUN) -m train.finetune --config configs/cifar10_vim_prune.py --workdir $(WORKDIR) --resume auto $(ARGS)
+
+# Small detectors and segmentors on data that packages carry: made, trained, compared.
+dense: $(VENV)/dense data/composites data/trees
+	for name in composites_instances composites_segments trees; do \
+	  $(RUN) -m train.compare --config configs/compare_$$name.py --workdir runs/compare_$$name || exit 1; done
+
+data/composites data/trees: | $(VENV)/dense
+	$(RUN) -m train.data.$(@F) --path $@
 
 test: $(VENV)/test lint
 	$(RUN) -m pytest -n auto -m "not slow"
@@ -28,6 +36,9 @@ lint: $(VENV)/test
 # A mark file stands for an environment that has what its target needs.
 $(VENV)/demo: pyproject.toml
 	$(call install,plots$(NPM))
+
+$(VENV)/dense: pyproject.toml
+	$(call install,plots$(comma)dense$(NPM))
 
 $(VENV)/test: pyproject.toml
 	$(call install,plots$(comma)dev$(NPM))
