@@ -27,8 +27,8 @@ class ModelConfig:
         `ssmjax.dense.registry.list_models()`; None takes the one the weights name.
       weights: a safetensors file to start from; None starts from scratch.
       new_head: a fresh head for the data set's classes, in place of the weights' own.
-      classifier: weights that a fresh dense model's backbone starts from; None: from scratch.
-      stem_convs: 3x3 convolutions in a PlainMamba's stem.
+      classifier: of a dense model without weights, those of a classifier that its backbone starts
+        from; None starts from scratch.
       ends: last block of each range of a dense model's backbone.
       heads: of the attention between a detector's backbone and its side branch.
       width: channels of a dense model's head.
@@ -52,7 +52,6 @@ class ModelConfig:
     stride: int | None = None
     img_size: int | None = None
     drop_path_rate: float | None = None
-    stem_convs: int | None = None
     dtype: str | None = None
     ends: tuple[int, ...] | None = None
     heads: int | None = None
@@ -65,8 +64,9 @@ class ModelConfig:
 
     def overrides(self) -> dict:
         """The fields of the model's own config that are set here."""
-        own = ("name", "weights", "new_head", "classifier")
-        return {k: v for k, v in vars(self).items() if v is not None and k not in own}
+        others = ("name", "weights", "new_head", "classifier")
+        fields = dataclasses.asdict(self).items()
+        return {k: v for k, v in fields if v is not None and k not in others}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,14 +76,9 @@ def upernet(prune: DensePruneConfig | None) -> Config:
         crop=_SQUARE,
     )
     model = ModelConfig(
-        "upernet_plainmamba_l1",
-        **_TRUNK,
-        stem_convs=0,  # Most of the work, otherwise.
-        img_size=SIDE,
-        width=64,
-        auxiliary_width=32,
+        "upernet_plainmamba_l1", **_TRUNK, img_size=SIDE, width=64, auxiliary_width=32
     )
-    return _config(model, data, prune, steps=3000)
+    return _config(model, data, prune, steps=600)
 
 
 def retinanet(prune: DensePruneConfig | None) -> Config:
