@@ -60,6 +60,7 @@ def run(command):
     return functools.partial(command, main)
 
 
+@pytest.mark.slow
 def test_other_processes_get_the_models_logits(run, tmp_path):
     for name, (registered, _, _) in MODELS.items():
         weights = save(tmp_path, registered, build(name))

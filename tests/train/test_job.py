@@ -57,6 +57,7 @@ def run(config_file, dense, photos, tmp_path, monkeypatch, capsys):
     return start
 
 
+@pytest.mark.slow
 def test_new_classes_from_a_folder_with_an_unreadable_photo(run, dense, tmp_path):
     weights = ("--model.weights", dense / "weights.safetensors", "--model.new-head")
     status, said = run(*weights, "--data.max-unreadable", 1, "--profile")

@@ -168,6 +168,7 @@ def test_images_do_not_influence_one_another():
         assert_close(np.asarray(a)[order], b, 1e-6)
 
 
+@pytest.mark.slow
 def test_gradient_through_pruning():
     """Along a random direction of all parameters, against the difference of two runs."""
     with jax.enable_x64(True):

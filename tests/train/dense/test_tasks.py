@@ -73,6 +73,7 @@ def open_main(folder, name):
     return open_task(load_config(str(folder / f"{name}.py"), Config)).metrics[0]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_the_same(command, folder, run, tmp_path):
     whole = run("upernet")
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
