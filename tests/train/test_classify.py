@@ -79,7 +79,6 @@ def test_pruned_model_trains_and_keys_matter_only_where_they_act():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_block_pruned_inside_trains_the_same_with_rematerialisation():
     vit = backbone("deit_tiny_patch16_224", prune=EVIT, drop_path_rate=0.4)
     plain, again = (run(vit, OptimConfig(lr=1e-2, remat=remat))[1] for remat in (False, True))

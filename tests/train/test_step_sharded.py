@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Run with four devices: three steps on one of them, on all with a copy of the state on each, and
 # with the state spread out as well. Says the losses, how the arrays lie, and what travels.
-pytestmark = pytest.mark.slow  # Three minutes of compiling.
-
 STEPS = """
 import json
 import jax, numpy as np
