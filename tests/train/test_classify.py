@@ -68,6 +68,7 @@ PRUNE = ssmjax.PruneConfig((1,), 0.5, importance="random")
 EVIT = ssmjax.PruneConfig((1,), 0.5, importance="attention", reduction="fuse")
 
 
+@pytest.mark.slow
 def test_pruned_model_trains_and_keys_matter_only_where_they_act():
     pruned, losses = backbone(prune=PRUNE, drop_path_rate=0.4), {}
     for seed in (0, 0, 1):

@@ -118,6 +118,7 @@ def test_table_from_the_csv_is_the_runs_own_and_a_second_run_changes_nothing(
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_killed_in_a_fine_tune_goes_on_and_ends_the_same(
     run, command, config_file, finished, tmp_path, capsys
 ):
