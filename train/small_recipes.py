@@ -95,7 +95,7 @@ def retinanet(prune: DensePruneConfig | None) -> Config:
     model = ModelConfig(
         "retinanet_plainmamba_l1", **_TRUNK, img_size=_TREES[0], heads=2, prior_width=16, width=32
     )
-    return _config(model, data, prune, steps=150)
+    return _config(model, data, prune, steps=100)
 
 
 def _config(
