@@ -37,7 +37,7 @@ def test_configs(name):
 
 
 def test_composites_fit():
-    for name in ("composites_maskrcnn_dense", "composites_upernet_dense"):
-        config = config_of(name)
-        assert config.data.scale == (SIDE, SIDE) and config.model.img_size == SIDE
-    assert config_of("composites_upernet_dense").data.class_names[-1] == "background"
+    detection, segmentation = (config_of(f"composites_{n}_dense") for n in ("maskrcnn", "upernet"))
+    assert detection.data.scale == segmentation.data.crop == (SIDE, SIDE)
+    assert detection.model.img_size == segmentation.model.img_size == SIDE
+    assert segmentation.data.class_names[-1] == "background"
