@@ -112,7 +112,7 @@ def _forward(graphdef, state, images, key, train, trace, implementation, remat):
     run = Run(path_key, alignment, implementation, remat, trace)
     for stage, block in enumerate(prune.after_blocks if prune else ()):
         if config.kept_tokens[stage] < config.image_tokens[stage]:
-            layout = model.layout(len(images), positions)
+            layout = model.layout(images.shape[0], positions)
             stream, signal, outputs = model.run_blocks(stream, layout, first, block, strategy, run)
             traced += outputs
             stream, positions, sizes = reduce_tokens(
@@ -128,7 +128,7 @@ def _forward(graphdef, state, images, key, train, trace, implementation, remat):
             stream = model.finish_block(block, stream, run)
             first = block
         stages.append(everything if positions is None else positions)
-    layout = model.layout(len(images), positions)
+    layout = model.layout(images.shape[0], positions)
     stream, _, outputs = model.run_blocks(stream, layout, first, config.depth, None, run)
     features, summed = model.finish(stream, positions, sizes)
     logits = model.head(features.astype(config.dtype)).astype(summed.dtype)

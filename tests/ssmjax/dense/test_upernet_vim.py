@@ -11,8 +11,7 @@ from flax import nnx
 
 import ssmjax
 from ssmjax.analysis.flops import count_parameters
-from ssmjax.convert.dense_heads import load_torch_state_dict, table, to_torch_state_dict
-from ssmjax.convert.load import shapes_of
+from ssmjax.convert.load import load_torch_state_dict, shapes_of, table, to_torch_state_dict
 from ssmjax.dense.config import PAPER, PRESETS
 from ssmjax.dense.flops import flops
 from ssmjax.dense.pretrained import load_classifier
