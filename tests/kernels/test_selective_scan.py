@@ -80,7 +80,14 @@ def test_default_implementation(case, dtype):
     check_against_loop(None, case, dtype)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)  # Each of them: the same tests.
+# Each of them: the same tests. Interpreting Mosaic takes the longest.
+@pytest.mark.parametrize(
+    "implementation",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "pallas_mosaic" else ())
+        for name in IMPLEMENTATIONS
+    ],
+)
 class TestSelectiveScan:
     @pytest.mark.parametrize("dtype", TOLERANCE)
     @pytest.mark.parametrize("case", CASES)

@@ -146,6 +146,7 @@ def _check_detections(name):
         whole.check_rows(case, f"e2e.det{i}.boxes_scores", *rows, labels=found.labels[i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_first_stage(name):
     _check_first_stage(name)

@@ -129,6 +129,7 @@ def test_there_and_back(tmp_path):
         np.testing.assert_array_equal(back[name], array)
 
 
+@pytest.mark.slow
 def test_backbone_of_a_classifier(tmp_path):
     """The class token goes, whose embedding is the 19th of 37."""
     sizes = {**TRUNK, "num_classes": 5}
