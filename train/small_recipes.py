@@ -42,15 +42,7 @@ def compared(label: str, recipe: Callable[[DensePruneConfig | None], Config]) ->
 
 def mask_rcnn(prune: DensePruneConfig | None) -> Config:
     """Boxes and masks of composites."""
-    data = DetectionData(
-        path=_COMPOSITES,
-        train_annotations="annotations/train.json",
-        train_images="images/train",
-        eval_annotations="annotations/test.json",
-        eval_images="images/test",
-        scale=_SQUARE,
-        shapes=(_SQUARE,),
-    )
+    data = _boxes(_COMPOSITES, "test", _SQUARE)
     model = ModelConfig(
         "maskrcnn_plainmamba_l1",
         **_TRUNK,
@@ -83,19 +75,24 @@ def upernet(prune: DensePruneConfig | None) -> Config:
 
 def retinanet(prune: DensePruneConfig | None) -> Config:
     """Boxes of trees."""
-    data = DetectionData(
-        path="data/trees",
-        train_annotations="annotations/train.json",
-        train_images="images/train",
-        eval_annotations="annotations/eval.json",
-        eval_images="images/eval",
-        scale=_TREES,
-        shapes=(_TREES,),
-    )
+    data = _boxes("data/trees", "eval", _TREES)
     model = ModelConfig(
         "retinanet_plainmamba_l1", **_TRUNK, img_size=_TREES[0], heads=2, prior_width=16, width=32
     )
     return _config(model, data, prune, steps=100)
+
+
+def _boxes(path: str, eval_split: str, sides: tuple[int, int]) -> DetectionData:
+    """Square images, as the commands of `train.data` make them."""
+    return DetectionData(
+        path=path,
+        train_annotations="annotations/train.json",
+        train_images="images/train",
+        eval_annotations=f"annotations/{eval_split}.json",
+        eval_images=f"images/{eval_split}",
+        scale=sides,
+        shapes=(sides,),
+    )
 
 
 def _config(

@@ -1,13 +1,9 @@
 """Every strategy where the batch is spread over devices: the same tokens, and no image travels."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from ssmjax.pruning.strategies import STRATEGIES
+from tests.devices import said_on
 
 # Run with four devices, each with two of eight images: all strategies in one program, dropping and
 # merging. Says which collectives it has, and of each whether its result stays spread and is right.
@@ -58,15 +54,7 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module")
 def found():
-    done = subprocess.run(
-        [sys.executable, "-c", STAGES],
-        cwd=Path(__file__).parents[2],
-        env={"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+    return said_on(STAGES, devices=4)
 
 
 @pytest.mark.parametrize("reduction", ["drop", "merge"])

@@ -1,11 +1,8 @@
 """The training step where batch and state are spread over devices: the same, and kept so."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+
+from tests.devices import said_on
 
 pytestmark = pytest.mark.slow
 
@@ -66,20 +63,7 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module")
 def found():
-    done = subprocess.run(
-        [sys.executable, "-c", STEPS],
-        cwd=Path(__file__).parents[2],
-        env={
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-            "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # Compiling takes the most time here.
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return said_on(STEPS, devices=4, optimise=False)
 
 
 @pytest.mark.parametrize(

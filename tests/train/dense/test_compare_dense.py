@@ -11,7 +11,6 @@ from ssmjax import PruneConfig
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.weights import flat_params
 from tests.train.conftest import losses
-from tests.train.dense.conftest import annotation, coco_content, write_coco
 from train import optim
 from train.compare.config import Comparison, Entry
 from train.compare.records import read_records
@@ -33,14 +32,8 @@ RUNS = [(entry.method, seed) for entry in ENTRIES for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory):
+def comparison(folder):
     """Of a tiny detector on four photos of small objects."""
-    folder = tmp_path_factory.mktemp("coco")
-    objects = [
-        annotation(i + 1, 10 * (i % 4 + 1), (4 + i, 5 + i, 20, 16), category_id=(3, 7)[i % 2])
-        for i in range(8)
-    ]
-    write_coco(folder, coco_content([(48, 64), (64, 48), (64, 64), (40, 64)], objects))
     annotations, images = "instances.json", "images"
     return Comparison(
         models={"tiny": ModelConfig(NAME, **SIZES)},

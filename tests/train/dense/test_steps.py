@@ -1,13 +1,8 @@
 """Training steps of small detectors and segmentors, with the options that a step has."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
-from tests.train.conftest import ROOT
+from tests.devices import said_on
 
 # Run with two devices. Says of each run the losses of its steps, and how the last state lies.
 STEPS = """
@@ -97,21 +92,8 @@ print(json.dumps(one))
 
 @pytest.fixture(scope="module", params=["retinanet", "upernet"])
 def found(request):
-    done = subprocess.run(
-        [sys.executable, "-c", STEPS, request.param],
-        cwd=ROOT,
-        env=os.environ
-        | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # Compiling takes the most time here.
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout) | {"name": request.param}
+    name = request.param
+    return said_on(STEPS, name, devices=2, optimise=False) | {"name": name}
 
 
 @pytest.mark.slow

@@ -1,0 +1,31 @@
+"""Scripts on several virtual devices of the CPU, which a process must have from its start."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def said_on(script: str, *arguments: str, devices: int, optimise: bool = True) -> Any:
+    """Run a script and read the JSON that it prints.
+
+    Args:
+      script: Python.
+      *arguments: its own.
+      devices: how many it has.
+      optimise: whether what it compiles is optimised; without, compiling takes less time.
+    """
+    plain = {} if optimise else {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | plain | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
