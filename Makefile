@@ -22,8 +22,9 @@ dense: $(VENV)/dense data/composites data/trees
 data/composites data/trees: | $(VENV)/dense
 	$(RUN) -m train.data.$(@F) --path $@
 
+# Tests of one file mostly stay together, as they share what is compiled.
 test: $(VENV)/test lint
-	$(RUN) -m pytest -n auto -m "not slow"
+	$(RUN) -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/test
 	$(RUN) -m pytest -m slow

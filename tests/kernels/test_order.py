@@ -11,9 +11,10 @@ import pytest
 from kernels import selective_scan
 from kernels.selective_scan import IMPLEMENTATIONS, pallas_mosaic, pallas_triton
 from kernels.selective_scan.order import by_gathering
+from tests.compiling import unoptimised
 from tests.kernels.interpreter import MOSAIC
 from tests.oracles.compare import assert_close
-from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, unoptimised
+from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs
 
 NAMES = ["reference", "associative", "pallas_triton", "pallas_mosaic"]
 

@@ -10,8 +10,9 @@ from jax.experimental import pallas as pl
 
 from kernels import capability, selective_scan
 from kernels.selective_scan import IMPLEMENTATIONS, lanes, pallas_triton
+from tests.compiling import unoptimised
 from tests.oracles.compare import assert_close
-from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run, unoptimised
+from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run
 
 SIZES = {  # Tokens of a group; then K, E and N, which fit no block.
     "two blocks, a tail": (4, 6, 33, 1),

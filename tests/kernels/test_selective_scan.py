@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from kernels import selective_scan
 from kernels.selective_scan import IMPLEMENTATIONS, pallas_mosaic, pallas_triton
+from tests.compiling import unoptimised
 from tests.kernels.interpreter import MOSAIC
 from tests.oracles import golden
 from tests.oracles.compare import assert_close
-from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run, unoptimised
+from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 WIDEST = {"reference": "float64", "associative": "float64"}

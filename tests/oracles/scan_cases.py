@@ -1,6 +1,5 @@
 """Random inputs of a selective scan, and one way to run a scan with all its gradients."""
 
-import contextlib
 import functools
 
 import jax
@@ -96,14 +95,3 @@ def run(scan, implementation, arrays, options, dout, dlast):
     static = tuple((key, value) for key, value in options.items() if key != "positions")
     both = _compiled(scan, implementation, static)
     return both(arrays, options.get("positions"), dout, dlast)
-
-
-@contextlib.contextmanager
-def unoptimised():
-    """For interpreted kernels, whose many small operations take long to optimise."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)

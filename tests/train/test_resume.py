@@ -83,6 +83,7 @@ def test_devices_change_nothing(arguments, pruned, tmp_path, monkeypatch, device
     assert_close(tmp_path, pruned)
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(arguments, pruned, tmp_path):
     address = f"localhost:{free_port()}"
     ends = run_processes(
