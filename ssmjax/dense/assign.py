@@ -26,7 +26,7 @@ def assign(
 
     Args:
       boxes: [A,4] anchors or proposals.
-      gts: [G,4] ground-truth objects, padded to one at least.
+      gts: [G,4] ground-truth objects.
       gt_valid: [G] bool, False for padding.
       pos: IoU from which a box belongs to an object; this and the next two are static.
       neg: IoU below which it is background; between the two it is ignored.
@@ -36,6 +36,8 @@ def assign(
     Returns:
       [A] int32: k + 1 for object k, 0 for background, -1 for ignored.
     """
+    if not len(gts):
+        gts, gt_valid = jnp.zeros((1, 4), boxes.dtype), jnp.zeros(1, bool)
     overlaps = jnp.where(gt_valid[:, None], iou(gts, boxes), -1)
     if box_valid is not None:
         overlaps = jnp.where(box_valid, overlaps, -1)

@@ -9,7 +9,6 @@ from flax import nnx
 from ssmjax.dense import losses
 from ssmjax.dense.assign import BACKGROUND, IGNORED, assign
 from ssmjax.dense.boxes import decode, encode
-from ssmjax.dense.nms import best
 from ssmjax.dense.objects import SCORE_THRESHOLD, Detections, suppressed
 from ssmjax.dense.sample import sample
 from ssmjax.dense.spatial_prior import fan_out_normal
@@ -19,7 +18,6 @@ BINS = 7
 CONVS = 4
 STDS = (0.1, 0.1, 0.2, 0.2)
 OVERLAP = 0.5  # IoU with an object from which a region is to find it.
-CANDIDATES = 2000  # Best pairs of a region and a class that suppression sees.
 
 
 class Regions(NamedTuple):
@@ -156,9 +154,7 @@ def detections(
       image_shape: [2] (height, width) of the image without padding.
     """
     scores = jax.nn.softmax(logits)[:, :-1]
-    classes = scores.shape[1]
     promising = (scores > SCORE_THRESHOLD) & valid[:, None]
-    indices, chosen = best(scores.ravel(), promising.ravel(), CANDIDATES)
-    region, labels = indices // classes, indices % classes
-    found = decode(boxes[region], deltas[region, labels], STDS, image_shape)
-    return suppressed(found, scores.ravel()[indices], labels, chosen)
+    found = decode(boxes[:, None], deltas, STDS, image_shape).reshape(-1, 4)
+    labels = jnp.tile(jnp.arange(scores.shape[1], dtype=jnp.int32), len(boxes))
+    return suppressed(found, scores.ravel(), labels, promising.ravel())

@@ -41,9 +41,6 @@ class MaskRCNNConfig:
       num_classes: of objects.
       width: channels of the feature pyramid and the heads.
       hidden: outputs of the box head's first linear layer.
-      longest_region: cells, of its level, of a region's side up to which RoIAlign is exact; the
-        work grows with its square, and a side longer than 28 cells is of a long thin region or of
-        the largest ones. None: exact for all.
       proposals: regions of an image that the first stage gives the second, of as many candidates
         of each level; in training of twice as many.
       samples: regions of an image that are learned from, at most a quarter with an object.
@@ -56,7 +53,6 @@ class MaskRCNNConfig:
     num_classes: int = 80
     width: int = 256
     hidden: int = 1024
-    longest_region: int | None = 42
     proposals: int = 1000
     samples: int = 512
 
@@ -64,8 +60,6 @@ class MaskRCNNConfig:
         check_whole(self, "num_classes", "width", "hidden", "proposals", "samples")
         if self.samples < 4:
             raise ValueError(f"samples is {self.samples}; of fewer than 4 none has an object.")
-        if self.longest_region is not None:
-            check_whole(self, "longest_region")
 
 
 @dataclasses.dataclass(frozen=True)

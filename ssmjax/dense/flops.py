@@ -21,7 +21,9 @@ class DenseFlops:
     """Multiply-adds of one image.
 
     Attributes:
-      backbone: of each part of the backbone, adapter included; pruned tokens cost nothing.
+      backbone: of each part of the backbone, adapter included. Pruned tokens count nothing, as in
+        the papers; what `conv="frozen"` still computes of them, so that convolutions see no holes,
+        is about a quarter of a token's blocks.
       heads: of each part behind it, which pruning leaves alone.
     """
 

@@ -36,6 +36,7 @@ class MaskHead(nnx.Module):
 def mask_loss(
     logits: jax.Array,
     masks: jax.Array,
+    sides: jax.Array,
     boxes: jax.Array,
     objects: jax.Array,
     labels: jax.Array,
@@ -46,12 +47,13 @@ def mask_loss(
     Args:
       logits: [B,R,SIZE,SIZE,num_classes].
       masks: [B,G,height,width] of the objects.
+      sides: [B,2] integers, (height, width) of each image with its own padding.
       boxes: [B,R,4] the regions.
       objects: [B,R] which object each is of.
       labels: [B,R] its class.
       positive: [B,R] bool, the regions to learn from.
     """
-    targets = jax.vmap(lambda *image: mask_targets(*image, bins=SIZE))(masks, objects, boxes)
+    targets = jax.vmap(mask_targets)(masks, objects, boxes, sides)
     return losses.mask(logits, targets, labels, positive)
 
 

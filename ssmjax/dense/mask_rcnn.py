@@ -112,11 +112,13 @@ class MaskRCNN(nnx.Module):
         if targets.masks is None:
             raise ValueError("targets has no masks, which Mask R-CNN learns; give them.")
         wanted = self.regions(found, targets, key)
-        features = self._align(maps, wanted.boxes, wanted.valid, BINS)
+        levels = maps[: len(STRIDES)]
+        features = roi_align(levels, wanted.boxes, wanted.valid, BINS)
         classes, box = box_losses(*self.box_head(features, wanted.valid, train=train), wanted)
         few = jax.tree.map(lambda a: a[:, : self.config.samples // 4], wanted)
-        logits = self.mask_head(self._align(maps, few.boxes, few.positive, MASK_BINS))
-        mask = mask_loss(logits, targets.masks, few.boxes, few.objects, few.labels, few.positive)
+        logits = self.mask_head(roi_align(levels, few.boxes, few.positive, MASK_BINS))
+        of_few = few.boxes, few.objects, few.labels, few.positive
+        mask = mask_loss(logits, targets.masks, targets.padded_shapes, *of_few)
         return {"loss_cls": classes, "loss_bbox": box, "loss_mask": mask}
 
     def regions(self, found: Proposals, targets: Targets, key: jax.Array | None) -> Regions:
@@ -160,21 +162,11 @@ class MaskRCNN(nnx.Module):
         self, maps: Maps, found: Proposals, image_shapes: jax.Array, *, masks: bool
     ) -> Detections:
         """What the second stage finds in proposals."""
-        logits, deltas = self.box_head(
-            self._align(maps, found.boxes, found.valid, BINS), found.valid
-        )
+        levels = maps[: len(STRIDES)]
+        features = roi_align(levels, found.boxes, found.valid, BINS)
+        logits, deltas = self.box_head(features, found.valid)
         result = jax.vmap(detections)(logits, deltas, found.boxes, found.valid, image_shapes)
         if not masks:
             return result
-        logits = self.mask_head(self._align(maps, result.boxes, result.valid, MASK_BINS))
+        logits = self.mask_head(roi_align(levels, result.boxes, result.valid, MASK_BINS))
         return result._replace(masks=probabilities(logits, result.labels))
-
-    def _align(self, maps: Maps, boxes: jax.Array, valid: jax.Array, bins: int) -> jax.Array:
-        """[B,R,bins,bins,width] of the regions [B,R,4]."""
-        longest = self.config.longest_region
-        samples = None if longest is None else -(-longest // bins)
-
-        def of_image(maps, boxes, valid):
-            return roi_align(maps, boxes, valid, bins, samples)
-
-        return jax.vmap(of_image)(maps[: len(STRIDES)], boxes, valid)

@@ -5,19 +5,22 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssmjax.dense.boxes import clip
-from ssmjax.dense.roi_align import bin_samples, most_samples, weights_of
+from ssmjax.dense.roi_align import bins_of, weights_of
 
 
-def crop(masks: jax.Array, indices: jax.Array, boxes: jax.Array, bins: int) -> jax.Array:
+def crop(
+    masks: jax.Array, indices: jax.Array, boxes: jax.Array, sides: jax.Array, bins: int
+) -> jax.Array:
     """Share of each of `bins` x `bins` parts of a box that its object's mask covers.
 
-    RoIAlign at full resolution, never capped, of the box cut off at the border. One box after
-    another, so that no mask is held once per box.
+    RoIAlign at full resolution, of the box cut off at the border. One box after another, so that
+    no mask is held once per box.
 
     Args:
       masks: [G,H,W] bool or 0 and 1.
       indices: [R] integers, the mask of each box.
       boxes: [R,4].
+      sides: [2] integers, (height, width) of the masks' part that counts, from the corner on.
       bins: per axis.
 
     Returns:
@@ -25,22 +28,23 @@ def crop(masks: jax.Array, indices: jax.Array, boxes: jax.Array, bins: int) -> j
     """
     masks = jnp.asarray(masks)
     H, W = masks.shape[1:]
-    boxes = clip(boxes.astype(jnp.float32), jnp.array([H, W]))
+    boxes = clip(boxes.astype(jnp.float32), sides)
 
     def one(of_box):
         index, (left, top, right, bottom) = of_box
-        rows, columns = _bin_weights(top, bottom, H, bins), _bin_weights(left, right, W, bins)
+        rows = weights_of(bins_of(top, bottom, sides[0], bins), jnp.arange(H)[:, None])
+        columns = weights_of(bins_of(left, right, sides[1], bins), jnp.arange(W)[:, None])
         mask = masks[index].astype(jnp.float32)
-        return jnp.linalg.multi_dot([rows, mask, columns.T], precision=lax.Precision.HIGHEST)
+        return jnp.linalg.multi_dot([rows.T, mask, columns], precision=lax.Precision.HIGHEST)
 
     return lax.map(one, (indices, tuple(boxes.T)))
 
 
 def mask_targets(
-    masks: jax.Array, indices: jax.Array, boxes: jax.Array, bins: int = 28
+    masks: jax.Array, indices: jax.Array, boxes: jax.Array, sides: jax.Array, bins: int = 28
 ) -> jax.Array:
     """[R,bins,bins] bool, the parts of a box at least half covered; arguments as of `crop`."""
-    return crop(masks, indices, boxes, bins) >= 0.5
+    return crop(masks, indices, boxes, sides, bins) >= 0.5
 
 
 def paste(masks: jax.Array, boxes: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -60,12 +64,6 @@ def paste(masks: jax.Array, boxes: jax.Array, shape: tuple[int, int]) -> jax.Arr
     columns = _paste_weights(left, right, masks.shape[2], shape[1])
     masks = masks.astype(jnp.float32)
     return jnp.einsum("nyh,nhw,nxw->nyx", rows, masks, columns, precision=lax.Precision.HIGHEST)
-
-
-def _bin_weights(low: jax.Array, high: jax.Array, size: int, bins: int) -> jax.Array:
-    """[bins,size] share of each pixel in each bin."""
-    samples = bin_samples(low, high, size, bins, most_samples(size, bins))
-    return weights_of(samples, jnp.broadcast_to(jnp.arange(size), (bins, size)))
 
 
 def _paste_weights(low: jax.Array, high: jax.Array, cells: int, size: int) -> jax.Array:

@@ -25,13 +25,7 @@ def best(scores: jax.Array, valid: jax.Array, count: int) -> tuple[jax.Array, ja
     return jnp.where(chosen, jnp.pad(order, (0, count - order.size)), 0), chosen
 
 
-def nms(
-    boxes: jax.Array,
-    scores: jax.Array,
-    valid: jax.Array,
-    threshold: float,
-    groups: jax.Array | None = None,
-) -> jax.Array:
+def nms(boxes: jax.Array, scores: jax.Array, valid: jax.Array, threshold: float) -> jax.Array:
     """Greedy non-maximum suppression: a box goes if it overlaps a better one that is kept.
 
     Memory: n * n booleans. Work: some rounds over them, one more than the longest chain of boxes
@@ -42,7 +36,6 @@ def nms(
       scores: [n]; of equal ones the lower index is better.
       valid: [n] bool; the others are not kept and suppress nothing.
       threshold: IoU above which a box goes; at exactly this much it stays.
-      groups: [n] integers, such as classes: boxes of two groups leave each other alone.
 
     Returns:
       [n] bool, the boxes kept.
@@ -51,8 +44,6 @@ def nms(
     boxes, valid = boxes[order], valid[order]
     rank = jnp.arange(order.size)
     suppresses = (iou(boxes, boxes) > threshold) & (rank[:, None] < rank)
-    if groups is not None:
-        suppresses &= groups[order][:, None] == groups[order]
 
     def again(state):
         kept, _ = state
@@ -63,6 +54,39 @@ def nms(
     # stays the same in a round is the greedy answer.
     kept, _ = lax.while_loop(lambda state: state[1], again, (valid, jnp.any(valid)))
     return jnp.zeros_like(kept).at[order].set(kept, unique_indices=True)
+
+
+def best_of_classes(
+    boxes: jax.Array,
+    scores: jax.Array,
+    labels: jax.Array,
+    valid: jax.Array,
+    threshold: float,
+    count: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Indices of the `count` best boxes that `nms` inside each class leaves, best first.
+
+    One after the other the best one left is taken: memory is n, for few of very many boxes.
+
+    Args:
+      boxes: [n,4].
+      scores: [n]; of equal ones the lower index is better.
+      labels: [n] integers, the classes.
+      valid: [n] bool; the others are not chosen and suppress nothing.
+      threshold: as of `nms`.
+      count: static; may exceed n.
+
+    Returns:
+      indices: [count] int32; of no meaning where too few are left.
+      chosen: [count] bool, False there.
+    """
+
+    def take(left, _):
+        at = jnp.argmax(jnp.where(left, scores, -jnp.inf))
+        like = (iou(boxes[at][None], boxes)[0] > threshold) & (labels == labels[at])
+        return (left & ~like).at[at].set(False), (at, left[at])
+
+    return lax.scan(take, valid, length=count)[1]
 
 
 def _by_score(scores: jax.Array, valid: jax.Array) -> jax.Array:

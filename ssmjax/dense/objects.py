@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssmjax.dense.nms import best, nms
+from ssmjax.dense.nms import best_of_classes
 
 SCORE_THRESHOLD = 0.05  # Below it, nothing is found.
 NMS_THRESHOLD = 0.5
@@ -56,6 +56,5 @@ def suppressed(
     boxes: jax.Array, scores: jax.Array, labels: jax.Array, valid: jax.Array
 ) -> Detections:
     """What is left of the candidates of one image, [n,4] and [n]: without B, as for `jax.vmap`."""
-    kept = nms(boxes, scores, valid, NMS_THRESHOLD, groups=labels)
-    chosen, found = best(scores, kept, DETECTIONS)
+    chosen, found = best_of_classes(boxes, scores, labels, valid, NMS_THRESHOLD, DETECTIONS)
     return Detections(boxes[chosen], jnp.where(found, scores[chosen], 0), labels[chosen], found)

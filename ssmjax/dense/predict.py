@@ -113,11 +113,11 @@ def _segments(
     model: DenseModel, photo: np.ndarray, metadata: Metadata
 ) -> tuple[list[Row], list[list[Image.Image]]]:
     """The classes of a photo's pixels, the most frequent first, and rows of pictures."""
-    height, width = (
-        -(-side // LARGEST_STRIDE) * LARGEST_STRIDE
-        for side in fitting(photo.shape[0], photo.shape[1], SEGMENTATION_SCALE)
-    )
-    image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
+    fitted = fitting(photo.shape[0], photo.shape[1], SEGMENTATION_SCALE)
+    aligned = tuple(-(-side // LARGEST_STRIDE) * LARGEST_STRIDE for side in fitted)
+    image = photo
+    for height, width in (fitted, aligned):  # One after the other, as in the published evaluation.
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     logits, kept = _classify(*nnx.split(model), _normalised(image, metadata)[None])
     classes = np.asarray(jnp.argmax(logits[0], axis=-1))
     counts = np.bincount(classes.ravel(), minlength=model.config.num_classes)
@@ -125,7 +125,7 @@ def _segments(
     names = metadata.class_names
     rows = [(names[label], f"{100 * counts[label] / classes.size:.1f}%") for label in order]
     drawn = [with_segments(image, classes), *_kept_tiles(model, image, kept, image.shape)]
-    return rows, [drawn, [legend(classes, names, width)]]
+    return rows, [drawn, [legend(classes, names, image.shape[1])]]
 
 
 @partial(jax.jit, static_argnums=0)

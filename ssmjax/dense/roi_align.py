@@ -15,24 +15,32 @@ STRIDES = (4, 8, 16, 32)
 FINEST = 56  # Pixels; a square box with a side of twice this is on the second level.
 
 
-class Samples(NamedTuple):
-    """Points along one axis that a bin is the mean of.
+class Bins(NamedTuple):
+    """The bins of boxes along one axis, each the mean of evenly spread samples.
 
     Attributes:
-      positions: [...,bins,samples] in cells, of the centre of the first cell on, inside the map.
-      weights: [...,bins,samples], that sum to 1 for a bin inside the map; 0 for points that are
-        not there, or off the map.
+      first: [...,bins] of the first sample, in cells from the centre of the map's first one.
+      step: [...,1] cells from sample to sample, 1 at most.
+      count: [...,1] samples of a bin; 0 of a box without extent.
+      size: [...,1] cells of the map.
     """
 
-    positions: jax.Array
-    weights: jax.Array
+    first: jax.Array
+    step: jax.Array
+    count: jax.Array
+    size: jax.Array
 
 
-class _Taps(NamedTuple):
-    """Cells [T,R,bins] int32 along one axis that are added, and their weights [T,R,bins]."""
+class _Cells(NamedTuple):
+    """The cells along one axis that bins have samples between.
 
-    cells: jax.Array
-    weights: jax.Array
+    Attributes:
+      begin: [...,bins] int32, the first one of each bin.
+      number: [...] int32, most cells of a bin.
+    """
+
+    begin: jax.Array
+    number: jax.Array
 
 
 def level_of(boxes: jax.Array, levels: int = len(STRIDES)) -> jax.Array:
@@ -48,137 +56,138 @@ def roi_align(
     boxes: jax.Array,
     valid: jax.Array,
     bins: int,
-    samples: int | None,
     strides: Sequence[int] = STRIDES,
 ) -> jax.Array:
     """Mean of bilinear samples in each of `bins` x `bins` parts of a box.
 
-    A bin of l cells has ceil(l) samples along an axis, evenly spread, but at most `samples`: from
-    there on they lie one cell apart in the middle of the bin, which is where results differ from
-    the uncapped ones. A sample beyond the map by more than a cell counts as 0; a box without width
+    A bin of l cells has ceil(l) samples along an axis, evenly spread, so that it has none further
+    apart than a cell. A sample beyond the map by more than a cell counts as 0; a box without width
     or height gives zeros. Gradients flow to the maps, not to the boxes.
 
-    Work: (samples + 1)^2 gathers, one after another, each of as many entries as the result, which
-    is the memory they need.
+    Work: gathers, one after another, each of as many entries as the result, which is the memory
+    they need. The box whose bins cover most cells decides how many: (h + 1) (w + 1) where they
+    have h x w, which is 25 for a square at the end of its level.
 
     Args:
-      maps: [H,W,C] of each level.
-      boxes: [R,4] in pixels.
-      valid: [R] bool; the others give zeros.
+      maps: [B,H,W,C] of each level.
+      boxes: [B,R,4] in pixels.
+      valid: [B,R] bool; the others give zeros.
       bins: per axis.
-      samples: most samples of a bin along an axis. None: what the largest box inside the maps
-        needs, so that nothing is capped; slow for large maps.
       strides: pixels from cell to cell, of each level.
 
     Returns:
-      [R,bins,bins,C] of the maps' dtype, summed in float32 (or wider).
+      [B,R,bins,bins,C] of the maps' dtype, summed in float32 (or wider).
     """
-    shapes = np.array([level.shape[:2] for level in maps], np.int32)
-    if samples is None:
-        samples = most_samples(shapes.max(), bins)
+    shapes = np.array([level.shape[1:3] for level in maps], np.int32)
     offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))[:-1]]).astype(np.int32)
-    boxes = lax.stop_gradient(jnp.where(valid[:, None], boxes, 0)).astype(jnp.float32)
+    boxes = lax.stop_gradient(jnp.where(valid[..., None], boxes, 0)).astype(jnp.float32)
     level = level_of(boxes, len(maps))
-    height, width = jnp.asarray(shapes)[level].T
-    cells = boxes / jnp.asarray(strides, jnp.float32)[level][:, None]
-    rows = _taps(bin_samples(cells[:, 1], cells[:, 3], height, bins, samples), height)
-    columns = _taps(bin_samples(cells[:, 0], cells[:, 2], width, bins, samples), width)
-    begin = jnp.asarray(offsets)[level][:, None] + rows.cells * width[:, None]
-    table = jnp.concatenate([level.reshape(-1, level.shape[-1]) for level in maps])
-    return _sum_of_taps(len(table), table, rows._replace(cells=begin), columns)
+    cells = boxes / jnp.asarray(strides, jnp.float32)[level][..., None]
+    rows, columns = (
+        bins_of(cells[..., axis], cells[..., axis + 2], jnp.asarray(shapes)[level, 1 - axis], bins)
+        for axis in (1, 0)
+    )
+    table = jnp.concatenate([x.reshape(len(x), -1, x.shape[-1]) for x in maps], axis=1)
+    return _mean(table.shape[1], table, jnp.asarray(offsets)[level], rows, columns)
 
 
-def most_samples(size: int, bins: int) -> int:
-    """Samples of a bin, along an axis of `size` cells, of the largest box inside the map."""
-    return -(-int(size) // bins)
-
-
-def bin_samples(
-    low: jax.Array, high: jax.Array, size: jax.Array | int, bins: int, samples: int
-) -> Samples:
-    """Where RoIAlign samples along an axis; see `roi_align`.
+def bins_of(low: jax.Array, high: jax.Array, size: jax.Array | int, bins: int) -> Bins:
+    """The bins of boxes along an axis; see `roi_align`.
 
     Args:
       low: [...] where each box begins, in cells from the map's border.
       high: [...] where it ends.
       size: [...] cells of its map.
       bins: of each box.
-      samples: of a bin at most.
     """
-    low, length, size = low[..., None, None], (high - low)[..., None, None], _last(size)
-    sample = jnp.arange(samples)
-    # Sample i is there if the bin is longer than i; not divided, since that might round up.
-    present = length > sample * bins
-    count = jnp.maximum(present.sum(axis=-1, keepdims=True), 1)
-    step = jnp.minimum(length / bins / count, 1)
-    middle = low - 0.5 + (jnp.arange(bins)[:, None] + 0.5) * (length / bins)
-    positions = middle + (sample - (count - 1) / 2) * step
-    inside = (positions >= -1) & (positions <= size)
-    return Samples(jnp.clip(positions, 0, size - 1), (present & inside) / count)
+    length = (high - low)[..., None]
+    count = jnp.ceil(length / bins)
+    count -= (count - 1) * bins >= length  # The division may have rounded up.
+    step = length / bins / jnp.maximum(count, 1)
+    first = low[..., None] - 0.5 + jnp.arange(bins) * (length / bins) + step / 2
+    return Bins(first, step, count, jnp.asarray(size)[..., None])
 
 
-def weights_of(samples: Samples, cells: jax.Array) -> jax.Array:
-    """[...,bins,n] weights of the `cells` [...,bins,n] in bilinear interpolation, summed."""
-    distance = jnp.abs(samples.positions[..., None, :] - cells[..., None])
-    return jnp.sum(jnp.maximum(1 - distance, 0) * samples.weights[..., None, :], axis=-1)
+def weights_of(bins: Bins, cells: jax.Array) -> jax.Array:
+    """The share that cells have in bins: of each sample what bilinear interpolation gives them.
+
+    Args:
+      bins: of boxes.
+      cells: whole numbers that broadcast to [...,bins].
+    """
+    # Samples are more than half a cell apart, if there are several.
+    near = jnp.floor((cells - bins.first) / jnp.where(bins.count > 1, bins.step, jnp.inf))
+    total = jnp.zeros((), bins.first.dtype)
+    for sample in (near + offset for offset in range(-2, 4)):
+        position = bins.first + sample * bins.step
+        there = (sample >= 0) & (sample < bins.count) & (position >= -1) & (position <= bins.size)
+        distance = jnp.abs(jnp.clip(position, 0, bins.size - 1) - cells)
+        total += jnp.where(there, jnp.maximum(1 - distance, 0), 0)
+    return total / jnp.maximum(bins.count, 1)
 
 
-def _taps(samples: Samples, size: jax.Array) -> _Taps:
-    """Samples no more than a cell apart lie between neighbours: n samples have n + 1 cells."""
-    count = samples.positions.shape[-1]
-    first = jnp.floor(samples.positions[..., :1]).astype(jnp.int32)
-    cells = first + jnp.arange(count + 1, dtype=jnp.int32)
-    weights = weights_of(samples, cells)
-    return _Taps(*(jnp.moveaxis(x, -1, 0) for x in (jnp.minimum(cells, _last(size) - 1), weights)))
-
-
-def _last(size: jax.Array | int) -> jax.Array:
-    """[...] to [...,1,1]."""
-    return jnp.asarray(size)[..., None, None]
+def _cells_of(bins: Bins) -> _Cells:
+    last = bins.first + (bins.count - 1) * bins.step
+    begin, end = (
+        jnp.floor(jnp.clip(sample, 0, bins.size - 1)).astype(jnp.int32)
+        for sample in (bins.first, last)
+    )
+    return _Cells(begin, jnp.max(end - begin, axis=-1) + 2)
 
 
 # Written out for its gradient: a loop's own would hold a copy of the table for each step.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sum_of_taps(cells: int, table: jax.Array, rows: _Taps, columns: _Taps) -> jax.Array:
-    """[cells,C] to [R,bins,bins,C]: the weighted sum of all pairs of a row and a column."""
-    R, bins = rows.cells.shape[1:]
+def _mean(
+    length: int, table: jax.Array, offsets: jax.Array, rows: Bins, columns: Bins
+) -> jax.Array:
+    """[B,length,C] to [B,R,bins,bins,C], of levels that begin at `offsets` [B,R]."""
+    number, pair = _pairs(offsets, rows, columns)
 
     def add(tap, total):
-        index, weights = _pair(tap, rows, columns)
-        return total + weights * table[index]
+        index, weights = pair(tap)
+        return total + weights * jax.vmap(lambda table, index: table[index])(table, index)
 
-    wide = jnp.result_type(table, rows.weights)
-    total = jnp.zeros((R, bins, bins, table.shape[-1]), wide)
-    return lax.fori_loop(0, _pairs(rows, columns), add, total).astype(table.dtype)
-
-
-def _forward(cells, table, rows, columns):
-    return _sum_of_taps(cells, table, rows, columns), (rows, columns)
+    wide = jnp.result_type(table, rows.first)
+    shape = (*rows.first.shape, columns.first.shape[-1], table.shape[-1])
+    return lax.fori_loop(0, number, add, jnp.zeros(shape, wide)).astype(table.dtype)
 
 
-def _backward(cells, taps, gradient):
-    rows, columns = taps
+def _forward(length, table, *where):
+    return _mean(length, table, *where), where
+
+
+def _backward(length, where, gradient):
+    number, pair = _pairs(*where)
 
     def scatter(tap, total):
-        index, weights = _pair(tap, rows, columns)
-        return total.at[index].add(weights * gradient)
+        index, weights = pair(tap)
+        return jax.vmap(lambda total, *to: total.at[to[0]].add(to[1]))(
+            total, index, weights * gradient
+        )
 
-    wide = jnp.result_type(gradient, rows.weights)
-    total = jnp.zeros((cells, gradient.shape[-1]), wide)
-    total = lax.fori_loop(0, _pairs(rows, columns), scatter, total)
-    return total.astype(gradient.dtype), None, None
-
-
-_sum_of_taps.defvjp(_forward, _backward)
+    wide = jnp.result_type(gradient, where[1].first)
+    total = jnp.zeros((len(gradient), length, gradient.shape[-1]), wide)
+    return lax.fori_loop(0, number, scatter, total).astype(gradient.dtype), None, None, None
 
 
-def _pairs(rows: _Taps, columns: _Taps) -> int:
-    return len(rows.cells) * len(columns.cells)
+_mean.defvjp(_forward, _backward)
 
 
-def _pair(tap, rows: _Taps, columns: _Taps) -> tuple[jax.Array, jax.Array]:
-    """Cells [R,bins,bins] of the table, and weights [R,bins,bins,1], of one pair."""
-    row, column = tap // len(columns.cells), tap % len(columns.cells)
-    index = rows.cells[row][:, :, None] + columns.cells[column][:, None, :]
-    weights = rows.weights[row][:, :, None] * columns.weights[column][:, None, :]
-    return index, weights[..., None]
+def _pairs(offsets: jax.Array, rows: Bins, columns: Bins):
+    """How many pairs of a row and a column the bins of a box have at most, and what gives one.
+
+    The latter: number to the cells [B,R,bins,bins] of a table, and their weights [...,1].
+    """
+    down, right = _cells_of(rows), _cells_of(columns)
+    numbers = down.number * right.number
+
+    def pair(tap):
+        row = down.begin + (tap // right.number)[..., None]
+        column = right.begin + (tap % right.number)[..., None]
+        weights = weights_of(rows, row)[..., :, None] * weights_of(columns, column)[..., None, :]
+        weights = jnp.where((tap < numbers)[..., None, None], weights, 0)
+        row, column = jnp.minimum(row, rows.size - 1), jnp.minimum(column, columns.size - 1)
+        start = offsets[..., None] + row * columns.size
+        return start[..., :, None] + column[..., None, :], weights[..., None]
+
+    return numbers.max(initial=0), pair

@@ -55,11 +55,6 @@ def manifest(name: str) -> dict:
     return json.loads((FOLDER / f"manifest_{name}.json").read_text())
 
 
-def units() -> list[dict]:
-    """Arrays of every file of single operations."""
-    return [golden.arrays(f"downstream/{name}") for name in names("units_*")]
-
-
 def load(name: str) -> Case:
     about = json.loads((FOLDER / f"{name}.json").read_text())
     entries = about["manifest"]

@@ -172,6 +172,30 @@ def test_pruned():
         assert_close(a[::-1], b, 1e-6)
 
 
+def test_pruned_cells_go_on_in_both_branches():
+    """They take what is injected and keep it over the blocks; the side branch reads them all."""
+    images = jax.random.normal(jax.random.key(1), (2, 64, 96, 3))
+    model = small(prune=DensePruneConfig(after_blocks=(1,), keep_ratio=0.5))
+    sizes = jnp.array([[64, 96], [33, 48]])  # The second fills 3 x 3 of 4 x 6 cells.
+    (_, between), _ = run(model, images, image_sizes=sizes, return_intermediates=True)
+    (first, x), (c, last), kept = between["x"], between["c"], between["kept"][-1]
+    assert kept.shape == (2, 12)
+    rows, columns = np.divmod(np.asarray(kept[1]), 6)
+    assert (rows < 3).sum() >= 9 and {(r, c) for r in range(3) for c in range(3)} <= {
+        *zip(rows.tolist(), columns.tolist(), strict=True)
+    }
+    grids, interaction = ((8, 12), (4, 6), (2, 3)), model.interactions[1]
+    injected = interaction.injector(first, c, grids)
+    for image in range(2):
+        pruned = np.setdiff1d(np.arange(24), kept[image])
+        assert_close(x[image, pruned], injected[image, pruned], 1e-6)
+        assert np.abs(x[image, kept[image]] - injected[image, kept[image]]).min() > 0
+        assert np.abs(injected[image, pruned] - first[image, pruned]).max() > 1e-3
+    for extractor in interaction.extractors:
+        c = extractor(c, x, grids, lambda a: a)
+    assert_close(last, c, 1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ssmjax.layers.norm import BatchNorm
-from tests.oracles import downstream
 from tests.oracles.compare import assert_close
+from tests.ssmjax.dense import units
 
 FEATURES = 5
 
@@ -21,13 +21,13 @@ def statistics(norm):
     return np.asarray(norm.mean[...]), np.asarray(norm.var[...]), int(norm.count[...])
 
 
-@pytest.mark.parametrize("arrays", downstream.units())
-def test_step(arrays):
-    norm = BatchNorm(arrays["bn.in"].shape[-1])
-    assert_close(norm(jnp.asarray(arrays["bn.in"]), train=True), arrays["bn.out"], 1e-6)
+@pytest.mark.parametrize("unit", units.ALL)
+def test_step(unit):
+    norm = BatchNorm(unit["bn.in"].shape[-1])
+    assert_close(norm(jnp.asarray(unit["bn.in"]), train=True), unit["bn.out"], 1e-6)
     mean, var, count = statistics(norm)
-    assert_close(mean, arrays["bn.running_mean"], 1e-6)
-    assert_close(var, arrays["bn.running_var"], 1e-6)
+    assert_close(mean, unit["bn.running_mean"], 1e-6)
+    assert_close(var, unit["bn.running_var"], 1e-6)
     assert count == 1
 
 

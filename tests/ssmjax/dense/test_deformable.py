@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from ssmjax.dense.deformable import DeformableAttention, sample
-from tests.oracles import downstream
 from tests.oracles.compare import assert_close
+from tests.ssmjax.dense import units
 
 GRIDS = ((5, 3), (2, 4))
 
@@ -42,13 +42,12 @@ def case(dtype, grids=GRIDS, seed=0):
     return tuple(a.astype(dtype) for a in (values, locations, weights))
 
 
-@pytest.mark.parametrize("arrays", downstream.units())
-def test_official(arrays):
-    values, out = arrays["msda.value"], arrays["msda.out"]
-    grids = ((16, 20), (8, 10), (4, 5))
-    got = sample(*(jnp.asarray(arrays[f"msda.{n}"]) for n in ("value", "loc", "weights")), grids)
-    assert values.shape[1] == sum(h * w for h, w in grids)
-    assert_close(got, out, 2e-6)
+@pytest.mark.parametrize("unit", units.ALL)
+def test_official(unit):
+    sides = [int(side) for side in unit.numbers("msda.value")]
+    grids = tuple(zip(sides[::2], sides[1::2], strict=True))
+    got = sample(*(jnp.asarray(unit[f"msda.{n}"]) for n in ("value", "loc", "weights")), grids)
+    assert_close(got, unit["msda.out"], 2e-6)
 
 
 @pytest.mark.parametrize("grids", [GRIDS, ((1, 1),), ((1, 6), (3, 1), (2, 2))])

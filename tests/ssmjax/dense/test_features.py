@@ -20,6 +20,7 @@ from tests.oracles import downstream as golden
 from tests.oracles import plain_mamba_oracle as oracle
 from tests.oracles.compare import assert_close
 from tests.oracles.vim_oracle import Prune, prune_stage
+from tests.ssmjax.dense import units
 from tests.ssmjax.dense.official import backbone_config, build, outline
 
 GRID, PATCH, ENDS = (5, 6), 8, (1, 3)
@@ -94,12 +95,17 @@ def masked(state, images, prune, padding=None):
     return maps, keep
 
 
-@pytest.mark.parametrize("arrays", golden.units())
-@pytest.mark.parametrize("grid", [(8, 10), (16, 20), (14, 14), (50, 84)])
-def test_position_embeddings(arrays, grid):
-    got = resize_inside(jnp.asarray(arrays["pos_embed.in"]), (14, 14), grid)
-    every = 41 if grid == (50, 84) else 1
-    assert_close(got[:, ::every], arrays[f"pos_embed.bicubic_{grid[0]}x{grid[1]}"], 2e-6)
+@pytest.mark.parametrize("unit", units.ALL)
+def test_position_embeddings(unit):
+    before = "pos_embed.bicubic_"
+    names = [name for name in unit.arrays if name.startswith(before)]
+    assert len(names) > 1
+    for name in names:
+        height, width = map(int, name.removeprefix(before).split("x"))
+        got = resize_inside(jnp.asarray(unit["pos_embed.in"]), (14, 14), (height, width))
+        # "tokens ::41" are those that the file has.
+        _, every = (*unit.numbers(name), 1)[:2]
+        assert_close(got[:, :: int(every)], unit[name], 2e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -44,11 +44,7 @@ def second_stage(model, maps, given, targets):
 @whole.jitted
 def heads(model, maps, boxes, valid):
     """What the heads say of regions [B,R,4]."""
-
-    def align(bins):
-        return jax.vmap(lambda *image: roi_align(*image, bins, None))(maps[:4], boxes, valid)
-
-    boxes_of, masks_of = align(BINS), align(MASK_BINS)
+    boxes_of, masks_of = (roi_align(maps[:4], boxes, valid, bins) for bins in (BINS, MASK_BINS))
     classes, deltas = model.box_head(boxes_of, valid)
     deltas = deltas.reshape(*valid.shape, -1)
     return boxes_of, masks_of, classes, deltas, model.mask_head(masks_of)
@@ -110,7 +106,10 @@ def _check_second_stage(name):
         positive = np.asarray(wanted.positive[i])
         of = np.asarray(wanted.objects[i])[positive]
         np.testing.assert_array_equal(of, case.want[f"fixedprops.pos_gt{i}"])
-        targets_of.append(mask_targets(targets.masks[i], of, wanted.boxes[i][positive], SIZE))
+        sides = targets.padded_shapes[i]
+        targets_of.append(
+            mask_targets(targets.masks[i], of, wanted.boxes[i][positive], sides, SIZE)
+        )
         rows = found.boxes[i], found.scores[i], found.valid[i]
         whole.check_rows(case, f"fixedprops.det{i}.boxes_scores", *rows, labels=found.labels[i])
         n, H, W = case.want[f"masks{i}.shape"]

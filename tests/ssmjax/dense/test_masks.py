@@ -11,16 +11,17 @@ from tests.oracles import dense_oracle
 from tests.ssmjax.dense import units
 
 pasted = jax.jit(paste, static_argnums=2)
+cropped = jax.jit(crop, static_argnums=4)
 
 
 @pytest.mark.parametrize("unit", units.ALL)
 def test_official_targets(unit):
     masks, indices, boxes = (unit[f"mask.{name}"] for name in ("gt", "gt_index", "boxes"))
-    bins = unit["mask.target"].shape[1]
+    sides, bins = np.array(masks.shape[1:]), unit["mask.target"].shape[1]
     np.testing.assert_allclose(
-        crop(masks, indices, boxes, bins), unit["mask.target_soft"], atol=1e-5
+        cropped(masks, indices, boxes, sides, bins), unit["mask.target_soft"], atol=1e-5
     )
-    got = jax.jit(mask_targets, static_argnums=3)(masks, indices, boxes, bins)
+    got = jax.jit(mask_targets, static_argnums=4)(masks, indices, boxes, sides, bins)
     np.testing.assert_array_equal(got, unit["mask.target"])
 
 
@@ -38,10 +39,12 @@ def test_official_pasting(unit):
 def test_targets_against_a_loop(seed, shape, bins):
     rng = np.random.default_rng(seed)
     masks = rng.random((3, *shape)) < 0.5
+    # In a batch of larger images, whose padding must count for nothing.
+    padded = np.pad(masks, ((0, 0), (0, 7), (0, 5)))
     indices = rng.integers(0, 3, 6)
     low = rng.uniform(-5, 30, (6, 2))
     boxes = np.concatenate([low, low + rng.uniform(0, 30, (6, 2))], 1).astype(np.float32)
-    got = jax.jit(crop, static_argnums=3)(masks, indices, boxes, bins)
+    got = cropped(padded, indices, boxes, np.array(shape), bins)
     clipped = np.clip(boxes, 0, [shape[1], shape[0]] * 2)
     for one, index, box in zip(got, indices, clipped, strict=True):
         want = dense_oracle.roi_align(masks[index, :, :, None] * 1.0, box, bins)[..., 0]
@@ -52,7 +55,8 @@ def test_a_bin_half_covered_is_part_of_the_object():
     mask = np.zeros((1, 8, 8), bool)
     mask[0, 1:7, 2:5] = True
     boxes = np.float32([[1, 1, 7, 7], [0, 0, 8, 8], [3, 3, 3, 3], [20, 20, 30, 30]])
-    got = mask_targets(mask, np.zeros(4, int), boxes, 2)
+    sides = np.array([8, 8])
+    got = mask_targets(mask, np.zeros(4, int), boxes, sides, 2)
     # Columns 1 to 4 and 4 to 7 with 2 of 3 and 1 of 3 covered; then rows with 3 of 4 besides.
     assert got.astype(int).tolist() == [
         [[1, 0], [1, 0]],
@@ -60,7 +64,7 @@ def test_a_bin_half_covered_is_part_of_the_object():
         [[0, 0], [0, 0]],
         [[0, 0], [0, 0]],
     ]
-    half = mask_targets(mask, np.zeros(1, int), np.float32([[0, 2, 4, 6]]), 1)
+    half = mask_targets(mask, np.zeros(1, int), np.float32([[0, 2, 4, 6]]), sides, 1)
     assert half.tolist() == [[[True]]]
 
 

@@ -1,7 +1,5 @@
 """RoIAlign: against a loop over samples, at borders, with padding; its gradient."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmjax.dense.roi_align import STRIDES, level_of, most_samples, roi_align
+from ssmjax.dense.roi_align import STRIDES, level_of, roi_align
 from tests.oracles import dense_oracle
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense import units
 
 SHAPES = ((24, 20), (12, 10), (6, 5), (3, 3))
 R, C = 6, 3
-aligned = jax.jit(roi_align, static_argnums=(3, 4, 5))
+in_batch = jax.jit(roi_align, static_argnums=(3, 4))
+
+
+def aligned(maps, boxes, valid, bins, strides=STRIDES):
+    """Of one image."""
+    maps, boxes, valid = jax.tree.map(lambda a: jnp.asarray(a)[None], (maps, boxes, valid))
+    return in_batch(maps, boxes, valid, bins, strides)[0]
 
 
 def random_maps(rng, shapes=SHAPES):
@@ -45,7 +49,7 @@ def test_official_roi_align(unit, bins):
     (stride,) = map(int, unit.numbers("roi.feat"))
     for image, one in enumerate(unit["roi.feat"]):
         mine = rois[:, 0] == image
-        got = aligned([one], rois[:, 1:], mine, bins, None, (stride,))
+        got = aligned([one], rois[:, 1:], mine, bins, (stride,))
         assert_close(got, np.where(mine[:, None, None, None], want, 0), 1e-5)
 
 
@@ -76,7 +80,7 @@ def test_levels_change_at_powers_of_two():
 def test_against_a_loop(seed, size):
     rng = np.random.default_rng(seed)
     maps, boxes = random_maps(rng), random_boxes(rng, R, size)
-    got = aligned(maps, boxes, np.ones(R, bool), 2, 75)  # 600 pixels / stride 4 / 2 bins
+    got = aligned(maps, boxes, np.ones(R, bool), 2)
     want = oracle(maps, boxes, 2)
     np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(maps[0]).max())
 
@@ -86,7 +90,7 @@ def test_lengths_that_bins_divide(bins):
     """A bin of exactly n cells has n samples, not n + 1, however the division rounds."""
     grid = random_maps(np.random.default_rng(2), [(24, 24)])
     cells = np.float32([[1, 2, 1 + n * bins, 2 + m * bins] for n in (1, 2, 3) for m in (1, 3)])
-    got = aligned(grid, 4 * cells, np.ones(6, bool), bins, None, (4,))
+    got = aligned(grid, 4 * cells, np.ones(6, bool), bins, (4,))
     want = oracle(grid, 4 * cells, bins, (4,))
     np.testing.assert_allclose(got, want, atol=1e-5)
 
@@ -96,28 +100,19 @@ def test_boxes_without_area_and_padding_give_zeros():
     boxes = np.float32([[9, 9, 9, 9], [9, 9, 9, 40], [9, 9, 40, 9], [9, 9, 40, 40]])
     boxes = np.concatenate([boxes, boxes[3:], np.full((1, 4), np.nan, np.float32)])
     valid = np.array([True] * 4 + [False] * 2)
-    got = np.asarray(aligned(maps, boxes, valid, 3, None))
+    got = np.asarray(aligned(maps, boxes, valid, 3))
     np.testing.assert_array_equal(got[[0, 1, 2, 4, 5]], 0)
     assert np.abs(got[3]).max() > 0.1
     far = np.float32([[-90, 0, -50, 30], [500, 0, 560, 30], [0, 300, 30, 330]])
-    np.testing.assert_array_equal(aligned(maps, far, np.ones(3, bool), 3, 9), 0)
+    np.testing.assert_array_equal(aligned(maps, far, np.ones(3, bool), 3), 0)
 
 
-def test_a_cap_above_the_need_changes_nothing_and_below_takes_the_middle():
-    maps = random_maps(np.random.default_rng(4), [(20, 30)])
-    boxes = 4 * np.float32([[2, 3, 26, 15], [5.25, 1.5, 11, 18]])
-    valid = np.ones(2, bool)
-    exact = aligned(maps, boxes, valid, 3, None, (4,))
-    assert most_samples(30, 3) == 10
-    np.testing.assert_allclose(aligned(maps, boxes, valid, 3, 8, (4,)), exact, atol=1e-6)
-    # 3 bins of 8 x 4 cells, 2 samples: those in the middle of each bin, one cell apart.
-    capped = np.asarray(aligned(maps, boxes, valid, 3, 2, (4,)))[0]
-    for p, q in np.ndindex(3, 3):
-        y, x = 3 + 4 * p + 1, 2 + 8 * q + 3
-        np.testing.assert_allclose(
-            capped[p, q], maps[0][y : y + 2, x : x + 2].mean((0, 1)), atol=1e-5
-        )
-    assert np.abs(capped - exact[0]).max() > 0.1
+def test_long_thin_boxes_and_those_larger_than_their_map():
+    """Hundreds of samples a bin, of which none is left out."""
+    maps = random_maps(np.random.default_rng(4), [(3, 300)])
+    cells = np.float32([[2, 1, 290, 1.5], [-400, -300, 700, 9], [-1e4, 0, 1e4, 3], [9, 0, 40, 3]])
+    got = aligned(maps, 4 * cells, np.ones(4, bool), 2, (4,))
+    np.testing.assert_allclose(got, oracle(maps, 4 * cells, 2, (4,)), atol=1e-4)
 
 
 def test_gradient_equals_differences_and_boxes_have_none():
@@ -128,7 +123,7 @@ def test_gradient_equals_differences_and_boxes_have_none():
 
     @jax.jit
     def loss(maps, boxes):
-        out = roi_align(maps, boxes, valid, 3, 4)
+        out = aligned(maps, boxes, valid, 3)
         return jnp.sum(towards * out + out**2)
 
     to_maps, to_boxes = jax.jit(jax.grad(loss, argnums=(0, 1)))(maps, boxes)
@@ -149,17 +144,16 @@ def test_batch_and_low_precision():
     valid = rng.random((2, R)) < 0.7
     pairs = zip(random_maps(rng), random_maps(rng), strict=True)
     maps = [jnp.stack(pair).astype(jnp.bfloat16) for pair in pairs]
-    one = functools.partial(roi_align, bins=3, samples=5)
 
     def total(maps):
-        out = jax.vmap(one)(maps, boxes, valid)
+        out = roi_align(maps, boxes, valid, 3)
         return jnp.sum(out.astype(jnp.float32) ** 2), out
 
     gradient, out = jax.jit(jax.grad(total, has_aux=True))(maps)
     assert {out.dtype, *(g.dtype for g in gradient)} == {jnp.dtype(jnp.bfloat16)}
     for b in range(2):
         mine = [m[b].astype(jnp.float32) for m in maps]
-        exact, pull = jax.vjp(lambda m, b=b: aligned(m, boxes[b], valid[b], 3, 5), mine)
+        exact, pull = jax.vjp(lambda m, b=b: aligned(m, boxes[b], valid[b], 3), mine)
         assert_close(out[b], exact, 2**-8)
         for got, want in zip(gradient, pull(2 * exact)[0], strict=True):
             assert_close(got[b], want, 2**-6)

@@ -16,7 +16,7 @@ LOSSES = 1e-4  # Relative.
 
 
 def config_of(case, dtype="float32"):
-    """Its config, without drop path and dropout, and exact RoIAlign."""
+    """Its config, without drop path and dropout."""
     official = case.about["config"]
     backbone = backbone_config(case.backbone, drop_path_rate=0.0, dtype=dtype)
     if case.about["kind"] == "upernet":
@@ -28,9 +28,7 @@ def config_of(case, dtype="float32"):
     if case.about["kind"] == "retinanet":
         return RetinaNetConfig(backbone, official["bbox_head"]["num_classes"], width)
     head = official["roi_head"]["bbox_head"]
-    return MaskRCNNConfig(
-        backbone, head["num_classes"], width, head["fc_out_channels"], longest_region=None
-    )
+    return MaskRCNNConfig(backbone, head["num_classes"], width, head["fc_out_channels"])
 
 
 def model_of(case, dtype="float32"):
