@@ -54,6 +54,12 @@ def main() -> None:
     weights = path / "weights.safetensors" if path.is_dir() else path
     model, metadata = task.load(weights)
     split = task.eval_split(metadata.class_names)
+    outputs, classes = model.config.num_classes, len(split.class_names)
+    if outputs != classes:
+        raise ValueError(
+            f"{weights} tells {outputs} classes apart; the data have {classes}, so give other "
+            "weights or data."
+        )
     runtime, table = Runtime(make_mesh(), bars(), options.workers), options.confusion is not None
     with runtime.progress:
         tell(task, [split], runtime)

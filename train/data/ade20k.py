@@ -45,17 +45,16 @@ class PairSplit:
                 f"The label image {label_path} has {values.shape[0]} x {values.shape[1]} pixels, "
                 f"its image {image.shape[0]} x {image.shape[1]}; they must be equal."
             )
-        count = len(self.class_names)
-        labels = values - 1 if self.zero_is_none else values
-        labels[(values == IGNORED) | (labels == -1)] = IGNORED
-        wrong = values[(labels != IGNORED) & ((labels < 0) | (labels >= count))]
+        count, first = len(self.class_names), int(self.zero_is_none)
+        none = (values == IGNORED) | (self.zero_is_none & (values == 0))
+        wrong = values[~none & ((values < first) | (values >= first + count))]
         if wrong.size:
             highest = f"1 to {count}, or 0" if self.zero_is_none else f"0 to {count - 1}"
             raise DataError(
                 f"The label image {label_path} has the value {wrong[0]}; the {count} classes are "
                 f"{highest} or {IGNORED} where there is none."
             )
-        return image, labels.astype(np.uint8)
+        return image, np.where(none, IGNORED, values - first).astype(np.uint8)
 
 
 def open_ade20k(folder: Path, split: str, classes: Sequence[str] = ()) -> PairSplit:
@@ -87,8 +86,8 @@ def open_pairs(
       classes: names that the weights at hand know, in order; empty where they know none.
 
     Raises:
-      DataError: a folder is missing or empty, an image has no label image or the reverse, the
-        classes differ or are too many.
+      DataError: a folder is missing or empty, an image has no label image or the reverse, two
+        differ in their suffix alone, the classes differ or are too many.
     """
     title = str(images)
     if not 0 < len(class_names) <= IGNORED:
@@ -98,8 +97,7 @@ def open_pairs(
 
 
 def _pairs(images: Path, labels: Path, title: str) -> tuple[tuple[Path, Path], ...]:
-    found = {path.stem: path for path in _files(images, _SUFFIXES)}
-    labelled = {path.stem: path for path in _files(labels, (".png",))}
+    found, labelled = _files(images, _SUFFIXES), _files(labels, (".png",))
     for have, lack, what in ((found, labels, "label image"), (labelled, images, "image")):
         if alone := sorted(have.keys() - (labelled if have is found else found).keys()):
             raise DataError(
@@ -109,10 +107,18 @@ def _pairs(images: Path, labels: Path, title: str) -> tuple[tuple[Path, Path], .
     return tuple((found[stem], labelled[stem]) for stem in sorted(found))
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """By their names without the suffix."""
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; give the data set's own folder.")
-    files = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
+    files: dict[str, Path] = {}
+    for path in folder.iterdir():
+        if path.suffix.lower() not in suffixes:
+            continue
+        if path.stem in files:
+            both = " and ".join(sorted((files[path.stem].name, path.name)))
+            raise DataError(f"The folder {folder} has {both}; give each a name of its own.")
+        files[path.stem] = path
     if not files:
         raise DataError(f"The folder {folder} has no files of {', '.join(suffixes)}.")
     return files

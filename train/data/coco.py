@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.data.classes import check_known
-from train.data.coco_file import check_outline, read_annotations
+from train.data.coco_file import check_inside, check_outline, read_annotations
 from train.data.dense_files import check_present, pycocotools
 from train.data.fetch import DataError
 
@@ -25,7 +25,7 @@ class Photo(NamedTuple):
       boxes: [G,4] float32, (x1, y1, x2, y2).
       labels: [G] int32, from 0.
       outlines: polygons or RLE of each object, pickled, which takes less memory than lists; none
-        where masks are not wanted.
+        where no masks are to be learnt.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class CocoSplit:
       category_ids: of the classes, in the same order.
       title: what messages call it.
       remarks: sentences on what was left out, for people.
-      masks: whether objects have outlines.
+      masks: whether photos have outlines.
     """
 
     photos: tuple[Photo, ...]
@@ -76,7 +76,8 @@ def open_coco(
     Args:
       annotations: a file such as instances_train2017.json.
       images: the folder that its file names are in.
-      masks: whether outlines are kept, for `bitmaps`.
+      masks: whether the outlines are needed: to learn from, those of what is learnt, which are
+        kept for `bitmaps`; to measure on, all.
       keep_empty: whether images without any annotation stay; those whose objects are all left out
         do in either case.
       learn: whether the split is to learn from or to measure on, which the remarks tell of; what is
@@ -86,9 +87,9 @@ def open_coco(
     Raises:
       DataError: the file is missing, damaged or contradicts itself, an image file is missing, an
         outline is broken, no image has an object, the classes differ, or pycocotools is not
-        installed, which masks need.
+        installed, which masks and measuring need.
     """
-    if masks:
+    if masks or not learn:
         pycocotools("mask")
     title = annotations.name
     content = read_annotations(annotations)
@@ -112,38 +113,31 @@ def open_coco(
     labels = {category: label for label, category in enumerate(ids)}
     left_out: collections.Counter[str] = collections.Counter()
     photos = tuple(
-        _photo(record, annotated[record["id"]], labels, images, masks, left_out, title)
+        _photo(record, annotated[record["id"]], labels, images, masks, learn, left_out, title)
         for record in records
     )
     check_present([photo.path for photo in photos], title)
     if not any(len(photo.labels) for photo in photos):
         raise DataError(f"{title} has no object to learn in any of its {len(known):,} images.")
     remarks = tuple(_remarks(title, empty, len(known), keep_empty, learn, left_out))
-    return CocoSplit(photos, names, ids, title, remarks, masks)
+    return CocoSplit(photos, names, ids, title, remarks, masks and learn)
 
 
 def bitmaps(photo: Photo) -> np.ndarray:
     """The objects' masks at the image's own size, [G,height,width] uint8, 0 or 1.
 
     Raises:
-      DataError: an RLE is broken, or pycocotools is not installed.
+      DataError: pycocotools is not installed.
     """
     rle = pycocotools("mask")
     masks = np.zeros((len(photo.outlines), photo.height, photo.width), np.uint8)
     for mask, outline in zip(masks, photo.outlines, strict=True):
         outline = pickle.loads(outline)
-        try:
-            if isinstance(outline, list):
-                coded = rle.merge(rle.frPyObjects(outline, photo.height, photo.width))
-            elif isinstance(outline["counts"], list):
-                coded = rle.frPyObjects(outline, photo.height, photo.width)
-            else:
-                coded = outline
-            mask[:] = rle.decode(coded)
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"An object of the image {photo.image_id} has a broken RLE: {error}."
-            ) from error
+        if isinstance(outline, list):
+            outline = rle.merge(rle.frPyObjects(outline, photo.height, photo.width))
+        elif isinstance(outline["counts"], list):
+            outline = rle.frPyObjects(outline, photo.height, photo.width)
+        mask[:] = rle.decode(outline)
     return masks
 
 
@@ -153,6 +147,7 @@ def _photo(
     labels: dict[int, int],
     folder: Path,
     masks: bool,
+    learn: bool,
     left_out: collections.Counter[str],
     title: str,
 ) -> Photo:
@@ -167,14 +162,16 @@ def _photo(
                 "categories."
             )
         x, y, w, h = annotation["bbox"]
-        if why := _why_left_out(annotation, height, width):
+        why, outline = _why_left_out(annotation, height, width), annotation.get("segmentation")
+        if masks and not (learn and why):
+            check_outline(outline, height, width, where)
+        if why:
             left_out[why] += 1
             continue
         boxes.append((x, y, x + w, y + h))
         numbers.append(labels[annotation["category_id"]])
-        if masks:
-            outline = annotation.get("segmentation")
-            check_outline(outline, height, width, where)
+        if masks and learn:
+            check_inside(outline, height, width, where)
             outlines.append(pickle.dumps(outline))
     return Photo(
         folder / record["file_name"],
@@ -196,7 +193,7 @@ def _why_left_out(annotation: dict[str, Any], height: int, width: int) -> str | 
         return "without area or below a pixel"
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
         return "outside their image"
-    return "crowds" if annotation.get("iscrowd") else None
+    return "crowds" if annotation["iscrowd"] else None
 
 
 def _remarks(

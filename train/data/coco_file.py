@@ -1,7 +1,6 @@
 """Annotation files in COCO's format: read, and refused where they are broken."""
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,23 @@ import numpy as np
 
 from train.data.fetch import DataError
 
+FARTHEST = 100_000  # Pixels: pycocotools overflows with points beyond a few times of it.
+_GROUPS = 7  # Of five bits, which hold every difference of 32-bit numbers.
+
+
+def _is_number(value: Any, bound: float = 1e15) -> bool:
+    return isinstance(value, int | float) and abs(value) < bound
+
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-_WHOLE = _is_whole, "a whole number"
+_WHOLE = _is_whole, "a whole number of 64 bits"
 _SIDE = (lambda value: _is_whole(value) and value > 0), "a whole number above 0"
 _TEXT = (lambda value: isinstance(value, str) and value != ""), "a text"
 _FIELDS: Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
@@ -33,10 +35,12 @@ _FIELDS: Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
         "id": _WHOLE,
         "image_id": _WHOLE,
         "category_id": _WHOLE,
-        "bbox": (_is_box, "four numbers, x, y, w, h"),
-        "area": (_is_number, "a number"),
+        "bbox": (_is_box, "four numbers, x, y, w, h, below 1e15"),
+        "area": (_is_number, "a number below 1e15"),
+        "iscrowd": (lambda value: value in (None, 0, 1), "0 or 1"),
     },
 }
+_OPTIONAL = ("iscrowd",)
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
@@ -46,7 +50,8 @@ def read_annotations(path: Path) -> dict[str, Any]:
       path: JSON in COCO's form.
 
     Returns:
-      {"categories", "images" and "annotations": lists of dicts}.
+      {"categories", "images" and "annotations": lists of dicts}; "iscrowd" is 0 where it is not
+      told.
 
     Raises:
       DataError: the file is missing or not JSON, or a field is missing or of another kind.
@@ -67,14 +72,16 @@ def read_annotations(path: Path) -> dict[str, Any]:
             if not isinstance(record, dict):
                 raise DataError(f"{where} is {str(record)[:60]}; it must be an object.")
             for field, (fits, rule) in fields.items():
-                if field not in record:
+                if field not in record and field not in _OPTIONAL:
                     raise DataError(f'{where} has no "{field}".')
-                if not fits(record[field]):
-                    value = str(record[field])[:60]
+                if not fits(value := record.get(field)):
+                    value = str(value)[:60]
                     raise DataError(f'{where} has the "{field}" {value}; it must be {rule}.')
     for part in ("categories", "images"):
         if len({record["id"] for record in content[part]}) < len(content[part]):
             raise DataError(f"{path.name} has {part} with the same id; each needs its own.")
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
     return content
 
 
@@ -90,31 +97,84 @@ def check_outline(outline: Any, height: int, width: int, where: str) -> None:
       DataError: saying what is wrong.
     """
     if isinstance(outline, dict):
-        counts, size = outline.get("counts"), outline.get("size")
-        if size != [height, width] or not isinstance(counts, list | str):
+        size, pixels = outline.get("size", []), height * width
+        if size != [height, width] or not all(map(_is_whole, size)):
             raise DataError(
                 f"{where} has an RLE of the size {size}; its image has {[height, width]}."
             )
-        if isinstance(counts, list):
-            covered = sum(counts) if all(_is_whole(n) and n >= 0 for n in counts) else -1
-            if covered != height * width:
-                said = f"an RLE of {covered:,} pixels" if covered >= 0 else "a broken RLE"
-                raise DataError(f"{where} has {said}; its image has {height * width:,}.")
+        covered = _covered(outline.get("counts"), pixels)
+        if covered != pixels:
+            said = "a broken RLE" if covered is None else f"an RLE of {covered:,} pixels"
+            raise DataError(f"{where} has {said}; its image has {pixels:,} pixels.")
         return
     if not isinstance(outline, list) or not outline:
         raise DataError(f"{where} has no outline; masks need polygons or an RLE.")
     for polygon in outline:
-        try:
-            sound = len(polygon) >= 6 and len(polygon) % 2 == 0 and np.isfinite(polygon).all()
-        except TypeError:
-            sound = False
-        if not sound:
+        if not _is_polygon(polygon):
             raise DataError(
                 f"{where} has a broken polygon, {str(polygon)[:60]}; it must be x, y, x, y, ... of "
-                "three points or more."
+                f"three points or more, within {FARTHEST:,} pixels."
             )
+
+
+def check_inside(outline: Any, height: int, width: int, where: str) -> None:
+    """Refuse polygons that lie outside their image.
+
+    Args: as of `check_outline`, which has found nothing wrong.
+
+    Raises:
+      DataError: they do.
+    """
+    if isinstance(outline, dict):
+        return
     x, y = (np.concatenate([polygon[axis::2] for polygon in outline]) for axis in (0, 1))
     if x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height:
         raise DataError(
             f"{where} has its outline outside the image, which has {height} x {width} pixels."
         )
+
+
+def run_lengths(text: str) -> np.ndarray | None:
+    """What COCO's compressed form of RLE says.
+
+    Args:
+      text: numbers as characters from "0" on, each of five bits, the lowest first; 32 is added to
+        all but a number's last, whose 16 is the sign. From the fourth on they are differences to
+        the one two before.
+
+    Returns:
+      The lengths of the runs, int64, below 0 or too high where the text is wrong; None where it is
+      no such text or ends within a number.
+    """
+    codes = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8).astype(np.int64) - 48
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        return None
+    last = codes & 32 == 0
+    starts = np.flatnonzero(np.append(True, last[:-1]))
+    groups = np.diff(starts, append=len(codes))
+    if groups.max() > _GROUPS:
+        return None
+    place = np.arange(len(codes)) - np.repeat(starts, groups)
+    runs = np.add.reduceat((codes & 31) << 5 * place, starts)
+    runs -= np.where(codes[last] & 16, 1 << 5 * groups, 0)
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return runs
+
+
+def _covered(counts: Any, pixels: int) -> int | None:
+    """How many pixels the runs of an RLE have; None if they are broken."""
+    if isinstance(counts, list) and all(map(_is_whole, counts)):
+        runs = np.array(counts, np.int64)
+    else:
+        runs = run_lengths(counts) if isinstance(counts, str) else None
+    # Each by itself first, so that their sum cannot overflow.
+    if runs is None or ((runs < 0) | (runs > pixels)).any():
+        return None
+    return int(runs.sum())
+
+
+def _is_polygon(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
+        return False
+    return all(_is_number(number, FARTHEST) for number in value)

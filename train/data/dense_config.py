@@ -21,6 +21,8 @@ class DetectionData:
       scale: longest and shortest side that images are resized to fit, the ratio kept.
       shapes: height and width that batches are padded to, multiples of 32; each takes the smallest
         that holds it, and a step is compiled for each.
+      own_shapes: whether evaluation pads each image to its own multiples of 32, as the official
+        code does, and compiles for each such size; otherwise to `shapes`.
       flip: probability of a flip from left to right.
 
     Raises:
@@ -35,6 +37,7 @@ class DetectionData:
     keep_empty: bool = True
     scale: Shape = (1333, 800)
     shapes: tuple[Shape, ...] = ((800, 1344), (1344, 800))
+    own_shapes: bool = False
     flip: float = 0.5
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from train.data.coco_file import read_annotations
 from train.data.dense_files import pycocotools
 from train.data.fetch import DataError
 from train.metrics.gather import from_all_processes
@@ -105,18 +106,23 @@ def evaluate(
     """The twelve numbers of COCO, at most 100 detections an image; -1 where there is no object.
 
     Args:
-      annotations: of the whole split, as published.
+      annotations: of the whole split, as published; see `train.data.coco.open_coco`, which has
+        found nothing wrong in them.
       results: of each of its images, also of those where nothing was found.
       kind: what is compared, boxes or masks; areas are those of the same.
       backend: `faster-coco-eval` gives the same numbers sooner, where that package is installed.
 
     Raises:
-      DataError: an image of the split has no results, or the backend is not installed.
+      DataError: an image of the split has no results, the annotations cannot be read, or the
+        backend is not installed.
     """
     dataset, evaluator = _backend(backend)
+    content = read_annotations(annotations)
+    for number, annotation in enumerate(content["annotations"], start=1):
+        annotation["id"] = number  # By which objects are told apart, 0 being none.
     # Its reports of what it is doing would go between the lines of the log.
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = dataset(str(annotations))
+        truth = _indexed(dataset, content)
         lacking = truth.imgs.keys() - results.keys()
         if lacking:
             raise DataError(
@@ -153,7 +159,12 @@ def _compared(detection: dict[str, Any], kind: str) -> dict[str, Any]:
 def _loaded(dataset: Any, truth: Any, found: list[dict[str, Any]]) -> Any:
     if found:
         return truth.loadRes(found)
-    nothing = dataset()  # `loadRes` looks at the first detection.
-    nothing.dataset = {**truth.dataset, "annotations": []}
-    nothing.createIndex()
-    return nothing
+    # `loadRes` looks at the first detection.
+    return _indexed(dataset, {**truth.dataset, "annotations": []})
+
+
+def _indexed(dataset: Any, content: dict[str, Any]) -> Any:
+    made = dataset()
+    made.dataset = content
+    made.createIndex()
+    return made

@@ -126,6 +126,12 @@ class DenseTask:
         metadata = read_metadata(weights)
         model = registry.create_model(weights=weights, prune=self._prune)
         self._check_kind(model, weights)
+        wanted = PRESETS.get(str(self.config.model.name), model.config)
+        if type(model.config) is not type(wanted):
+            raise ValueError(
+                f"{weights} holds a {type(model).__name__}, but the config is for "
+                f"{self.config.model.name}; give weights of that kind, or another config."
+            )
         return model, metadata
 
     def create(self, num_classes: int | None, weights: str | None) -> DenseModel:

@@ -19,6 +19,7 @@ from ssmjax.weights import Metadata
 from train import optim
 from train.data.ahead import Batch
 from train.data.coco import CocoSplit, open_coco
+from train.data.dense_batches import OnePass
 from train.data.dense_config import DetectionData
 from train.data.detection_batches import epoch_order, eval_batches, eval_pass, train_batches
 from train.devices import own_rows, place_batch, place_state
@@ -33,11 +34,18 @@ OBJECTS = 100  # On a photo, where shapes alone are looked at.
 
 @dataclasses.dataclass(frozen=True)
 class DetectionScores:
-    """COCO's twelve numbers of boxes, and of masks; more is better, -1 where nothing is to find."""
+    """COCO's twelve numbers of boxes, and of masks; more is better, -1 where nothing is to find.
+
+    Attributes:
+      box, mask: by their names in `train.metrics.coco`; masks have none where none are found.
+      images: how many there were.
+      shapes: how many shapes of batches the model was compiled for.
+    """
 
     box: Mapping[str, float]
     mask: Mapping[str, float]
     images: int
+    shapes: int
     confusion: None = None
 
     @property
@@ -52,7 +60,7 @@ class DetectionScores:
             for kind, of in (("box", self.box), ("mask", self.mask))
             if of
         ]
-        return "  ".join([*said, f"{self.images:,} images"])
+        return "  ".join([*said, f"{self.images:,} images", f"shapes {self.shapes}"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +115,7 @@ class Detect(DenseTask):
         return open_coco(
             folder / data.eval_annotations,
             folder / data.eval_images,
+            masks=self.masks,
             learn=False,
             classes=class_names,
         )
@@ -124,7 +133,7 @@ class Detect(DenseTask):
         chosen = self.config.optim
         if isinstance(model, RetinaNet):
             chosen = dataclasses.replace(chosen, frozen=(*chosen.frozen, *UNUSED))
-        return optim.optimizer(chosen, rate, decayed=self.decayed)
+        return optim.optimizer(chosen, rate, model.backbone.trunk.breaks, self.decayed)
 
     @staticmethod
     def decayed(params: nnx.State) -> Any:
@@ -171,8 +180,9 @@ class Detect(DenseTask):
         if confusion:
             raise ValueError("--confusion is for classes of photos or pixels; leave it out.")
         masks, category_ids = isinstance(model.config, MaskRCNNConfig), split.category_ids
-        results: coco.Results = {}
-        for batch, found in self._found(model, split, metadata, runtime, title):
+        results, mesh = {}, runtime.mesh
+        plan = self._plan(split, -(-self.config.eval_batch_size // mesh.size) * mesh.size)
+        for batch, found in self._found(model, split, plan, metadata, runtime, title):
             for i in np.flatnonzero(batch["mask"]):
                 one = jax.tree.map(lambda a, i=i: a[i], found)
                 valid, boxes = one.valid, one.boxes / batch["scale_factor"][i]
@@ -187,7 +197,7 @@ class Detect(DenseTask):
         annotations = self.folder / self.data.eval_annotations
         box = coco.evaluate(annotations, results, "bbox")
         mask = coco.evaluate(annotations, results, "segm") if masks else {}
-        return DetectionScores(box, mask, len(results))
+        return DetectionScores(box, mask, len(results), len(plan.shapes))
 
     def inference(self, model: DenseModel) -> tuple[jax.stages.Wrapped, tuple]:
         """Detections."""
@@ -198,7 +208,7 @@ class Detect(DenseTask):
     ) -> Image.Image | None:
         """What is found on the first photos."""
         first = dataclasses.replace(split, photos=split.photos[: self.config.pictures])
-        plan = eval_pass(first, batch_size=1, scale=self.data.scale, shapes=self.data.shapes)
+        plan = self._plan(first, 1)
         rows = []
         graphdef, state = nnx.split(model)
         for batch in eval_batches(first, plan, scale=self.data.scale):
@@ -234,13 +244,17 @@ class Detect(DenseTask):
         B = self.config.optim.batch_size
         return [f"detections {[B, DETECTIONS]} of {model.config.num_classes} classes"]
 
-    def _found(self, model, split, metadata, runtime, title) -> Iterator[tuple[Batch, Detections]]:
+    def _plan(self, split: CocoSplit, batch_size: int) -> OnePass:
+        shapes = None if self.data.own_shapes else self.data.shapes
+        return eval_pass(split, batch_size=batch_size, scale=self.data.scale, shapes=shapes)
+
+    def _found(
+        self, model, split, plan, metadata, runtime, title
+    ) -> Iterator[tuple[Batch, Detections]]:
         """Every batch of this process' photos, and what is found on them, as numpy arrays."""
         graphdef, state = nnx.split(model)
         state, mesh = place_state(state, runtime.mesh, fsdp=False), runtime.mesh
-        batch_size = -(-self.config.eval_batch_size // mesh.size) * mesh.size
         scale, options = self.data.scale, {"workers": runtime.workers, "process": runtime.process}
-        plan = eval_pass(split, batch_size=batch_size, scale=scale, shapes=self.data.shapes)
         key, bar = jax.random.key(self.config.seed), runtime.progress
         task = bar.add_task(title, total=len(plan.batches))
         for number, batch in enumerate(eval_batches(split, plan, scale=scale, **options)):

@@ -22,7 +22,13 @@ from train.devices import own_rows, place_batch, place_state
 from train.metrics import miou
 from train.runtime import Runtime
 from train.tasks.dense import DenseTask, Sides, bare_norms
-from train.tasks.segmentation import SegmentationLoss, canvas_of, classify_pixels
+from train.tasks.segmentation import (
+    SegmentationLoss,
+    canvas_of,
+    class_logits,
+    classify_pixels,
+    label_pixels,
+)
 
 PLAIN = ("A_log", "D", "direction_B", "pos_embed")  # They never decay on PlainMamba.
 VECTORS = ("D", "bias", "dt_bias", "scale")  # Nor these on Vim.
@@ -30,11 +36,19 @@ VECTORS = ("D", "bias", "dt_bias", "scale")  # Nor these on Vim.
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationScores:
-    """How well the classes of pixels are told, as `train.metrics.miou` counts."""
+    """How well the classes of pixels are told.
+
+    Attributes:
+      counted: by `train.metrics.miou`.
+      confusion: [C,C] int64, pixels by true class and found class.
+      images: how many there were.
+      shapes: how many shapes of batches the model was compiled for.
+    """
 
     counted: miou.Scores
     confusion: np.ndarray
     images: int
+    shapes: int
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -48,7 +62,7 @@ class SegmentationScores:
 
     def __str__(self) -> str:
         said = [f"{name} {100 * value:.2f}%" for name, value in self.metrics.items()]
-        return "  ".join([*said, f"{self.images:,} images"])
+        return "  ".join([*said, f"{self.images:,} images", f"shapes {self.shapes}"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,21 +169,22 @@ class Segment(DenseTask):
         for number, batch in enumerate(eval_batches(split, plan, scale=self.data.scale, **options)):
             given = place_batch({n: batch[n] for n in ("image", "original_shape")}, mesh)
             labels = batch["label"]
-            said = classify_pixels(
-                *(graphdef, state, given, jax.random.fold_in(key, number)),
-                *(metadata.mean, metadata.std, canvas_of(labels.shape[1:]), mesh),
-                self._windows,
+            logits = class_logits(
+                *(graphdef, state, given["image"], jax.random.fold_in(key, number)),
+                *(metadata.mean, metadata.std, mesh, self._windows),
             )
+            canvas = canvas_of(labels.shape[1:])
+            said = label_pixels(logits, given["original_shape"], canvas, mesh)
             said = own_rows(said)[:, : labels.shape[1], : labels.shape[2]]
             counts += miou.confusion(labels, said, classes)
             bar.update(task, advance=1)
         bar.remove_task(task)
         counts = miou.summed(counts)
-        return SegmentationScores(miou.scores(counts), counts, len(split.pairs))
+        return SegmentationScores(miou.scores(counts), counts, len(split.pairs), len(plan.shapes))
 
     def inference(self, model: DenseModel) -> tuple[jax.stages.Wrapped, tuple]:
         """Classes of pixels."""
-        return classify_pixels, (*self.noise(model, "original_shape"), self.sides, None)
+        return classify_pixels, (*self.noise(model, "original_shape"), self.sides)
 
     def picture(
         self, model: DenseModel, metadata: Metadata, split: PairSplit
@@ -181,11 +196,11 @@ class Segment(DenseTask):
         graphdef, state = nnx.split(model)
         for batch in eval_batches(first, plan, scale=self.data.scale):
             size = batch["img_shape"]
-            given = {"image": batch["image"], "original_shape": size}
-            said = classify_pixels(
-                *(graphdef, state, given, jax.random.key(0), metadata.mean, metadata.std),
-                *(tuple(size[0].tolist()), None, self._windows),
+            logits = class_logits(
+                *(graphdef, state, batch["image"], jax.random.key(0)),
+                *(metadata.mean, metadata.std, None, self._windows),
             )
+            said = label_pixels(logits, size, tuple(size[0].tolist()), None)
             image, said = batch["image"][0], np.asarray(said[0])
             rows.append([Image.fromarray(image), with_segments(image, said)])
             rows.append([legend(said, metadata.class_names, 2 * image.shape[1])])

@@ -50,22 +50,32 @@ def canvas_of(sides: tuple[int, ...]) -> Sides:
     return height, width
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
-def classify_pixels(
-    graphdef, state, batch, key, mean, std, canvas, mesh, windows=None
-) -> jax.Array:
-    """[B,*canvas] uint8, the classes of pixels at the images' own sizes; see `classes_at`.
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
+def class_logits(graphdef, state, images, key, mean, std, mesh, windows=None) -> jax.Array:
+    """[B,h,w,classes] of a segmentor, for `label_pixels`; the model compiles for shapes of images.
 
     Its rows are shared out over a mesh if there is one. With `windows`, (window, stride) as of
     `ssmjax.dense.upernet.UperNet.slide`, images are looked at through them.
     """
-    images = batch["image"]
     whole = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2))
     model = nnx.merge(graphdef, state)
     look = model if windows is None else partial(model.slide, window=windows[0], stride=windows[1])
     logits = look(normalise(images, whole, mean, std), key=key)
-    classes = jax.vmap(partial(classes_at, canvas=canvas))(logits, batch["original_shape"])
+    return logits if mesh is None else shared_out(logits, mesh)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def label_pixels(logits, shapes, canvas, mesh) -> jax.Array:
+    """[B,*canvas] uint8, the classes of pixels at the images' own sizes; see `classes_at`."""
+    classes = jax.vmap(partial(classes_at, canvas=canvas))(logits, shapes)
     return classes if mesh is None else shared_out(classes, mesh)
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def classify_pixels(graphdef, state, batch, key, mean, std, canvas) -> jax.Array:
+    """`label_pixels` of `class_logits` in one program, whose speed and memory can be measured."""
+    logits = class_logits(graphdef, state, batch["image"], key, mean, std, None)
+    return label_pixels(logits, batch["original_shape"], canvas, None)
 
 
 def classes_at(logits: jax.Array, shape: jax.Array, canvas: Sides) -> jax.Array:

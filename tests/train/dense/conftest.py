@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.oracles import golden
+from tests.oracles import downstream, golden
+from train.data.coco import open_coco
+from train.data.fetch import DataError
 
 CONFIG = """
 from ssmjax import PruneConfig
@@ -45,10 +47,16 @@ SEGMENTATION = """SegmentationData(
 SIZES = [(48, 64), (64, 48), (64, 64), (40, 64)]
 
 
-@pytest.fixture(scope="session")
-def units():
+@pytest.fixture(scope="session", params=downstream.names("units_*"))
+def units(request):
     """Single operations of the official code: name -> array."""
-    return golden.arrays("downstream/units_a")
+    return golden.arrays(f"downstream/{request.param}")
+
+
+@pytest.fixture(scope="session", params=downstream.names("coco_eval_*"))
+def official(request):
+    """Annotations, detections, and the numbers that the official code gives them."""
+    return json.loads((downstream.FOLDER / f"{request.param}.json").read_text())
 
 
 def random_image(seed, height, width):
@@ -94,6 +102,24 @@ def write_coco(folder, content):
         write_image(folder / "images" / image["file_name"], pixels)
     (folder / "instances.json").write_text(json.dumps(content))
     return folder / "instances.json", folder / "images"
+
+
+def opened(folder, content, **options):
+    """What is read of `content`, written with images."""
+    return open_coco(*write_coco(folder, content), **options)
+
+
+def refused(folder, content, **options):
+    """As `opened`, which must fail: what it says."""
+    with pytest.raises(DataError) as error:
+        opened(folder, content, **options)
+    return sentence(error)
+
+
+def sentence(error):
+    message = str(error.value)
+    assert message.endswith((".", "!")) and "\n" not in message
+    return message
 
 
 def write_pairs(folder, sizes, num_values):

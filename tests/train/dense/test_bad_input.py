@@ -177,10 +177,10 @@ def test_what_is_left_out_is_told_by_the_run(refused, folder, tmp_path):
         assert f"instances.json: 2 objects are {left_out}: {reasons}." in said
 
 
-def blank(config, path, names):
-    """A weight file of zeros, of the model of a config."""
+def blank(config, path, names, count=None):
+    """A weight file of zeros, of the model of a config; of `count` classes without `names`."""
     chosen = load_config(str(config), Config).model
-    options = chosen.overrides() | {"num_classes": len(names)}
+    options = chosen.overrides() | {"num_classes": count or len(names)}
     model = nnx.eval_shape(lambda: registry.create_model(chosen.name, **options))
     for leaf in flat_params(model).values():
         leaf.set_value(jnp.zeros(leaf.shape, leaf.dtype))
@@ -226,3 +226,28 @@ def test_weights_of_other_classes(refused, folder, tmp_path, name):
         run = ("--workdir", tmp_path / "run", "--model.weights", weights)
         assert message in refused(finetune, *config, *run)
         shutil.rmtree(tmp_path / "run")
+    blank(path, weights, (), len(ours) + 1)
+    said = refused(evaluate, "--config", path, "--checkpoint", weights)
+    assert f"tells {len(ours) + 1} classes apart; the data have {len(ours)}, so give" in said
+
+
+def test_weights_of_another_kind_of_model(refused, folder, tmp_path):
+    weights = tmp_path / "other.safetensors"
+    blank(folder / "retinanet.py", weights, ("ant", "cup"))
+    for name, message in (
+        ("maskrcnn", "holds a RetinaNet, but the config is for maskrcnn_plainmamba_l1; give"),
+        ("upernet", "is a RetinaNet, which does not fit the data of the config"),
+    ):
+        config = ("--config", folder / f"{name}.py", "--checkpoint", weights)
+        assert message in refused(evaluate, *config)
+
+
+def test_outlines_that_are_measured(refused, folder, tmp_path):
+    """Before anything is: also those of crowds."""
+    weights, copy = tmp_path / "w.safetensors", tmp_path / "data"
+    blank(folder / "maskrcnn.py", weights, ("ant", "cup"))
+    shutil.copytree(folder, copy)
+    changed(segmentation=None, iscrowd=1)(copy)
+    config = ("--config", folder / "maskrcnn.py", "--data.path", copy)
+    said = refused(evaluate, *config, "--checkpoint", weights)
+    assert "instances.json, annotation 1 of 0.png, has no outline; masks need" in said

@@ -5,9 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import train.compare.run as compare_run
 from ssmjax import PruneConfig
+from ssmjax.dense import registry
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.weights import flat_params
 from tests.train.conftest import losses
@@ -112,7 +114,8 @@ def test_seeds_share_an_optimiser(comparison):
     """And with it the compiled step."""
     tasks = [open_task(comparison.config(ENTRIES[0], seed)) for seed in (0, 1)]
     rate = optim.schedule(comparison.optim, 2)
-    first, second = (task.optimizer(None, rate) for task in tasks)
+    model = nnx.eval_shape(lambda: registry.create_model(NAME, **SIZES))
+    first, second = (task.optimizer(model, rate) for task in tasks)
     assert first is second
 
 

@@ -69,6 +69,14 @@ def test_labels_out_of_range(ade, tmp_path):
     assert "ADE_val_0.png has the value 151; the 150 classes are 1 to 150, or 0 or 255" in said
     pairs = open_pairs(*write_pairs(tmp_path / "pairs", SIZES, 4), NAMES)
     assert "has the value 3; the 3 classes are 0 to 2 or 255" in refused(pairs.read, 0)
+    # One more than that of no class.
+    deep = Image.fromarray(np.full((20, 30), 256, np.uint16))
+    for split, path in (
+        (open_ade20k(ade, "validation"), ade / "annotations/validation/ADE_val_0.png"),
+        (pairs, tmp_path / "pairs/labels/0.png"),
+    ):
+        deep.save(path)
+        assert "has the value 256; the " in refused(split.read, 0)
 
 
 def test_files_that_lack(ade):
@@ -84,6 +92,13 @@ def test_files_that_lack(ade):
     assert "1 of 2 files have no image" in said and "ADE_val_1.png" in said
     assert "ADE_val_1.jpg cannot be read: No such file" in refused(split.read, 1)
     assert "There is no folder" in refused(open_ade20k, ade, "training")
+
+
+def test_two_images_of_a_name(tmp_path):
+    folders = write_pairs(tmp_path, SIZES, 3)
+    write_image(tmp_path / "images/0.jpg", random_image(0, 20, 30))
+    said = refused(open_pairs, *folders, NAMES)
+    assert f"The folder {folders[0]} has 0.jpg and 0.png; give each a name of its own." == said
 
 
 def test_empty_folder(tmp_path):

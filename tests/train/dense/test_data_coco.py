@@ -6,29 +6,20 @@ import sys
 import numpy as np
 import pytest
 
-from tests.oracles import golden
-from tests.train.dense.conftest import annotation, coco_content, write_coco
+from tests.train.dense.conftest import (
+    annotation,
+    coco_content,
+    opened,
+    refused,
+    sentence,
+    write_coco,
+)
 from train.data.coco import bitmaps, open_coco
+from train.data.coco_file import read_annotations
 from train.data.fetch import DataError
 
 SIZES = [(20, 30), (40, 25)]
 ONE = [annotation(1, 10, (2, 3, 10, 8))]
-
-
-def opened(folder, content, **options):
-    return open_coco(*write_coco(folder, content), **options)
-
-
-def refused(folder, content, **options):
-    with pytest.raises(DataError) as error:
-        opened(folder, content, **options)
-    return sentence(error)
-
-
-def sentence(error):
-    message = str(error.value)
-    assert message.endswith((".", "!")) and "\n" not in message
-    return message
 
 
 def test_boxes_labels_and_masks(tmp_path):
@@ -47,31 +38,6 @@ def test_boxes_labels_and_masks(tmp_path):
     want[5:12, 4:10] = 1
     np.testing.assert_array_equal(bitmaps(first), want[None])
     assert bitmaps(second).shape == (2, 40, 25)
-
-
-def test_rle_of_both_kinds_and_polygons_of_several_parts(tmp_path):
-    from pycocotools import mask as rle
-
-    mask = np.random.default_rng(0).integers(0, 2, (20, 30)).astype(np.uint8)
-    columns = mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(columns)) + 1
-    counts = np.diff([0, *changes, len(columns)]).tolist()
-    counts = [0, *counts] if columns[0] else counts
-    coded = rle.encode(np.asfortranarray(mask))["counts"].decode()
-    outlines = [
-        {"size": [20, 30], "counts": counts},
-        {"size": [20, 30], "counts": coded},
-        [[0, 0, 5, 0, 5, 5, 0, 5], [10, 10, 15, 10, 15, 15, 10, 15]],
-    ]
-    objects = [
-        annotation(i, 10, (0, 0, 30, 20), segmentation=outline)
-        for i, outline in enumerate(outlines)
-    ]
-    got = bitmaps(opened(tmp_path, coco_content(SIZES, objects), masks=True).photos[0])
-    np.testing.assert_array_equal(got[:2], [mask, mask])
-    want = np.zeros((20, 30), np.uint8)
-    want[:5, :5] = want[10:15, 10:15] = 1
-    np.testing.assert_array_equal(got[2], want)
 
 
 def test_what_is_left_out(tmp_path):
@@ -108,8 +74,8 @@ def test_images_without_annotations_may_be_left_out(tmp_path):
     assert "1 of 3 images have no objects; they are left out." in split.remarks[0]
 
 
-def test_official_annotations(tmp_path):
-    content = json.loads((golden.FOLDER / "downstream" / "coco_eval_a.json").read_text())["gt"]
+def test_official_annotations(official, tmp_path):
+    content = official["gt"]
     split = opened(tmp_path, content, masks=True)
     crowds = sum(a["iscrowd"] for a in content["annotations"])
     assert sum(len(p.labels) for p in split.photos) == len(content["annotations"]) - crowds
@@ -119,47 +85,26 @@ def test_official_annotations(tmp_path):
         assert abs(areas[one["image_id"]].pop(0) - one["area"]) <= 1
 
 
-BROKEN = {
-    "broken polygon, [1, 2, 3, 4]": {"segmentation": [[1, 2, 3, 4]]},
-    "broken polygon, [1, 2, 3, 4, 5, 6, 7]": {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
-    "broken polygon, [1, 2, 3, 4, 5, nan]": {"segmentation": [[1, 2, 3, 4, 5, float("nan")]]},
-    "broken polygon, ['a'": {"segmentation": [["a", "b", "c", "d", "e", "f"]]},
-    "has no outline": {"segmentation": []},
-    "RLE of 599 pixels; its image has 600": {"segmentation": {"size": [20, 30], "counts": [599]}},
-    "RLE of the size [30, 20]": {"segmentation": {"size": [30, 20], "counts": [600]}},
-    "the category 4, which": {"category_id": 4},
-    "outline outside the image, which has 20 x 30": {"segmentation": [[31, 0, 40, 0, 40, 9]]},
-    "has a broken RLE; its image has 600": {"segmentation": {"size": [20, 30], "counts": ["a"]}},
-}
-
-
-@pytest.mark.parametrize("message", BROKEN)
-def test_broken_objects(tmp_path, message):
-    one = ONE[0] | BROKEN[message]
-    said = refused(tmp_path, coco_content(SIZES, [one]), masks=True)
-    assert message in said and "annotation 1 of 0.png" in said
-
-
-def test_an_outline_is_not_looked_at_where_no_masks_are_wanted(tmp_path):
-    split = opened(tmp_path, coco_content(SIZES, [ONE[0] | {"segmentation": [[1]]}]))
-    assert split.photos[0].outlines == ()
-
-
-def test_broken_compressed_rle(tmp_path):
-    outline = {"size": [20, 30], "counts": "jn>4_39J4M2N3M"}
-    content = coco_content(SIZES, [ONE[0] | {"segmentation": outline}])
-    split = opened(tmp_path, content, masks=True)
-    with pytest.raises(DataError, match="image 10 has a broken RLE"):
-        bitmaps(split.photos[0])
+def test_crowds_are_marked_by_0_or_1(tmp_path):
+    objects = [annotation(i, 10, (0, 0, 4, 4)) for i in range(6)]
+    for one, crowd in zip(objects[1:], (None, 0, 1, False, True), strict=True):
+        one["iscrowd"] = crowd
+    del objects[0]["iscrowd"]
+    paths = write_coco(tmp_path, coco_content(SIZES, objects))
+    read = read_annotations(paths[0])["annotations"]
+    assert [one["iscrowd"] for one in read] == [0, 0, 0, 1, 0, 1]
+    assert len(open_coco(*paths).photos[0].labels) == 4
 
 
 def test_no_object_at_all(tmp_path):
     assert "no object to learn in any of its 2 images" in refused(tmp_path, coco_content(SIZES, []))
 
 
-def test_annotation_of_an_unknown_image(tmp_path):
+def test_annotation_of_an_unknown_image_or_category(tmp_path):
     content = coco_content(SIZES, [*ONE, annotation(5, 99, (0, 0, 4, 4))])
     assert "id 5, of the image 99, which" in refused(tmp_path, content)
+    said = refused(tmp_path, coco_content(SIZES, [ONE[0] | {"category_id": 4}]))
+    assert "annotation 1 of 0.png, has the category 4, which" in said
 
 
 def test_two_with_an_id(tmp_path):
@@ -177,7 +122,12 @@ def test_two_with_an_id(tmp_path):
         ("annotations", {"bbox": [1, 2, 3]}, '"bbox" [1, 2, 3]; it must be four numbers'),
         ("annotations", {"bbox": [1, 2, None, 4]}, "must be four numbers, x, y, w, h"),
         ("annotations", {"bbox": None}, 'the "bbox" None'),
+        ("annotations", {"bbox": [1, 2, 10**400, 4]}, "must be four numbers, x, y, w, h"),
         ("annotations", {"area": None}, 'the "area" None; it must be a number'),
+        ("annotations", {"area": float("nan")}, 'the "area" nan; it must be a number'),
+        ("annotations", {"id": 2**63}, "it must be a whole number of 64 bits"),
+        ("annotations", {"iscrowd": 2}, 'the "iscrowd" 2; it must be 0 or 1'),
+        ("annotations", {"iscrowd": []}, 'the "iscrowd" []; it must be 0 or 1'),
         ("annotations", {"image_id": [1]}, 'the "image_id" [1]; it must be a whole number'),
         ("images", {"height": 0}, 'the "height" 0; it must be a whole number above 0'),
         ("images", {"id": "a"}, 'the "id" a; it must be a whole number'),
@@ -239,4 +189,5 @@ def test_without_pycocotools(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
     assert len(opened(tmp_path, content).photos) == 2
-    assert "pip install pycocotools" in refused(tmp_path, content, masks=True)
+    for options in ({"masks": True}, {"learn": False}):
+        assert "pip install pycocotools" in refused(tmp_path, content, **options)

@@ -9,14 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from tests.oracles import golden
+from tests.train.conftest import ROOT
 from train.data.fetch import DataError
 from train.metrics import coco, miou
-
-
-@pytest.fixture(scope="module")
-def official():
-    return json.loads((golden.FOLDER / "downstream" / "coco_eval_a.json").read_text())
 
 
 @pytest.fixture
@@ -42,11 +37,24 @@ def test_twelve_numbers(official, truth, kind, backend):
     assert tuple(got) == coco.NAMES and list(got.values()) == official["stats"][kind]
 
 
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_ids_of_annotations_and_missing_marks_change_nothing(official, truth, kind):
+    """Also an id of 0, and many times the same; pycocotools would count less."""
+    gt = json.loads(truth.read_text())
+    for one in gt["annotations"]:
+        one["id"] = 0
+        if not one["iscrowd"]:
+            del one["iscrowd"]
+    truth.write_text(json.dumps(gt))
+    got = coco.evaluate(truth, by_image(official), kind)
+    assert list(got.values()) == official["stats"][kind]
+
+
 def test_from_arrays(official, truth):
     """Detections made of corners, scores, labels and masks."""
     from pycocotools import mask as rle
 
-    ids = [1, 3, 7]
+    ids = sorted(category["id"] for category in official["gt"]["categories"])
     results = {}
     for image, found in by_image(official).items():
         size = next(i for i in official["gt"]["images"] if i["id"] == image)
@@ -146,17 +154,18 @@ print(json.dumps([list(results.items()), miou.summed(matrix).tolist()]))
 """
 
 
-def test_two_processes_get_what_one_would(official):
+def test_two_processes_get_what_one_would(official, tmp_path):
     """Results of both, in order, and counts above 32 bits, exactly."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    path = golden.FOLDER / "downstream" / "coco_eval_a.json"
+    path = tmp_path / "official.json"
+    path.write_text(json.dumps(official))
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, address, str(number), str(path)],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            cwd=golden.FOLDER.parent.parent,
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -1,10 +1,13 @@
 """Schedules, weight decay and configs of the dense tasks against the official recipes."""
 
+import dataclasses
 import json
 import sys
 import zlib
 
+import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -88,6 +91,28 @@ def test_vim(size):
                 25 if "embed" in entry.theirs else 0 if entry.block is None else 24 - entry.block
             )
             np.testing.assert_allclose(scale, 0.5**behind, err_msg=entry.theirs)
+
+
+@pytest.mark.parametrize("name", ["retinanet", "upernet"])
+def test_lower_layers_learn_slower_where_that_is_asked_for(name):
+    """The first step of AdamW is as large as the rate: of the convolution after a block too."""
+    config, heads = config_of(f"{name}_l1"), {} if name == "upernet" else {"heads": 2}
+    chosen = dataclasses.replace(config.optim, layer_decay=0.5, weight_decay=0.0, clip=None)
+    sizes = {"depth": 3, "embed_dim": 16, "d_state": 2, "ends": (1, 3), "width": 16}
+    preset = f"{name}_plainmamba_l1"
+    model = nnx.eval_shape(lambda: registry.create_model(preset, **sizes, **heads))
+    task = open_task(dataclasses.replace(config, optim=chosen))
+    params = jax.tree.map(lambda a: np.zeros(a.shape), nnx.state(model, nnx.Param))
+    optimizer = task.optimizer(model, optax.constant_schedule(1.0))
+    ones = jax.tree.map(np.ones_like, params)
+    updates, _ = jax.jit(lambda grads: optimizer.update(grads, optimizer.init(params), params))(
+        ones
+    )
+    moved = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(updates)}
+    (after,) = model.backbone.trunk.breaks
+    for part, behind in (("patch_embed", 4), ("dwconvs.0", 4 - after), ("head.classes", 0)):
+        of = [leaf.get_value() for key, leaf in moved.items() if f"{part}." in key]
+        assert of and all(np.allclose(a, -(0.5**behind), rtol=1e-5) for a in of), part
 
 
 def test_there_is_a_config_for_every_row():

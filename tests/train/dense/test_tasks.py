@@ -13,13 +13,18 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from ssmjax.dense import registry
+from ssmjax.dense.config import PRESETS
+from ssmjax.dense.objects import Detections
 from ssmjax.dense.resize import resize
 from ssmjax.weights import Metadata, flat_params, read_metadata, save_weights
 from tests.train.conftest import losses
 from tests.train.processes import distributed, free_port, run_processes
 from train.cli import load_config
 from train.config import Config
-from train.tasks.segmentation import classes_at, classify_pixels
+from train.devices import make_mesh
+from train.runtime import Runtime, bars
+from train.tasks import detect
+from train.tasks.segmentation import class_logits, classes_at, label_pixels
 from train.tasks.task import open_task
 
 
@@ -136,10 +141,9 @@ def test_classes_through_windows():
         **{"auxiliary_width": 4, "num_classes": 5, "seed": 1},
     )
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3), np.uint8)
-    batch = {"image": images, "original_shape": np.array([[40, 80]])}
     half, windows = (0.5,) * 3, ((32, 32), (32, 16))
-    given = (*nnx.split(model), batch, jax.random.key(0), half, half, (40, 80), None)
-    got = np.asarray(classify_pixels(*given, windows))
+    given = class_logits(*nnx.split(model), images, jax.random.key(0), half, half, None, windows)
+    got = np.asarray(label_pixels(given, np.array([[40, 80]]), (40, 80), None))
     look = jax.jit(lambda model, part: model((part / 255 - 0.5) / 0.5))
     logits = np.zeros((1, 32, 64, 5), np.float32)
     for x in (0, 16, 32):
@@ -147,6 +151,31 @@ def test_classes_through_windows():
     logits[:, :, 16:48] /= 2
     want = np.asarray(jnp.argmax(resize(jnp.asarray(logits), (40, 80)), axis=-1))
     assert np.mean(got != want) < 1e-3 and len(np.unique(want)) > 1
+
+
+OWN = {(64, 64), (64, 96), (96, 64)}
+
+
+@pytest.mark.parametrize(("own", "shapes"), [(False, {(96, 96)}), (True, OWN)])
+def test_photos_are_evaluated_in_shapes_of_their_own(folder, monkeypatch, own, shapes):
+    """Where that is asked for; a detector that finds nothing."""
+    config = load_config(str(folder / "retinanet.py"), Config)
+    data = dataclasses.replace(config.data, scale=(96, 64), shapes=((96, 96),), own_shapes=own)
+    seen = set()
+
+    def find(graphdef, state, batch, *_):
+        seen.add(batch["image"].shape[1:3])
+        B = len(batch["image"])
+        found = Detections(*(jnp.zeros((B, 1, *last), int) for last in ((4,), (), (), ())))
+        return found._replace(valid=found.valid > 0)
+
+    monkeypatch.setattr(detect, "find", find)
+    task = open_task(dataclasses.replace(config, data=data))
+    model = nnx.Dict(config=nnx.static(PRESETS["retinanet_plainmamba_l1"]))
+    metadata, runtime = Metadata("", {}, (), *[(0.5,) * 3] * 2), Runtime(make_mesh(), bars())
+    scores = task.score(model, task.eval_split(()), metadata, runtime, "")
+    assert seen == shapes and scores.box["AP"] == 0
+    assert str(scores).endswith(f"4 images  shapes {len(shapes)}")
 
 
 def test_weights_for_other_classes(folder, tmp_path):
