@@ -13,7 +13,7 @@ DENSE = Case("small", 2, 9, 9, 6, 3)
 PRUNED = Case("small", 2, 7, 11, 6, 3, dtype="bfloat16")
 
 
-@pytest.mark.parametrize("case", [DENSE, PRUNED], ids=str)
+@pytest.mark.parametrize("case", [DENSE, pytest.param(PRUNED, marks=pytest.mark.slow)], ids=str)
 def test_every_contender_is_right_or_says_why_not(case):
     records = {record["contender"]: record for record in bench.measure(case, rounds=1)}
     assert {"reference", "associative", "lax.scan", "lax.scan, rematerialised"} <= set(records)

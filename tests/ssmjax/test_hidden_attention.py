@@ -226,7 +226,7 @@ def product(attention, length):
         ("vim", "raw", 2),
         ("vim", "rollout", None),
         ("vim", "attribution", None),
-        ("plain", "attribution", None),
+        pytest.param("plain", "attribution", None, marks=pytest.mark.slow),
     ],
 )
 def test_maps(family, variant, layer):

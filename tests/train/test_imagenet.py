@@ -76,7 +76,13 @@ def test_there_is_a_config_for_every_row_of_table_1():
     assert {path.stem for path in CONFIGS} == names
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=p.stem, marks=() if p.stem.endswith("prune") else pytest.mark.slow)
+        for p in CONFIGS
+    ],
+)
 def test_dry_run(photos, path, tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "run"
     given = ("--config", path, "--workdir", workdir, "--data.data-dir", photos, "--dry-run")

@@ -76,7 +76,10 @@ def test_official_names_and_shapes(name):
     assert sum(leaf.size for leaf in parameters) == manifest["num_params"]
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=pytest.mark.slow) if f == "maskrcnn" else f for f in SMALL],
+)
 def test_there_and_back(family, tmp_path):
     """Through a weight file, and through an official state_dict."""
     prune = DensePruneConfig((1,), 0.5)

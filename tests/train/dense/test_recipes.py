@@ -142,9 +142,10 @@ def test_configs(path):
             "coco_retinanet_l1_prune",
             ("4200 > 3360 > 2688", "[16, 800, 1344, 3]", "weights/plain"),
         ),
-        (
+        pytest.param(
             "ade20k_upernet_l1_evit",
             ("4096 > 3277 > 2622", "logits [16, 512, 512, 150]"),
+            marks=pytest.mark.slow,
         ),
     ],
 )
