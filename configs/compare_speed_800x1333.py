@@ -16,7 +16,7 @@ from train.compare.config import Comparison, Entry
 from train.config import ModelConfig
 from train.data.dense_config import DetectionData
 
-LABEL, NAME = "Mask R-CNN L1", "maskrcnn_plainmamba_l1"
+LABEL, NAME = "Mask R-CNN L3", "maskrcnn_plainmamba_l3"
 
 comparison = Comparison(
     models={LABEL: ModelConfig(NAME)},

@@ -1,7 +1,6 @@
 """Rows in another order than the steps: every implementation, against the loop on moved rows."""
 
 import re
-from contextlib import nullcontext
 from functools import partial
 
 import jax
@@ -11,7 +10,6 @@ import pytest
 from kernels import selective_scan
 from kernels.selective_scan import IMPLEMENTATIONS, pallas_mosaic, pallas_triton
 from kernels.selective_scan.order import by_gathering
-from tests.compiling import unoptimised
 from tests.kernels.interpreter import MOSAIC
 from tests.oracles.compare import assert_close
 from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs
@@ -20,15 +18,13 @@ NAMES = ["reference", "associative", "pallas_triton", "pallas_mosaic"]
 
 
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch, request):
+def interpreted(monkeypatch):
     """GPU kernels as plain JAX."""
     scan = partial(pallas_triton.scan, interpret=True, tokens=2)
     monkeypatch.setitem(IMPLEMENTATIONS, "pallas_triton", scan)
     monkeypatch.setattr(pallas_triton, "scan", scan)
     scan = by_gathering(partial(pallas_mosaic.scan, interpret=MOSAIC))
     monkeypatch.setitem(IMPLEMENTATIONS, "pallas_mosaic", scan)
-    with unoptimised() if "pallas" in request.node.name else nullcontext():
-        yield
 
 
 def orders(seed, batch, length):

@@ -10,7 +10,6 @@ from jax.experimental import pallas as pl
 
 from kernels import capability, selective_scan
 from kernels.selective_scan import IMPLEMENTATIONS, lanes, pallas_triton
-from tests.compiling import unoptimised
 from tests.oracles.compare import assert_close
 from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run
 
@@ -28,8 +27,7 @@ def interpreted(monkeypatch):
         monkeypatch.setitem(IMPLEMENTATIONS, f"groups of {tokens}", scan)
         return f"groups of {tokens}"
 
-    with unoptimised():
-        yield register
+    return register
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from kernels import selective_scan
 from kernels.selective_scan import IMPLEMENTATIONS, pallas_mosaic, pallas_triton
-from tests.compiling import unoptimised
 from tests.kernels.interpreter import MOSAIC
 from tests.oracles import golden
 from tests.oracles.compare import assert_close
@@ -35,17 +34,13 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch, request):
-    """GPU kernels as plain JAX, compiled without the optimisations that would take most time."""
+def interpreted(monkeypatch):
+    """GPU kernels as plain JAX."""
     scan = partial(pallas_triton.scan, interpret=True, tokens=2)
     monkeypatch.setitem(IMPLEMENTATIONS, "pallas_triton", scan)
     monkeypatch.setattr(pallas_triton, "scan", scan)  # For the gradients of pallas_mosaic.
     scan = partial(pallas_mosaic.scan, interpret=MOSAIC)
     monkeypatch.setitem(IMPLEMENTATIONS, "pallas_mosaic", scan)
-    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
-    on_gpus = parameters.get("implementation") in ("pallas_triton", "pallas_mosaic")
-    with unoptimised() if on_gpus else nullcontext():
-        yield
 
 
 def precision(dtype):

@@ -17,7 +17,6 @@ from ssmjax.dense.ranges import RangesConfig
 from ssmjax.models.plain_mamba import PlainMamba, PlainMambaConfig
 from ssmjax.models.vim import Vim, VimConfig
 from ssmjax.models.vit import ViT, ViTConfig
-from tests.compiling import unoptimised
 from tests.oracles.downstream import recipe_downstream
 
 VIT_SIZES = {"depth": 2, "embed_dim": 16, "patch_size": 4, "img_size": 16}
@@ -29,13 +28,6 @@ DENSE = {
     "retina": RetinaNetConfig(ADAPTER, num_classes=5, width=8),
     "uper": UperNetConfig(RangesConfig(PLAIN, (1, 2)), num_classes=5, width=8, auxiliary_width=4),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_faster():
-    """Compiling takes most of the time of these tests."""
-    with unoptimised():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,13 @@ def equations(jaxpr):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("prune", PRUNES, ids=["dense", "pruned"])
+@pytest.mark.parametrize(
+    "prune",
+    [
+        pytest.param(PRUNES[0], marks=pytest.mark.slow, id="dense"),
+        pytest.param(PRUNES[1], id="pruned"),
+    ],
+)
 def test_logits_are_near_and_exponentials_and_norms_are_float32(name, prune):
     lower, model = (build(name, prune, dtype) for dtype in ("bfloat16", "float32"))
     assert lower(IMAGES).dtype == jnp.float32

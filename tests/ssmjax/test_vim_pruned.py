@@ -84,7 +84,8 @@ def run(model, x):
 
 @pytest.mark.parametrize(
     ("prune", "dtype"),
-    [(prune, "float64") for prune in CASES] + [(prune, "float32") for prune in IN_FLOAT32],
+    [(prune, "float64") for prune in CASES]
+    + [pytest.param(prune, "float32", marks=pytest.mark.slow) for prune in IN_FLOAT32],
     ids=lambda v: v if isinstance(v, str) else case_id(v),
 )
 def test_against_masked_run(prune, dtype):

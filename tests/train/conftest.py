@@ -80,8 +80,6 @@ def command(tmp_path_factory):
     cache = tmp_path_factory.getbasetemp().parent / "compiled"
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
-        # Compiling takes most of the time of these runs.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
 

@@ -28,10 +28,10 @@ def assert_same_end(workdir, other):
     assert len(texts[0]) == len(texts[1])
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(command, arguments, pruned, tmp_path, kills):
-    moments = random.Random(kills)
-    for _ in range(kills):
+@pytest.mark.slow
+def test_killed_at_random_moments(command, arguments, pruned, tmp_path):
+    moments = random.Random(20)
+    for _ in range(20):
         process = command.start(*arguments, "--workdir", tmp_path, "--resume", "auto")
         # Somewhere between the first imports and the end.
         deadline = time.monotonic() + moments.uniform(4, 20)

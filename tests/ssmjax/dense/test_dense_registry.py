@@ -179,7 +179,7 @@ def test_what_is_refused(changes, message):
         create_model(**{"name": "upernet_plainmamba_l1", **changes})
 
 
-@pytest.mark.parametrize("family", ["maskrcnn", "retinanet"])
+@pytest.mark.parametrize("family", [pytest.param("maskrcnn", marks=pytest.mark.slow), "retinanet"])
 def test_pruned_detector(family):
     """On images that have padding, each of another size."""
     model = small(family, prune=DensePruneConfig((1,), 0.5))

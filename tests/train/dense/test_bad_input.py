@@ -12,20 +12,12 @@ from PIL import Image
 from ssmjax import command_line, predict
 from ssmjax.dense import registry
 from ssmjax.weights import Metadata, flat_params, save_weights
-from tests.compiling import unoptimised
 from tests.train.dense.conftest import annotation
 from train import evaluate, finetune
 from train.cli import load_config
 from train.config import Config
 
 PLAIN = (0.5, 0.5, 0.5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_faster():
-    """Compiling takes most of the time of these tests."""
-    with unoptimised():
-        yield
 
 
 @pytest.fixture
