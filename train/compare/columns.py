@@ -101,6 +101,11 @@ def _fewer(line: Line, flops: str) -> str:
     return "" if line.dense is None or mine is None else f"{100 * (1 - mine / dense):.1f}"
 
 
+def _rate(value: float | None) -> str:
+    """Of slow models too, two digits."""
+    return _number("{:,.1f}" if value is None or value >= 1 else "{:.2g}", value)
+
+
 def _number(pattern: str, value: float | None) -> str:
     return "" if value is None else pattern.format(value)
 
@@ -123,7 +128,7 @@ _COST = (
     Column("fewer %", lambda line: _fewer(line, "backbone_flops")),
     Column(
         "images/s",
-        lambda line: _number("{:,.1f}", line.facts.images_per_second),
+        lambda line: _rate(line.facts.images_per_second),
         "images/s: median of synchronised runs, in which the models of a backbone take turns in "
         "one process.",
     ),
