@@ -70,7 +70,7 @@ def upernet(prune: DensePruneConfig | None) -> Config:
     model = ModelConfig(
         "upernet_plainmamba_l1", **_TRUNK, img_size=SIDE, width=64, auxiliary_width=32
     )
-    return _config(model, data, prune, steps=600)
+    return _config(model, data, prune, steps=1000)
 
 
 def retinanet(prune: DensePruneConfig | None) -> Config:
