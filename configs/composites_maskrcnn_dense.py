@@ -4,7 +4,7 @@ Data:      python -m train.data.composites --path data/composites
 Command:   python -m train.finetune --config configs/composites_maskrcnn_dense.py \
                --workdir runs/composites_maskrcnn_dense
 Hardware:  two CPU cores.
-Result:    that of its first seed in results/compare_composites_instances.md
+Result:    of this recipe by train.compare: results/compare_composites_instances.md
 """
 
 from train.small_recipes import mask_rcnn

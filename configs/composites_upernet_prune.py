@@ -4,7 +4,7 @@ Data:      python -m train.data.composites --path data/composites
 Command:   python -m train.finetune --config configs/composites_upernet_prune.py \
                --workdir runs/composites_upernet_prune
 Hardware:  two CPU cores.
-Result:    that of its first seed in results/compare_composites_segments.md
+Result:    of this recipe by train.compare: results/compare_composites_segments.md
 """
 
 from train.small_recipes import PRUNE, upernet

@@ -4,7 +4,7 @@ Data:      python -m train.data.trees --path data/trees
 Command:   python -m train.finetune --config configs/trees_retinanet_prune.py \
                --workdir runs/trees_retinanet_prune
 Hardware:  two CPU cores.
-Result:    that of its first seed in results/compare_trees.md
+Result:    of this recipe by train.compare: results/compare_trees.md
 """
 
 from train.small_recipes import PRUNE, retinanet

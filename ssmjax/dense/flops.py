@@ -23,7 +23,7 @@ class DenseFlops:
     Attributes:
       backbone: of each part of the backbone, adapter included. Pruned tokens count nothing, as in
         the papers; what `conv="frozen"` still computes of them, so that convolutions see no holes,
-        is about a quarter of a token's blocks.
+        is D*E + 49*E of a token in each block, a fifth to a quarter.
       heads: of each part behind it, which pruning leaves alone.
     """
 

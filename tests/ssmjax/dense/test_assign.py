@@ -38,8 +38,9 @@ def test_official_assignment(unit, head):
 
 
 @pytest.mark.parametrize("unit", units.ALL)
-def test_official_assignment_without_objects(unit):
-    nobody = padded(np.zeros((0, 4), np.float32), 3)
+@pytest.mark.parametrize("padding", [0, 3])
+def test_official_assignment_without_objects(unit, padding):
+    nobody = padded(np.zeros((0, 4), np.float32), padding)
     got = assigned(unit["assign.boxes"], *nobody, *HEADS["rpn"])
     np.testing.assert_array_equal(got, unit["assign.rpn_nogt.gt_inds"])
 
