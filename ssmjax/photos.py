@@ -1,17 +1,17 @@
 """Photos for models, and pictures for people: how commands read, prepare and write image files."""
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ssmjax.atomic import replacing
 from ssmjax.command_line import check_out
+from ssmjax.decode import decode
 from ssmjax.models.config import BackboneConfig
 from ssmjax.weights import Metadata
 
@@ -36,11 +36,10 @@ def read_image(path: Path, size: Size, crop_pct: float = 1.0) -> np.ndarray:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Read a photo as people see it: upright, in RGB, transparent parts white.
+    """Read a photo as people see it; `ssmjax.decode` says how, as it does for training.
 
     Args:
-      path: of any format Pillow reads; 16-bit grey is brought to 8 bits, and of an animation the
-        first frame is taken.
+      path: of any format that it reads.
 
     Returns:
       [H,W,3] uint8.
@@ -51,26 +50,14 @@ def read_photo(path: Path) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"There is no image file {path}; check the path.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Large, yet read.
-            image = Image.open(path)
-        with image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode == "F":
-                raise ValueError("its pixels are floating-point numbers of no known range")
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip instead of scale.
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB")
-    # Pillow's readers raise all of these for broken files.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        return decode(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"The image file {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
         raise ValueError(
             f"{path} cannot be read as an image ({error}); give a sound JPEG, PNG, WebP, TIFF, BMP "
             "or GIF of 8 or 16 bits."
         ) from error
-    return np.asarray(image)
 
 
 def middle(photo: np.ndarray, size: Size, crop_pct: float) -> np.ndarray:

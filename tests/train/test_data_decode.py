@@ -23,7 +23,9 @@ def encoded(image, kind, **options) -> bytes:
 
 
 def by_pillow(file: bytes) -> np.ndarray:
-    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB"))
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGBA")
+    paper = Image.new("RGBA", image.size, "white")
+    return np.asarray(Image.alpha_composite(paper, image).convert("RGB"))
 
 
 def translucent() -> Image.Image:

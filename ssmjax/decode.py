@@ -1,0 +1,170 @@
+"""From the bytes of an image file to its pixels: the one decoder of training and commands.
+
+The rule for every file:
+
+- What the file is, is told by its content, never by its name; of animations and files of several
+  pages the first picture is taken.
+- The picture is turned as its EXIF orientation says, or else its XMP orientation.
+- Transparent parts are laid on white, whether an alpha channel, a palette or a colour key says so.
+- Samples of 16 bits become their upper 8; of 1, 2 and 4 bits, the highest becomes 255. Whole
+  numbers of 32 bits are taken for 16 if all fit; floating-point numbers have no known range, so
+  they are refused.
+- Grey becomes three equal channels; CMYK, YCbCr, Lab and palettes become RGB as Pillow does it;
+  colour profiles are ignored.
+- Bytes that end too early are refused; what follows the picture is ignored.
+
+Pillow reads all headers, and pixels too but those of ordinary JPEG files: there OpenCV gives the
+same ones bit for bit, in half to four fifths of the time. That it can decode at half the size is
+not used: the pixels would be others, and a random part of a photo is often not much larger than
+what the model takes.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+# The largest picture, height times width: twice Pillow's own first limit. Beyond it lie files made
+# to fill the memory.
+MAX_PIXELS = 2**29 // 3
+# From half as many on, Pillow would warn.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+Image.init()
+# What Pillow both reads and writes, without programs beside it; frequent ones first.
+FORMATS = tuple(
+    name
+    for name in (
+        *("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI"),
+        *("DDS", "DIB", "ICNS", "PCX", "SGI", "BLP", "MSP", "XBM", "IM", "TGA"),
+    )
+    if name in Image.OPEN
+)
+PNG_DEPTH = 24  # Place of the byte in a PNG that tells the bits of a sample.
+_JPEG = ("JPEG", "MPO")  # The latter holds several JPEG pictures one after the other.
+# What the names of such files end in, in lower case: .avif, .bmp, .jfif, .jpg, .tif and so on.
+SUFFIXES = tuple(
+    sorted(
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in FORMATS or name in _JPEG
+    )
+)
+
+# By EXIF's number: what makes of the stored rows and columns those of the upright picture.
+_UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+ON_THEIR_SIDE = (5, 6, 7, 8)  # Orientations whose height is the stored rows' width.
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """The picture in a file, as people see it, by the rule of this module.
+
+    Args:
+      encoded: the whole file, of one of FORMATS.
+
+    Returns:
+      [H,W,3] uint8, RGB, writable.
+
+    Raises:
+      ValueError: there is no such picture in the bytes, it is not whole, or has more than
+        MAX_PIXELS; the message is the reason, in part of a sentence.
+    """
+    image = open_image(encoded)
+    try:
+        pixels = _by_opencv(encoded) if _is_ordinary_jpeg(image) else None
+        if pixels is None or pixels.shape[1::-1] != image.size:
+            pixels = _by_pillow(image, encoded)
+    except Exception as error:  # Pillow's readers raise nearly anything for broken files.
+        raise ValueError(str(error) or type(error).__name__) from error
+    return upright(pixels, orientation_of(image))
+
+
+def open_image(encoded: bytes) -> Image.Image:
+    """The header of an image file; Pillow has read no pixels yet.
+
+    Raises:
+      ValueError: as `decode`.
+    """
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError("it begins like no image file that is known") from error
+    except Exception as error:  # As in `decode`.
+        raise ValueError(str(error) or type(error).__name__) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"it has {image.height:,} x {image.width:,} pixels, more than {MAX_PIXELS:,} in all"
+        )
+    return image
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF's number, 1 to 8, for how the pixels at hand are turned; 1 where none is told.
+
+    A TIFF whose pixels are loaded has been turned by Pillow, and gets 1.
+    """
+    try:
+        number = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Broken EXIF data, which viewers overlook too.
+        return 1
+    return number if number in _UPRIGHT else 1
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels [h,w,...], turned as EXIF's number says: [H,W,...]."""
+    turn = _UPRIGHT.get(orientation)
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+def _is_ordinary_jpeg(image: Image.Image) -> bool:
+    return image.format in _JPEG and image.mode in ("L", "RGB")
+
+
+def _by_opencv(encoded: bytes) -> np.ndarray | None:
+    """[h,w,3] uint8 as stored; None where OpenCV finds the file broken."""
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+
+
+def _by_pillow(image: Image.Image, encoded: bytes) -> np.ndarray:
+    """[h,w,3] uint8 as stored, transparent parts white."""
+    image.load()
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of no known range")
+    key = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        return _of_16_bits(np.asarray(image), key)
+    if image.format == "PNG" and key is not None and image.mode in ("L", "RGB"):
+        # Pillow brings samples to 8 bits, but not the transparent colour.
+        image.info["transparency"] = _in_8_bits(key, encoded[PNG_DEPTH])
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def _of_16_bits(values: np.ndarray, key: int | None) -> np.ndarray:
+    """[h,w,3] uint8 of grey values [h,w] below 2**16; those that equal `key` are transparent."""
+    if values.size and not 0 <= values.min() <= values.max() < 2**16:
+        raise ValueError(f"its pixels are whole numbers to {values.max():,}, beyond 16 bits")
+    grey = (values >> 8).astype(np.uint8)
+    if key is not None:
+        grey[values == key] = 255
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _in_8_bits(key: int | tuple[int, ...], depth: int) -> int | tuple[int, ...]:
+    """A PNG's transparent colour, of samples of `depth` bits."""
+    if isinstance(key, tuple):
+        return tuple(value >> 8 if depth == 16 else value % 256 for value in key)
+    return key % 2**depth * 255 // (2**depth - 1)
