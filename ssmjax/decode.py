@@ -20,6 +20,7 @@ what the model takes.
 """
 
 import io
+import warnings
 from collections.abc import Callable, Mapping
 
 import cv2
@@ -31,14 +32,17 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 MAX_PIXELS = 2**29 // 3
 # From half as many on, Pillow would warn.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# Broken EXIF data, which many photos have, hinders nobody; see `orientation_of`.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 Image.init()
-# What Pillow both reads and writes, without programs beside it; frequent ones first.
+# What Pillow reads and writes without programs beside it, frequent ones first; not the formats of
+# floating-point numbers alone and of macOS icons, and none that it is about to drop.
 FORMATS = tuple(
     name
     for name in (
         *("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI"),
-        *("DDS", "DIB", "ICNS", "PCX", "SGI", "BLP", "MSP", "XBM", "IM", "TGA"),
+        *("DDS", "DIB", "PCX", "SGI", "BLP", "MSP", "XBM", "TGA"),
     )
     if name in Image.OPEN
 )
@@ -115,9 +119,9 @@ def orientation_of(image: Image.Image) -> int:
     """
     try:
         number = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return number if number in _UPRIGHT else 1
     except Exception:  # Broken EXIF data, which viewers overlook too.
         return 1
-    return number if number in _UPRIGHT else 1
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -155,8 +159,9 @@ def _by_pillow(image: Image.Image, encoded: bytes) -> np.ndarray:
 
 def _of_16_bits(values: np.ndarray, key: int | None) -> np.ndarray:
     """[h,w,3] uint8 of grey values [h,w] below 2**16; those that equal `key` are transparent."""
-    if values.size and not 0 <= values.min() <= values.max() < 2**16:
-        raise ValueError(f"its pixels are whole numbers to {values.max():,}, beyond 16 bits")
+    low, high = values.min(), values.max()
+    if low < 0 or high >= 2**16:
+        raise ValueError(f"its pixels are whole numbers from {low:,} to {high:,}, beyond 16 bits")
     grey = (values >> 8).astype(np.uint8)
     if key is not None:
         grey[values == key] = 255

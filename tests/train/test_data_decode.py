@@ -1,93 +1,85 @@
-"""Decoding: every kind of file gives the pixels that Pillow gives."""
+"""Training, evaluation and commands see the same pixels, whatever the file."""
 
-import io
-
-import cv2
+import chex
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
+from ssmjax import photos
+from tests import image_files
+from tests.image_files import picture, saved
 from train.data.decode import decode
+from train.data.dense_files import read_image
+from train.data.fetch import DataError
+from train.data.pipeline import eval_batches
+from train.data.source import Split
+
+SIZE = (8, 8)
 
 
-def photo(height=40, width=60) -> Image.Image:
-    """Smooth in parts, so that a JPEG of it looks like it."""
-    noise = np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)
-    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+class Files(list):
+    """Encoded photos as a source of examples."""
+
+    def __getitems__(self, keys):
+        return [{"image": self[key], "label": 0} for key in keys]
 
 
-def encoded(image, kind, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
+@st.composite
+def any_files(draw) -> bytes:
+    """Files of every format, mode, bit depth and orientation; some end too early."""
+    encoded = draw(
+        st.one_of(
+            image_files.lossless_files().map(lambda file: file.encoded),
+            image_files.png_files().map(lambda drawn: drawn[0].encoded),
+            image_files.jpeg_files(),
+            image_files.other_files(),
+        )
+    )
+    return encoded[: draw(st.none() | st.integers(0, len(encoded)))]
 
 
-def by_pillow(file: bytes) -> np.ndarray:
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGBA")
-    paper = Image.new("RGBA", image.size, "white")
-    return np.asarray(Image.alpha_composite(paper, image).convert("RGB"))
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("photos") / "photo.png"  # Whose content may be anything.
 
 
-def translucent() -> Image.Image:
-    image = photo().convert("RGBA")
-    image.putalpha(Image.linear_gradient("L").resize(image.size))
-    return image
+@settings(max_examples=300, deadline=None)
+@given(any_files())
+def test_all_readers_agree(path, encoded):
+    path.write_bytes(encoded)
+    seen = decode(encoded)
+    (batch,) = eval_batches(Split(Files([encoded]), ("one",), "one"), batch_size=1, size=SIZE)
+    if seen is None:
+        assert not batch["mask"][0]
+        with pytest.raises(ValueError, match="cannot be read as an image"):
+            photos.read_photo(path)
+        with pytest.raises(DataError, match="is not a readable JPEG or PNG"):
+            read_image(path)
+        return
+    assert seen.dtype == np.uint8 and seen.ndim == 3 and seen.shape[2] == 3
+    chex.assert_trees_all_equal(photos.read_photo(path), seen)
+    chex.assert_trees_all_equal(read_image(path), seen)
+    assert batch["mask"][0]
+    chex.assert_trees_all_equal(photos.read_image(path, SIZE), batch["image"][0])
 
 
-FILES = {
-    "jpeg": encoded(photo(), "JPEG", quality=90),
-    "progressive": encoded(photo(), "JPEG", progressive=True),
-    "grey jpeg": encoded(photo().convert("L"), "JPEG"),
-    "jpeg and more bytes": encoded(photo(), "JPEG") + b"\0" * 50,
-    "png": encoded(photo(), "PNG"),
-    "grey png": encoded(photo().convert("L"), "PNG"),
-    "palette": encoded(photo().convert("P"), "PNG"),
-    "palette with transparency": encoded(photo().convert("P"), "PNG", transparency=0),
-    "1 bit": encoded(photo().convert("1"), "PNG"),
-    "rgba": encoded(translucent(), "PNG"),
-    "grey with alpha": encoded(translucent().convert("LA"), "PNG"),
-    "webp": encoded(photo(), "WEBP"),
-    "bmp": encoded(photo(), "BMP"),
-}
-
-
-@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
-def test_pixels_are_those_of_pillow(file):
-    found = decode(file)
-    assert found is not None and found.dtype == np.uint8
-    np.testing.assert_array_equal(found, by_pillow(file))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_upright_by_exif_orientation(orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    file = encoded(photo(), "JPEG", exif=exif)
-    found = decode(file)
-    assert found is not None and found.shape == ((40, 60, 3) if orientation < 5 else (60, 40, 3))
-    np.testing.assert_array_equal(found, by_pillow(file))
-
-
-def test_cmyk_jpeg_looks_like_the_photo():
-    file = encoded(photo().convert("CMYK"), "JPEG", quality=95)
-    difference = np.abs(np.int32(decode(file)) - np.asarray(photo(), np.int32))
-    assert difference.mean() < 3
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_16_bits_keep_the_upper_8(channels):
-    deep = np.random.default_rng(0).integers(0, 2**16, (9, 7, channels), np.uint16)
-    file = cv2.imencode(".png", deep[..., ::-1])[1].tobytes()
-    expected = np.broadcast_to(deep >> 8, (9, 7, 3))
-    np.testing.assert_array_equal(decode(file), expected)
+def test_transparency_is_white_in_training_too():
+    image = Image.new("RGBA", (6, 4), (200, 40, 40, 0))
+    image.paste((200, 40, 40, 255), (2, 1, 4, 3))
+    found = decode(saved(image, "PNG"))
+    assert found is not None and (found[1:3, 2:4] == (200, 40, 40)).all()
+    assert (found[0] == 255).all() and (found[:, 0] == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
 def test_part_of_a_file_is_unreadable(kind, share):
-    file = encoded(photo(), kind)
-    assert decode(file) is not None
-    assert decode(file[: int(share * len(file))]) is None
+    image, _ = picture("RGB", 40, 60, np.random.default_rng(0))
+    encoded = saved(image, kind)
+    assert decode(encoded) is not None
+    assert decode(encoded[: int(share * len(encoded))]) is None
 
 
 def test_other_bytes_are_unreadable():

@@ -11,6 +11,7 @@ from train.data.classes import check_known
 from train.data.dense_files import read_image, read_labels
 from train.data.dense_transforms import IGNORED
 from train.data.fetch import DataError
+from train.data.turned import check_not_turned
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -41,6 +42,7 @@ class PairSplit:
         image_path, label_path = self.pairs[index]
         image, values = read_image(image_path), read_labels(label_path)
         if values.shape != image.shape[:2]:
+            check_not_turned(image_path, image.shape[:2], values.shape)
             raise DataError(
                 f"The label image {label_path} has {values.shape[0]} x {values.shape[1]} pixels, "
                 f"its image {image.shape[0]} x {image.shape[1]}; they must be equal."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from train.data.decode import decode
+from ssmjax.decode import PNG_DEPTH, decode, open_image, orientation_of
 from train.data.fetch import DataError
 
 
@@ -28,51 +28,80 @@ def pycocotools(module: str) -> Any:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image file's pixels, [H,W,3] uint8, RGB.
+    """An image file's pixels, [H,W,3] uint8, RGB, upright; see `ssmjax.decode`.
 
     Raises:
       DataError: the file is missing or no readable image.
     """
+    encoded = _content(path, "image")
     try:
-        image = decode(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"The image {path} cannot be read: {error.strerror}.") from error
-    if image is None:
-        raise DataError(f"The image {path} is not a readable JPEG or PNG; copy it again.")
-    return image
+        return decode(encoded)
+    except ValueError as error:
+        raise DataError(
+            f"The image {path} is not a readable JPEG or PNG ({error}); copy it again."
+        ) from error
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A label image's numbers, [H,W] of an integer dtype; of a palette image, the indices.
+    """A label image's numbers as the file stores them, [H,W] int32; of a palette, the indices.
+
+    Args:
+      path: a PNG of one channel, grey or palette, of 1, 2, 4, 8 or 16 bits.
 
     Raises:
-      DataError: the file is missing, unreadable, or has more than one channel.
+      DataError: the file is missing, unreadable, no PNG, has more than one channel, or is turned
+        by an EXIF orientation.
     """
+    encoded = _content(path, "label image")
+    image = _label_image(path, encoded)
     try:
-        with Image.open(path) as image:
-            labels = np.asarray(image)
-    # Pillow's readers raise all of these for broken files.
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        image.load()
+    except Exception as error:  # As in `ssmjax.decode`.
         raise DataError(f"The label image {path} cannot be read: {error}.") from error
-    if labels.ndim != 2:
+    if len(image.getbands()) != 1:
         raise DataError(
-            f"The label image {path} has {labels.shape[2]} channels; it must have one, whose "
+            f"The label image {path} has {len(image.getbands())} channels; it must have one, whose "
             "values are class numbers."
         )
-    return labels.astype(np.int32)
+    if (orientation := orientation_of(image)) != 1:
+        raise DataError(
+            f"The label image {path} has the EXIF orientation {orientation}; labels are taken as "
+            "they are stored, so turn them as the image is seen and remove the orientation."
+        )
+    values = np.asarray(image).astype(np.int32)
+    if image.mode == "L":  # Pillow scales 2 and 4 bits, so that the highest value is 255.
+        values //= 255 // (2 ** encoded[PNG_DEPTH] - 1)
+    return values
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, from its header.
+def label_size(path: Path) -> tuple[int, int]:
+    """Height and width of a label image, from its header.
 
     Raises:
-      DataError: the file is missing or no readable image.
+      DataError: the file is missing, unreadable or no PNG.
     """
+    image = _label_image(path, _content(path, "label image"))
+    return image.height, image.width
+
+
+def _content(path: Path, what: str) -> bytes:
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DataError(f"The image {path} cannot be read: {error}.") from error
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"The {what} {path} cannot be read: {error.strerror}.") from error
+
+
+def _label_image(path: Path, encoded: bytes) -> Image.Image:
+    try:
+        image = open_image(encoded)
+    except ValueError as error:
+        raise DataError(f"The label image {path} cannot be read: {error}.") from error
+    if image.format != "PNG":
+        raise DataError(
+            f"The label image {path} is a file of {image.format}; save labels as PNG, which keeps "
+            "every number."
+        )
+    return image
 
 
 def check_present(paths: Sequence[Path], title: str) -> None:

@@ -12,6 +12,7 @@ from train.data.coco import CocoSplit, Photo, bitmaps
 from train.data.dense_batches import Epochs, OnePass, Shape, one_pass, smallest_shape
 from train.data.dense_files import read_image
 from train.data.fetch import DataError
+from train.data.turned import check_not_turned
 
 SCALE = (1333, 800)  # The longest and shortest side that images are resized to.
 SHAPES = ((800, 1344), (1344, 800))  # They hold all that SCALE makes.
@@ -137,6 +138,7 @@ def _sizes(split: CocoSplit, scale: Shape) -> np.ndarray:
 def _resized(photo: Photo, size: Shape) -> np.ndarray:
     image = read_image(photo.path)
     if image.shape[:2] != (photo.height, photo.width):
+        check_not_turned(photo.path, image.shape[:2], (photo.height, photo.width))
         raise DataError(
             f"The image {photo.path} has {image.shape[0]} x {image.shape[1]} pixels, its "
             f"annotations say {photo.height} x {photo.width}; one of them is of another data set."

@@ -10,7 +10,7 @@ from train.data import dense_transforms as transforms
 from train.data.ade20k import PairSplit
 from train.data.ahead import LAST, Batch, batches_ahead, own_rows
 from train.data.dense_batches import Epochs, OnePass, Shape, one_pass
-from train.data.dense_files import image_size
+from train.data.dense_files import label_size
 
 SCALE = (2048, 512)  # The longest and shortest side that images are resized to.
 CROP = (512, 512)
@@ -68,7 +68,7 @@ def eval_pass(split: PairSplit, *, batch_size: int, scale: Shape = SCALE) -> One
     Raises:
       DataError: an image is missing or unreadable.
     """
-    sizes = [image_size(labels) for _, labels in split.pairs]
+    sizes = [label_size(labels) for _, labels in split.pairs]
     return one_pass([_aligned(size, scale)[1] for size in sizes], batch_size)
 
 
@@ -156,7 +156,7 @@ class _EvalBatch:
     def __call__(self, number: int) -> Batch:
         shape, index = self.plan.batches[number]
         # Of the whole batch, so that all processes agree.
-        sizes = np.array([image_size(self.split.pairs[i][1]) for i in index if i >= 0])
+        sizes = np.array([label_size(self.split.pairs[i][1]) for i in index if i >= 0])
         index = index[self.rows.start : self.rows.stop]
         b = len(index)
         batch = {

@@ -1,7 +1,7 @@
 """Segmentation: the class of each pixel."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from ssmjax.dense.config import UperNetConfig
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata
 from train import optim
+from train.data import turned
 from train.data.ade20k import PairSplit, open_ade20k, open_pairs
 from train.data.ahead import Batch
 from train.data.dense_config import SegmentationData
@@ -101,6 +102,11 @@ class Segment(DenseTask):
     def eval_split(self, class_names: tuple[str, ...]) -> PairSplit:
         """What to measure on."""
         return self._open(self.data.eval_split, class_names)
+
+    def remarks(self, split: PairSplit) -> Sequence[str]:
+        """On images that are turned."""
+        images = [image for image, _ in split.pairs]
+        return tuple(turned.remarks(images, split.title, "label images"))
 
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
         """The sum of the model's losses."""
