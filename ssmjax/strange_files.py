@@ -28,6 +28,8 @@ def instead(path: Path) -> str:
         return "it is a web page: download the file itself"
     if head.startswith(_PYTORCH):
         return "it is a file of PyTorch: turn it into a weight file with python -m ssmjax.convert"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        return "it is a safetensors file: name it so"
     if all(byte in b"\t\n\r" or byte >= 32 for byte in head) and _is_text(head):
         return "it is a text: name the file with the weights"
     return "it may be cut short: copy it again"
