@@ -51,6 +51,10 @@ class ModelConfig:
     proposals: int | None = None
     samples: int | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.img_size, list):  # As JSON has it.
+            object.__setattr__(self, "img_size", tuple(self.img_size))
+
     def overrides(self) -> dict:
         """The fields of the model's own config that are set here."""
         others = ("name", "weights", "new_head", "classifier")

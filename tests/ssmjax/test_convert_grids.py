@@ -19,8 +19,6 @@ from tests.oracles.downstream import recipe_downstream
 
 torch = pytest.importorskip("torch")
 
-FORMATS = pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-
 
 def where(name):
     return dense if name in dense.list_models() else registry
@@ -48,9 +46,20 @@ def without_note(path):
         torch.save(content, path)
 
 
-@FORMATS
-@pytest.mark.parametrize("size", [(8, 32), (32, 8), (24, 24), (12, 20)])
-@pytest.mark.parametrize("name", ["vim", "vim_fine", "plain", "deit", "retina", "uper"])
+@pytest.mark.parametrize(
+    ("name", "size", "suffix"),
+    [
+        ("vim", (8, 32), ".pth"),
+        ("vim", (32, 8), ".safetensors"),
+        ("vim", (24, 24), ".pth"),
+        ("vim_fine", (8, 32), ".safetensors"),
+        ("plain", (8, 32), ".pth"),
+        ("plain", (12, 20), ".safetensors"),
+        ("deit", (32, 8), ".pth"),
+        ("retina", (8, 32), ".safetensors"),
+        ("uper", (32, 8), ".pth"),
+    ],
+)
 def test_there_and_back_bit_for_bit(convert, small_models, tmp_path, name, size, suffix):
     """Of 8 x 32 pixels 16 patches, as many as of the published 16 x 16; all of other counts."""
     first, official, last = (tmp_path / f for f in ("a.safetensors", f"t{suffix}", "b.safetensors"))
@@ -63,7 +72,7 @@ def test_there_and_back_bit_for_bit(convert, small_models, tmp_path, name, size,
         assert a.metadata() == b.metadata()
 
 
-@FORMATS
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_official_files_are_as_published_but_for_the_note(convert, small_models, tmp_path, suffix):
     """The note stands beside the weights, where the official code does not look."""
     for name, key in (("vim", "model"), ("plain", "state_dict"), ("uper", "state_dict")):
@@ -86,8 +95,10 @@ def test_official_files_are_as_published_but_for_the_note(convert, small_models,
             assert set(names) == set(official_shapes(nnx.eval_shape(create)))
 
 
-@FORMATS
-@pytest.mark.parametrize("name", ["vim", "plain", "deit", "uper"])
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("vim", ".pth"), ("plain", ".safetensors"), ("deit", ".safetensors"), ("uper", ".pth")],
+)
 def test_foreign_files_are_asked_for(convert, refused, small_models, tmp_path, name, suffix):
     first, official, last = (tmp_path / f for f in ("a.safetensors", f"t{suffix}", "b.safetensors"))
     want = ours(first, name, (8, 32))
@@ -109,7 +120,7 @@ def test_foreign_files_are_asked_for(convert, refused, small_models, tmp_path, n
     chex.assert_trees_all_equal(got, want)
 
 
-@pytest.mark.parametrize("name", ["vim", "plain", "deit", "uper"])
+@pytest.mark.parametrize("name", ["vim", "plain"])
 def test_a_number_of_patches_that_nobody_publishes(convert, refused, small_models, tmp_path, name):
     """36 could be 6 x 6, and 3 x 12."""
     first, official, last = (tmp_path / f for f in ("a.safetensors", "t.pth", "b.safetensors"))
@@ -140,7 +151,7 @@ def test_what_is_noted_counts(convert, refused, small_models, tmp_path):
     np.testing.assert_array_equal(got["pos_embed"], want)
 
 
-@pytest.mark.parametrize("note", ["2 x 8", [2], [2, 8, 1], [2.0, 8], [-2, -8], None, {"a": 1}])
+@pytest.mark.parametrize("note", ["2 x 8", [2], [2.0, 8], [-2, -8], {"a": 1}])
 def test_notes_that_are_none(refused, states, tmp_path, note):
     path = tmp_path / "t.pth"
     state = dict(states["vim"]) | {"pos_embed": torch.zeros(1, 37, 16)}
