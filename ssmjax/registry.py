@@ -31,6 +31,11 @@ def list_models() -> list[str]:
     return sorted(_PRESETS)
 
 
+def official_grids(kind: type[BackboneConfig]) -> set[tuple[int, int]]:
+    """(H, W) patches of the registered models whose configs are of a kind."""
+    return {config.grid for _, config in _PRESETS.values() if type(config) is kind}
+
+
 def create_model(
     name: str | None = None,
     *,
@@ -120,9 +125,15 @@ def wanted(
         name, stored = metadata.model, dict(metadata.config)
         stored_prune = stored.pop("prune", None)
         if isinstance(prune, str) and prune == "stored" and stored_prune is not None:
-            prune = kind(**stored_prune)
+            prune = _stored_prune(weights, stored_prune, kind)
     name = registered(name, sorted(options))
     known = set(options[name]) - {"prune"}
+    strange = sorted(set(stored) - known)
+    if strange:
+        raise ValueError(
+            f"{weights} describes its model by {', '.join(strange)}, which this version does not "
+            "know; make it again with the version at hand."
+        )
     unknown = sorted(set(overrides) - known)
     if unknown:
         raise ValueError(
@@ -133,6 +144,16 @@ def wanted(
     if prune is not None and not isinstance(prune, kind):
         raise ValueError(f'prune is {prune!r}; give a {kind.__name__}, "paper", "stored" or None.')
     return Wanted(name, prune, {**stored, **overrides}, stored)
+
+
+def _stored_prune(weights: str | Path, fields: Any, kind: type[PruneConfig]) -> PruneConfig:
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise ValueError(
+            f"{weights} describes its pruning in a way that this version does not know ({error}); "
+            "create the model with another prune."
+        ) from error
 
 
 def registered(name: Any, names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +12,13 @@ import safetensors.numpy
 from flax import nnx
 
 from ssmjax.atomic import replacing
+from ssmjax.fitting import KIND, MisfitError, in_dtype, unwrapped
 from ssmjax.layers.pos_embed import resize_pos_embed
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import BackboneConfig
+from ssmjax.strange_files import absent, instead
 
-_KEY = "ssmjax"  # Of the JSON in the file's own metadata.
+KEY = "ssmjax"  # Of the JSON in the file's own metadata.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +49,30 @@ def flat_params(model: nnx.Module) -> dict[str, nnx.Variable]:
     return {".".join(map(str, path)): leaf for path, leaf in flat}
 
 
+def trunk_config(model: Any) -> BackboneConfig:
+    """The sizes of a classifier, or of the trunk in a dense model's backbone."""
+    return model.config if isinstance(model, Backbone) else model.config.backbone.backbone
+
+
 def save_weights(path: str | Path, model: nnx.Module, metadata: Metadata) -> None:
     """Write a model's parameters and statistics as one safetensors file, whole or not at all.
+
+    Numbers are float32, and int32 where they are whole.
 
     Raises:
       OSError: the folder cannot be written.
     """
     path = Path(path)
-    arrays = {name: np.asarray(leaf[...]) for name, leaf in flat_params(model).items()}
-    text = {_KEY: json.dumps(dataclasses.asdict(metadata))}
+    arrays = {name: _narrow(np.asarray(leaf[...])) for name, leaf in flat_params(model).items()}
+    text = {KEY: json.dumps(dataclasses.asdict(metadata))}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write_bytes(safetensors.numpy.save(arrays, metadata=text))
+
+
+def _narrow(array: np.ndarray) -> np.ndarray:
+    """As files have it: models may be wider, where JAX knows 64 bits."""
+    return array.astype(np.int32 if np.issubdtype(array.dtype, np.integer) else np.float32)
 
 
 def read_metadata(path: str | Path) -> Metadata:
@@ -66,11 +81,12 @@ def read_metadata(path: str | Path) -> Metadata:
     Raises:
       ValueError: the file is missing, not safetensors, cut short, or not one of ours.
     """
-    with _open(path) as file:
-        text = (file.metadata() or {}).get(_KEY)
+    with open_safetensors(path) as file:
+        text = (file.metadata() or {}).get(KEY)
     if text is None:
         raise ValueError(
-            f"{path} is a safetensors file without a model's name and config; make one with "
+            f"{path} is a safetensors file without a model's name and config; an official one "
+            "becomes a weight file by python -m ssmjax.convert, a model of yours by "
             "`ssmjax.weights.save_weights`."
         )
     try:
@@ -90,53 +106,83 @@ def load_weights(
 ) -> None:
     """Fill `model` in place from a weight file, all of it or nothing.
 
+    Values become what the model's variables are, float32 and whole numbers, whatever floating-point
+    numbers the file holds. A prefix before all names, such as "model.", goes.
+
     Args:
       path: from `save_weights`.
-      model: a model, or what `nnx.eval_shape` makes of one.
-      made_for: of a classifier, the config that the file was made for: position embeddings of
-        another grid are resized, and the head stays as it is where the model has another number of
-        classes. None: all must fit.
+      model: a classifier or a model of the dense tasks, or what `nnx.eval_shape` makes of one.
+      made_for: the config of the classifier, or of the dense model's trunk, that the file was made
+        for: position embeddings of another grid are resized, and the head of a classifier stays as
+        it is where the model has another number of classes. None: all must fit.
 
     Raises:
-      ValueError: the file cannot be read, or one error that lists every parameter that is
-        missing, unknown, of another shape or not finite.
+      ValueError: the file cannot be read, or one error (`ssmjax.fitting.MisfitError`) for every
+        parameter that is missing, unknown, of another shape, of no floating-point numbers or not
+        finite.
     """
-    with _open(path) as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     params = flat_params(model)
-    if isinstance(model, Backbone) and made_for is not None:
-        if model.config.num_classes != made_for.num_classes:
-            for name in [name for name in params if name.startswith("head.")]:
-                arrays.pop(name, None)
-                params.pop(name)
-        embedding = arrays.get("pos_embed")
-        if embedding is not None and embedding.shape == (1, made_for.length, made_for.embed_dim):
-            arrays["pos_embed"] = resize_pos_embed(
-                embedding,
-                made_for.grid,
-                model.config.grid,
-                class_token=(made_for.class_index, model.config.class_index),
-            )
+    arrays, prefix = unwrapped(read_arrays(path), params)
+    config = made_for and trunk_config(model)
+    if config is not None and config.num_classes != made_for.num_classes:
+        for name in [name for name in params if name.startswith("head.")]:
+            arrays.pop(name, None)
+            params.pop(name)
     problems = [f"missing {name}" for name in sorted(set(params) - set(arrays))]
     problems += [f"unknown {name}" for name in sorted(set(arrays) - set(params))]
     for name in sorted(set(params) & set(arrays)):
-        if arrays[name].shape != params[name].shape:
-            problems.append(f"{name} is {arrays[name].shape}, not {params[name].shape}")
-        elif not np.isfinite(arrays[name]).all():
-            problems.append(f"{name} holds values that are not finite")
+        leaf = params[name]
+        try:
+            array = in_dtype(name, arrays[name], leaf.dtype)
+            if config is not None and name.split(".")[-1] == "pos_embed":
+                array = _regridded(array, made_for, config)
+            if array.shape != leaf.shape:
+                raise ValueError(f"is {array.shape}, not {leaf.shape}")
+            arrays[name] = array
+        except ValueError as error:
+            problems.append(f"{name} {error}")
     if problems:
-        raise ValueError(f"{path} does not fit this model: {'; '.join(problems)}.")
+        raise MisfitError(f"{path} does not fit this model", problems, prefix)
     for name, leaf in params.items():
         leaf.set_value(jnp.asarray(arrays[name]))
 
 
-def _open(path: str | Path):
-    if not Path(path).is_file():
-        raise ValueError(f"There is no weight file {path}; check the path.")
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """{name: array} of a safetensors file.
+
+    Raises:
+      ValueError: the file is missing, not safetensors, cut short, or holds numbers that numpy does
+        not know, such as those of 8 bits.
+    """
+    arrays = {}
+    with open_safetensors(path) as file:
+        for name in file.keys():  # noqa: SIM118
+            try:
+                arrays[name] = file.get_tensor(name)
+            except (AttributeError, TypeError) as error:
+                raise ValueError(
+                    f"{path} cannot be used: {name} holds {file.get_slice(name).get_dtype()}, not "
+                    f"{KIND}."
+                ) from error
+    return arrays
+
+
+def open_safetensors(path: str | Path):
+    """A safetensors file, to be used with `with`. Raises ValueError where it is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no weight file {path}; {absent(path)}.")
     try:
         return safetensors.safe_open(str(path), framework="numpy")
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is not a readable safetensors file ({error}); it may be cut short: "
-            "copy it again."
+            f"{path} is not a readable safetensors file ({error}); {instead(path)}."
         ) from error
+
+
+def _regridded(embedding: np.ndarray, old: BackboneConfig, new: BackboneConfig) -> np.ndarray:
+    """Position embeddings of one config's grid for another's; of no grid of the first, as given."""
+    if embedding.shape != (1, old.length, old.embed_dim):
+        return embedding
+    class_token = old.class_index, new.class_index
+    return resize_pos_embed(embedding, old.grid, new.grid, class_token=class_token)

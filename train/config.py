@@ -9,6 +9,7 @@ from ssmjax import PruneConfig
 from train.augment import randaugment
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD
 from train.data.dense_config import DetectionData, SegmentationData
+from train.model_config import ModelConfig
 
 
 def _check(values: dict[str, Any], prefix: str, rule: str, good: Callable[[Any], bool]) -> None:
@@ -16,57 +17,6 @@ def _check(values: dict[str, Any], prefix: str, rule: str, good: Callable[[Any],
     for name, value in values.items():
         if not good(value):
             raise ValueError(f"{prefix}.{name} is {value}; it must be {rule}.".removeprefix("."))
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Which model. A field that is None stays as registered, or as the weights say.
-
-    Attributes:
-      name: one of `ssmjax.list_models()`, or for dense tasks of
-        `ssmjax.dense.registry.list_models()`; None takes the one the weights name.
-      weights: a safetensors file to start from; None starts from scratch.
-      new_head: a fresh head for the data set's classes, in place of the weights' own.
-      classifier: of a dense model without weights, those of a classifier that its backbone starts
-        from; None starts from scratch.
-      ends: last block of each range of a dense model's backbone.
-      heads: of the attention between a detector's backbone and its side branch.
-      width: channels of a dense model's head.
-      auxiliary_width: of an UperNet's auxiliary head.
-      hidden: outputs of the first linear layer of a Mask R-CNN's box head.
-      prior_width: channels of the first convolutions of a detector's side branch.
-      proposals: regions of an image that a Mask R-CNN's first stage proposes.
-      samples: those that its second stage learns from.
-    """
-
-    name: str | None = None
-    weights: str | None = None
-    new_head: bool = False
-    classifier: str | None = None
-    depth: int | None = None
-    embed_dim: int | None = None
-    d_state: int | None = None
-    expand: int | None = None
-    num_heads: int | None = None
-    patch_size: int | None = None
-    stride: int | None = None
-    img_size: int | None = None
-    drop_path_rate: float | None = None
-    dtype: str | None = None
-    ends: tuple[int, ...] | None = None
-    heads: int | None = None
-    width: int | None = None
-    auxiliary_width: int | None = None
-    hidden: int | None = None
-    prior_width: int | None = None
-    proposals: int | None = None
-    samples: int | None = None
-
-    def overrides(self) -> dict:
-        """The fields of the model's own config that are set here."""
-        others = ("name", "weights", "new_head", "classifier")
-        fields = dataclasses.asdict(self).items()
-        return {k: v for k, v in fields if v is not None and k not in others}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +220,7 @@ class Config:
       pictures: photos in the picture of kept tokens.
     """
 
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig | DetectionData | SegmentationData = DataConfig()
     optim: OptimConfig = OptimConfig()
     prune: PruneConfig | None = None

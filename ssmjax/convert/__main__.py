@@ -1,6 +1,7 @@
 """Turn an official PyTorch checkpoint into a weight file, or back.
 
 python -m ssmjax.convert CHECKPOINT.pth --model NAME --out FILE.safetensors [--ema]
+    [--img-size 192 256 [--grid 14 14]]
 python -m ssmjax.convert FILE.safetensors --to-torch --out CHECKPOINT.pth
 """
 
@@ -22,8 +23,10 @@ from ssmjax import command_line, imagenet, registry
 from ssmjax.analysis.flops import count_parameters
 from ssmjax.convert.files import read_checkpoint, write_checkpoint
 from ssmjax.convert.load import family, load_torch_state_dict, official_shapes, table
+from ssmjax.convert.positions import Grid, patches_of
+from ssmjax.fitting import unwrapped
 from ssmjax.models.backbone import Backbone
-from ssmjax.weights import Metadata, read_metadata, save_weights
+from ssmjax.weights import Metadata, read_metadata, save_weights, trunk_config
 
 if TYPE_CHECKING:
     from ssmjax.convert.load import Model
@@ -43,6 +46,9 @@ class Options:
     """Take the averaged weights (model_ema) of the checkpoint."""
     img_size: Annotated[tuple[int, ...], tyro.conf.arg(metavar="PIXELS ...")] = ()
     """Height and width, or one side, to resize the position embeddings to."""
+    grid: Annotated[tuple[int, ...], tyro.conf.arg(metavar="PATCHES ...")] = ()
+    """Rows and columns of patches, or one number for both, that the checkpoint's position
+    embeddings are of; needed where neither the file nor the published models tell."""
     to_torch: tyro.conf.FlagCreatePairsOff[bool] = False
     """From a weight file of ssmjax to an official checkpoint."""
 
@@ -86,8 +92,15 @@ def _check(options: Options) -> None:
         raise ValueError(f"--out is {options.out}, a folder; name a file.")
     if options.out.resolve() == options.checkpoint.resolve():
         raise ValueError("--out is the checkpoint itself; choose another name.")
-    if options.to_torch and (options.ema or options.img_size):
-        raise ValueError("--ema and --img-size are for official checkpoints, not for --to-torch.")
+    if options.to_torch and (options.ema or options.img_size or options.grid):
+        raise ValueError(
+            "--ema and --img-size are for official checkpoints, not for --to-torch; so is --grid."
+        )
+    if len(options.grid) > 2 or min(options.grid, default=1) < 1:
+        raise ValueError(
+            f"--grid is {' '.join(map(str, options.grid))}; give rows and columns of patches, as "
+            "--grid 14 14."
+        )
     if not options.to_torch and options.model is None:
         raise ValueError(f"--model is missing; choose one of {', '.join(_registries())}.")
 
@@ -125,11 +138,18 @@ def _read(options: Options, name: str) -> tuple[Model, tuple[str, ...]]:
     size = options.img_size
     overrides = {"img_size": size[0] if len(size) == 1 else size} if size else {}
     _outline(name, {}, **overrides)  # Finds a wrong name or size before a large file is read.
-    state, class_names = read_checkpoint(options.checkpoint, ema=options.ema)
+    state, class_names, noted = read_checkpoint(options.checkpoint, ema=options.ema)
+    given = (options.grid[0], options.grid[-1]) if options.grid else noted
+    if noted not in (None, given):
+        raise ValueError(
+            f"--grid is {' '.join(map(str, options.grid))}, and {options.checkpoint} says that it "
+            f"is of {noted[0]} x {noted[1]} patches; leave --grid out."
+        )
     model = _outline(name, state, **overrides)
     try:
-        _fit_positions(model, state, resize=bool(size))
-        load_torch_state_dict(model, state)
+        if not size:
+            _check_positions(model, state, given)
+        load_torch_state_dict(model, state, grid=given)
     except ValueError as error:
         similar = _similar(state)
         hint = f"; it looks like {similar}" if similar not in (None, name) else ""
@@ -142,36 +162,42 @@ def _outline(name: str, state: Mapping[str, np.ndarray], **overrides) -> Model:
     create = partial(_registry(name).create_model, name)
     outline = nnx.eval_shape(partial(create, **overrides))
     official = family(outline.config)
-    head = state.get(official.head)
+    head = unwrapped(state, official_shapes(outline))[0].get(official.head)
     if head is None or head.size < official.per_class:
         return outline
     overrides["num_classes"] = head.size // official.per_class
     return nnx.eval_shape(partial(create, **overrides))
 
 
-def _fit_positions(outline: Model, state: dict[str, np.ndarray], *, resize: bool) -> None:
-    """Resize position embeddings in `state` if told to; refuse those that would have to be."""
-    wanted = official_shapes(outline)
+def _check_positions(outline: Model, state: Mapping[str, np.ndarray], grid: Grid | None) -> None:
+    """Refuse position embeddings that would have to be resized."""
+    wanted, config = official_shapes(outline), trunk_config(outline)
+    given = unwrapped(state, wanted)[0]
     for entry in table(outline.config):
-        if entry.resize is None or entry.theirs not in state:
+        array = given.get(entry.theirs)
+        if entry.positions is None or array is None:
             continue
-        given = state[entry.theirs]
-        resized = entry.resize(given.astype(np.float32))
-        if resize:  # Even to as many patches: the official grids are square, this may not be.
-            state[entry.theirs] = resized
-        elif given.shape != wanted[entry.theirs] == resized.shape:
+        patches = patches_of(array.shape, config)
+        if grid is not None and grid != config.grid and patches == grid[0] * grid[1]:
             raise ValueError(
-                f"{entry.theirs} has shape {given.shape}, not {wanted[entry.theirs]}; "
+                f"{entry.theirs} is of {grid[0]} x {grid[1]} patches, the model of "
+                f"{config.grid[0]} x {config.grid[1]}; give the size of its images by --img-size, "
+                "or that to resize it to."
+            )
+        if patches is not None and array.shape != wanted[entry.theirs]:
+            raise ValueError(
+                f"{entry.theirs} has shape {array.shape}, not {wanted[entry.theirs]}; "
                 "--img-size would resize it."
             )
 
 
 def _similar(state: Mapping[str, np.ndarray]) -> str | None:
     """The first registered model with the names and shapes of `state`."""
-    shapes = {name: array.shape for name, array in state.items()}
     for name in _registries():
         with contextlib.suppress(ValueError):  # Of models that have no official checkpoints.
-            if official_shapes(_outline(name, state)) == shapes:
+            shapes = official_shapes(_outline(name, state))
+            arrays, _ = unwrapped(state, shapes)
+            if {key: array.shape for key, array in arrays.items()} == shapes:
                 return name
     return None
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from ssmjax.atomic import replacing
-from ssmjax.convert.load import family, to_torch_state_dict
+from ssmjax.convert.load import family, official_grids, to_torch_state_dict
+from ssmjax.convert.positions import Grid
+from ssmjax.strange_files import absent, instead
+from ssmjax.weights import KEY, open_safetensors, read_arrays, trunk_config
 
 if TYPE_CHECKING:
     from ssmjax.convert.load import Model
@@ -27,6 +31,12 @@ _NOTES = (
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
 )
+
+
+GRID = "ssmjax_grid"  # What a file notes the grid of its position embeddings under.
+
+_AVERAGED = ("model_ema", "state_dict_ema")
+_FIRST = 8  # Names that a message gives.
 
 
 class _Note:
@@ -43,13 +53,15 @@ class Checkpoint(NamedTuple):
     """What is made of a checkpoint file.
 
     Attributes:
-      weights: {official name: array in PyTorch's layout}, without a `module.` in front of all names
-        and without the buffers `ema_...`, the unaveraged copies that PlainMamba's files may hold.
+      weights: {official name: array in PyTorch's layout}, without the buffers `ema_...`, the
+        unaveraged copies that PlainMamba's files may hold.
       class_names: as the file notes them, none where it does not.
+      grid: (H, W) patches of the position embeddings, as `write_checkpoint` notes them, or None.
     """
 
     weights: dict[str, np.ndarray]
     class_names: tuple[str, ...]
+    grid: Grid | None
 
 
 def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
@@ -58,24 +70,22 @@ def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
     Args:
       path: a safetensors file, told by its ending, or what `torch.save` wrote: a state_dict, or
         one among other things under `model` (Vim) or `state_dict` (PlainMamba).
-      ema: take the averaged weights, under `model_ema`.
+      ema: take the averaged weights, under `model_ema` (Vim) or `state_dict_ema` (timm).
 
     Raises:
       ValueError: the file is missing, broken or of another kind, holds no such weights, or is a
         pickle that asks for more than tensors and plain values; or torch is needed and missing.
     """
     if not path.is_file():
-        raise ValueError(f"There is no checkpoint file {path}; check the path.")
+        raise ValueError(f"There is no checkpoint file {path}; {absent(path)}.")
     if path.suffix == ".safetensors":
         content: Any = _read_safetensors(path)
-        state = _weights(path, content, ema)
+        state, grid = _weights(path, content, ema), _read_grid(path)
     else:
         content = _read_torch(path)
-        state = _arrays(path, _weights(path, content, ema))
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): array for name, array in state.items()}
-    weights = {name: array for name, array in state.items() if not name.startswith("ema_")}
-    return Checkpoint(weights, _class_names(content))
+        state, grid = _arrays(path, _weights(path, content, ema)), _grid(content.get(GRID))
+    weights = {name: array for name, array in state.items() if not _is_buffer(name)}
+    return Checkpoint(weights, _class_names(content), grid)
 
 
 def write_checkpoint(path: Path, model: Model) -> None:
@@ -83,20 +93,24 @@ def write_checkpoint(path: Path, model: Model) -> None:
 
     Args:
       path: ending in .safetensors for the state_dict alone, or else for `torch.load`, with what
-        the official files hold around it.
+        the official files hold around it. The grid of the position embeddings is noted beside
+        it where it is none of the published models'; the official code does not look for it.
       model: of a family that has official checkpoints.
 
     Raises:
       ValueError: the model has no conversion, or torch is needed and missing.
       OSError: the file cannot be written.
     """
-    state = to_torch_state_dict(model)
+    state, config = to_torch_state_dict(model), trunk_config(model)
+    known = config.grid in official_grids(model, type(config))
+    note = {} if known else {GRID: list(config.grid)}
     if path.suffix == ".safetensors":
-        content = safetensors.numpy.save(state, metadata={"format": "pt"})
+        texts = {key: json.dumps(value) for key, value in note.items()}
+        content = safetensors.numpy.save(state, metadata={"format": "pt", **texts})
     else:
         torch, buffer = _torch(), io.BytesIO()
         tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-        torch.save(family(model.config).wrap(tensors), buffer)
+        torch.save(family(model.config).wrap(tensors) | note, buffer)
         content = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
@@ -114,14 +128,30 @@ def _torch() -> ModuleType:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with safetensors.safe_open(str(path), framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a readable safetensors file ({error}); it may be cut short: "
-            "copy it again."
-        ) from error
+    with open_safetensors(path) as file:
+        if KEY in (file.metadata() or {}):
+            raise ValueError(
+                f"{path} is a weight file of ssmjax already; with --to-torch it becomes an "
+                "official checkpoint."
+            )
+    return read_arrays(path)
+
+
+def _read_grid(path: Path) -> Grid | None:
+    with open_safetensors(path) as file:
+        text = (file.metadata() or {}).get(GRID, "")
+    with contextlib.suppress(ValueError):
+        return _grid(json.loads(text))
+    return None
+
+
+def _grid(noted: Any) -> Grid | None:
+    """A note of rows and columns, or None for what is none."""
+    if not isinstance(noted, list | tuple) or len(noted) != 2:
+        return None
+    if not all(isinstance(side, int) and side > 0 for side in noted):
+        return None
+    return noted[0], noted[1]
 
 
 def _read_torch(path: Path) -> Any:
@@ -140,8 +170,8 @@ def _read_torch(path: Path) -> Any:
                 "tensors and plain values are read. Ask for a file with the state_dict alone."
             ) from error
         raise ValueError(
-            f"{path} is not a whole file of torch.save; it may be cut short: copy it again. "
-            "Other pickles could run any code and are refused."
+            f"{path} is not a whole file of torch.save; {instead(path)}. Other pickles could run "
+            "any code and are refused."
         ) from error
 
 
@@ -150,16 +180,30 @@ def _weights(path: Path, content: Any, ema: bool) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         kind = type(content).__name__
         raise ValueError(f"{path} holds no state_dict, only an object of type {kind}.")
-    for key in ("model_ema",) if ema else ("model", "state_dict"):
+    for key in _AVERAGED if ema else ("model", "state_dict"):
         if isinstance(content.get(key), Mapping):
             return content[key]
-    if ema:
-        names = [str(name) for name in content]
-        held = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
+    if not ema:
+        return content
+    weights = content.get("state_dict")
+    if isinstance(weights, Mapping) and any(map(_is_buffer, weights)):
         raise ValueError(
-            f"{path} has no averaged weights under model_ema; it holds {held}. Leave --ema out."
+            f"{path} holds averaged weights already: those of its buffers ema_... are from before "
+            "averaging. Leave --ema out."
         )
-    return content
+    raise ValueError(
+        f"{path} has no averaged weights under {' or '.join(_AVERAGED)}; it holds "
+        f"{_some(list(map(str, content)))}. Leave --ema out."
+    )
+
+
+def _is_buffer(name: Any) -> bool:
+    """Whether it is what mmcv's `EMAHook` keeps beside a parameter; the dots are lines there."""
+    return str(name).rpartition(".")[2].startswith("ema_")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_FIRST]) + ", ..." * (len(names) > _FIRST)
 
 
 def _class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -181,7 +225,7 @@ def _arrays(path: Path, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     ]
     if others:
         raise ValueError(
-            f"{path} holds {', '.join(others)} where only tensors belong; a state_dict is looked "
+            f"{path} holds {_some(others)} where only tensors belong; a state_dict is looked "
             "for under model, under state_dict and as the whole."
         )
     try:

@@ -1,13 +1,11 @@
 """What a conversion table is made of: entries, and the layouts of PyTorch and of JAX."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssmjax.layers.pos_embed import resize_pos_embed
 from ssmjax.models.config import BackboneConfig
 
 
@@ -39,15 +37,15 @@ class Entry:
       ours: dotted path of the variable in the model.
       layout: between PyTorch's axes and ours.
       block: index along the leading axis of a variable stacked over blocks, or None.
-      resize: brings position embeddings of another square grid to the model's grid, and leaves
-        alone what is none; None for all other arrays.
+      positions: of position embeddings, the config whose grid they are for; None for all other
+        arrays.
     """
 
     theirs: str
     ours: str
     layout: Layout
     block: int | None = None
-    resize: Callable[[np.ndarray], np.ndarray] | None = None
+    positions: BackboneConfig | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +70,3 @@ class Family:
 def openmmlab_file(state: Mapping[str, Any]) -> dict[str, Any]:
     """What mmcv's runners keep around a state_dict."""
     return {"meta": {}, "state_dict": state}
-
-
-def from_square(embedding: np.ndarray, config: BackboneConfig) -> np.ndarray:
-    """Position embeddings [1,L,D] of a square grid resized to the config's; all else as it is."""
-    others = config.class_index is not None
-    if embedding.ndim != 3 or embedding.shape[0] != 1 or embedding.shape[1] <= others:
-        return embedding
-    patches = embedding.shape[1] - others
-    side = math.isqrt(patches)
-    if side * side != patches:
-        return embedding
-    class_token = config.class_index_among(patches), config.class_index
-    return resize_pos_embed(embedding, (side, side), config.grid, class_token=class_token)

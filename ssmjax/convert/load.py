@@ -9,13 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ssmjax import registry
 from ssmjax.convert import plain_mamba, vim, vit
 from ssmjax.convert.keymap import Entry, Family
+from ssmjax.convert.positions import on_grid, patches_of, source_grid
+from ssmjax.fitting import FLOATS, KIND, MisfitError, in_dtype, unwrapped
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import BackboneConfig
 from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.vim import VimConfig
 from ssmjax.models.vit import ViTConfig
+from ssmjax.pruning.config import whole_number
 from ssmjax.weights import flat_params
 
 if TYPE_CHECKING:
@@ -31,35 +35,61 @@ _FAMILIES: Mapping[type, Family] = {
 }
 
 
-def load_torch_state_dict(model: Backbone | DenseModel, state_dict: Mapping[str, Any]) -> None:
+def load_torch_state_dict(
+    model: Backbone | DenseModel,
+    state_dict: Mapping[str, Any],
+    *,
+    grid: tuple[int, int] | None = None,
+) -> None:
     """Fill `model` in place from an official state_dict.
 
-    Position embeddings of a square grid with another number of patches are resized to the model's.
+    Position embeddings of another grid than the model's are resized.
 
     Args:
       model: from `ssmjax.create_model` or `ssmjax.dense.registry.create_model`, with the sizes of
         the checkpoint.
-      state_dict: {official name: array in PyTorch's layout}; floating-point arrays of any width
-        become float32.
+      state_dict: {official name: array in PyTorch's layout}; floating-point arrays of 16, 32 or 64
+        bits become float32. A prefix before all names, such as "module." or "model.", goes where
+        they fit without it.
+      grid: (H, W), rows and columns of the patches that the position embeddings are of. None: as
+        those of the published models, or as the model's, where there are as many; where this leaves
+        two ways or none, it is not guessed.
 
     Raises:
       ValueError: there is no conversion for such a model, or the state_dict is of a variant that
-        is not built here, or one error that lists every missing and unused name, wrong shape, kind
-        of numbers and value that is not finite, and every variable that would be left unfilled.
-        The model is then unchanged.
+        is not built here, or one error (`ssmjax.fitting.MisfitError`, whose `problems` are all of
+        them) for every missing and unused name, wrong shape, kind of numbers and value that is not
+        finite, a grid that is not known, and every variable that would be left unfilled. The model
+        is then unchanged.
     """
     if not isinstance(state_dict, Mapping):
         raise ValueError(
             f"state_dict is a {type(state_dict).__name__}; give a dict of official name to array."
         )
+    if grid is not None and (len(grid) != 2 or None in map(whole_number, grid) or min(grid) < 1):
+        raise ValueError(f"grid is {grid}; give rows and columns of patches, as (14, 14).")
+    entries = table(model.config)
+    state, prefix = unwrapped(state_dict, [entry.theirs for entry in entries])
     for name, reason in family(model.config).refused.items():
-        if name in state_dict:
+        if name in state:
             raise ValueError(f"The state_dict holds {name}: {reason}.")
-    fill(model, table(model.config), state_dict)
+    fill(model, entries, state, grid=grid, prefix=prefix)
 
 
-def fill(model: nnx.Module, entries: Sequence[Entry], state_dict: Mapping[str, Any]) -> None:
+def fill(
+    model: nnx.Module,
+    entries: Sequence[Entry],
+    state_dict: Mapping[str, Any],
+    *,
+    grid: tuple[int, int] | None = None,
+    prefix: str = "",
+) -> None:
     """Fill `model` in place from a state_dict whose names and places are `entries`.
+
+    Args:
+      model, state_dict, grid: as of `load_torch_state_dict`.
+      entries: of a table.
+      prefix: what the names were freed of before, to be told.
 
     Raises:
       ValueError: as `load_torch_state_dict` does for what is missing, unused or does not fit.
@@ -75,19 +105,19 @@ def fill(model: nnx.Module, entries: Sequence[Entry], state_dict: Mapping[str, A
         target = filled[entry.ours]
         target = target if entry.block is None else target[entry.block, ...]
         try:
-            given = _array(state_dict[entry.theirs])
-        except (ValueError, TypeError, RuntimeError):
-            problems.append(f"{entry.theirs} is no array")
-            continue
-        problem = _fill(target, given, entry, shapes[entry.theirs])
-        problems += [f"{entry.theirs} {problem}"] if problem else []
+            array = _fitted(model, entry, state_dict[entry.theirs], target.dtype, grid)
+            wanted = shapes[entry.theirs]
+            if array.shape != wanted:
+                raise ValueError(f"has shape {array.shape}, not {wanted}")
+        except ValueError as error:
+            problems.append(f"{entry.theirs} {error}")
+        else:
+            target[...] = entry.layout.ours(array)
     problems += [f"unused {name}" for name in state_dict if name not in shapes]
     problems += [f"unfilled {name}" for name in sorted(set(leaves) - {e.ours for e in entries})]
     if problems:
-        raise ValueError(
-            f"{len(problems)} problem{'s' * (len(problems) > 1)} with the state_dict: "
-            f"{'; '.join(problems)}."
-        )
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)} with the state_dict"
+        raise MisfitError(count, problems, prefix)
     for name, leaf in leaves.items():
         leaf.set_value(jnp.asarray(filled[name]))
 
@@ -146,29 +176,46 @@ def shapes_of(model: nnx.Module, entries: Sequence[Entry]) -> dict[str, tuple[in
     return shapes
 
 
+def official_grids(model: Model, kind: type[BackboneConfig]) -> set[tuple[int, int]]:
+    """(H, W) patches of the published models of a model's kind whose trunks are of a kind."""
+    if isinstance(model, Backbone):
+        return registry.official_grids(kind)
+    # As in `family`.
+    from ssmjax.dense import registry as dense
+
+    return dense.official_grids(kind)
+
+
+def _fitted(
+    model: Model, entry: Entry, value: Any, dtype: Any, grid: tuple[int, int] | None
+) -> np.ndarray:
+    """What a state_dict has for an entry, in a dtype and for the model's grid.
+
+    Raises:
+      ValueError: what is wrong with it, without its name.
+    """
+    array = in_dtype(entry.ours, _array(value), dtype)
+    config = entry.positions
+    patches = config and patches_of(array.shape, config)
+    if not patches:
+        return array
+    try:
+        source = source_grid(patches, config, grid, official_grids(model, type(config)))
+    except ValueError as error:
+        unlike = f", not {(1, config.length, config.embed_dim)}"
+        told = unlike if array.shape[1] != config.length else ""
+        raise ValueError(f"has shape {array.shape}{told}, and {error}") from error
+    return on_grid(array, source, config)
+
+
 def _array(value: Any) -> np.ndarray:
-    """`value` as numpy; tensors of PyTorch in float32, since numpy knows no bfloat16."""
-    if hasattr(value, "detach"):
-        value = value.detach()
-        value = value.float() if value.is_floating_point() else value
-    return np.asarray(value)
-
-
-def _fill(target: np.ndarray, given: np.ndarray, entry: Entry, shape: tuple[int, ...]) -> str:
-    """Write `given` into its place; returns what is wrong with it, or nothing."""
-    whole = np.issubdtype(target.dtype, np.integer)
-    if not jnp.issubdtype(given.dtype, jnp.integer if whole else jnp.floating):
-        return f"holds {given.dtype}, not {'whole' if whole else 'floating-point'} numbers"
-    array = given
-    if entry.resize is not None and given.shape != shape:
-        array = entry.resize(given.astype(target.dtype))
-    if array.shape != shape:
-        return f"has shape {given.shape}, not {shape}"
-    with np.errstate(over="ignore"):  # What overflows is found below.
-        target[...] = entry.layout.ours(array)
-    if whole and (target != entry.layout.ours(array)).any():
-        return f"holds {array.max()}, more than {target.dtype} can"
-    if not np.isfinite(target).all():
-        return "holds values that are not finite"
-    negative = entry.ours.endswith(".var") and (target < 0).any()
-    return "holds negative variances" if negative else ""
+    """`value` as numpy, tensors of PyTorch too. Raises ValueError for what numpy lacks."""
+    kind = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    try:
+        if hasattr(value, "detach"):
+            # numpy knows no bfloat16; what is refused below need not be changed.
+            value = value.detach().float() if kind in FLOATS else value.detach()
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        known = kind in ("", *FLOATS)
+        raise ValueError("is no array" if known else f"holds {kind}, not {KIND}") from error

@@ -1,7 +1,5 @@
 """The official PlainMamba checkpoint (github.com/ChenhongyiYang/PlainMamba), entry by entry."""
 
-from functools import partial
-
 from ssmjax.convert.keymap import (
     CONV2D,
     DEPTHWISE_2D,
@@ -9,7 +7,6 @@ from ssmjax.convert.keymap import (
     SAME,
     Entry,
     Family,
-    from_square,
     openmmlab_file,
 )
 from ssmjax.models.plain_mamba import PlainMambaConfig
@@ -32,8 +29,7 @@ def trunk_table(config: PlainMambaConfig, at: str = "") -> list[Entry]:
       config: of the trunk.
       at: where it stands in the model, as "backbone.trunk."; nothing where it is the model.
     """
-    resize = partial(from_square, config=config)
-    entries = [Entry("backbone.pos_embed", f"{at}pos_embed", SAME, resize=resize)]
+    entries = [Entry("backbone.pos_embed", f"{at}pos_embed", SAME, positions=config)]
     stem = ["stem.0", *(f"convs.{3 * i}" for i in range(config.stem_convs))]
     norms = ["stem.1", *(f"convs.{3 * i + 1}" for i in range(config.stem_convs))]
     for i, (conv, norm) in enumerate(zip(stem, norms, strict=True)):

@@ -1,7 +1,5 @@
 """The official Vim checkpoint (github.com/hustvl/Vim), entry by entry."""
 
-from functools import partial
-
 from ssmjax.convert.keymap import (
     CONV2D,
     DEPTHWISE_1D,
@@ -9,7 +7,6 @@ from ssmjax.convert.keymap import (
     SAME,
     Entry,
     Family,
-    from_square,
 )
 from ssmjax.models.vim import VimConfig
 
@@ -32,9 +29,8 @@ def embedding_table(config: VimConfig, at: str = "", trunk: str = "") -> list[En
       at: where it stands in the official model, as "backbone."; nothing where it is the model.
       trunk: the same of the model here, as "backbone.trunk.".
     """
-    resize = partial(from_square, config=config)
     return [
-        Entry(f"{at}pos_embed", f"{trunk}pos_embed", SAME, resize=resize),
+        Entry(f"{at}pos_embed", f"{trunk}pos_embed", SAME, positions=config),
         Entry(f"{at}patch_embed.proj.weight", f"{trunk}patch_embed.proj.kernel", CONV2D),
         Entry(f"{at}patch_embed.proj.bias", f"{trunk}patch_embed.proj.bias", SAME),
     ]

@@ -3,9 +3,7 @@
 ViT has the same names in timm, where DeiT took them from.
 """
 
-from functools import partial
-
-from ssmjax.convert.keymap import CONV2D, LINEAR, SAME, Entry, Family, from_square
+from ssmjax.convert.keymap import CONV2D, LINEAR, SAME, Entry, Family
 from ssmjax.models.vit import ViTConfig
 
 _DISTILLED = (
@@ -17,7 +15,7 @@ _DISTILLED = (
 def _table(config: ViTConfig) -> list[Entry]:
     entries = [
         Entry("cls_token", "cls_token", SAME),
-        Entry("pos_embed", "pos_embed", SAME, resize=partial(from_square, config=config)),
+        Entry("pos_embed", "pos_embed", SAME, positions=config),
         Entry("patch_embed.proj.weight", "patch_embed.proj.kernel", CONV2D),
         Entry("patch_embed.proj.bias", "patch_embed.proj.bias", SAME),
     ]

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ssmjax.dense.features import PlainMambaFeatures
 from ssmjax.dense.registry import DenseModel
+from ssmjax.fitting import MisfitError
 from ssmjax.registry import create_model
 from ssmjax.weights import flat_params, read_metadata
 
@@ -46,9 +47,10 @@ def load_classifier(model: DenseModel, weights: str | Path) -> None:
         elif given[name].shape != leaf.shape:
             problems.append(f"{name} is {given[name].shape}, not {leaf.shape}")
     if problems:
-        raise ValueError(
+        raise MisfitError(
             f"{weights} holds a {read_metadata(weights).model}, which is not the backbone of this "
-            f"model: {'; '.join(problems)}."
+            "model",
+            problems,
         )
     for name, leaf in places.items():
         leaf.set_value(jnp.asarray(given[name]))

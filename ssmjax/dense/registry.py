@@ -20,6 +20,7 @@ from ssmjax.dense.mask_rcnn import MaskRCNN
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.retinanet import RetinaNet
 from ssmjax.dense.upernet import UperNet
+from ssmjax.models.config import BackboneConfig
 from ssmjax.registry import wanted
 from ssmjax.weights import load_weights
 
@@ -31,6 +32,12 @@ _MODELS = {MaskRCNNConfig: MaskRCNN, RetinaNetConfig: RetinaNet, UperNetConfig: 
 def list_models() -> list[str]:
     """The names `create_model` takes, sorted."""
     return sorted(PRESETS)
+
+
+def official_grids(kind: type[BackboneConfig]) -> set[tuple[int, int]]:
+    """(H, W) patches of the position embeddings of models whose trunks' configs are of a kind."""
+    trunks = [config.backbone.backbone for config in PRESETS.values()]
+    return {config.grid for config in trunks if type(config) is kind}
 
 
 def create_model(
@@ -50,6 +57,7 @@ def create_model(
         that model's classifier; "stored" is what the weight file says, dense without one. It adds
         no parameters.
       weights: a file from `ssmjax.weights.save_weights`; its config is where the overrides start.
+        Position embeddings are resized to those of another `img_size`.
       **overrides: any option of the model's config or its backbone's, as of
         `ssmjax.dense.config.options`, such as `num_classes`, `width`, `depth` and `ends`.
 
@@ -63,7 +71,8 @@ def create_model(
     if weights is None:
         return build(config, seed=seed)
     model = nnx.eval_shape(lambda: build(config))
-    load_weights(weights, model)
+    made_for = overridden(PRESETS[wish.name], wish.stored)
+    load_weights(weights, model, made_for.backbone.backbone)
     return model
 
 

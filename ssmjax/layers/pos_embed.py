@@ -25,8 +25,10 @@ def resize_pos_embed(
         is left as it is. (The official fine-tuning script of Vim takes the first token for it.)
 
     Returns:
-      [1,L',D] of the embedding's dtype, for H*W patches; computed in float64.
+      [1,L',D] for H*W patches, of the embedding's dtype if that is float32 or wider, and else
+      float32; computed in float64.
     """
+    embedding = embedding.astype(np.promote_types(embedding.dtype, np.float32), copy=False)
     if old == new:
         return embedding
     (h, w), (H, W) = old, new

@@ -157,7 +157,7 @@ def test_position_embeddings_are_resized(old, size):
     ):
         state = random_state(blank(name, **sizes | {"img_size": old}))
         model = blank(name, **sizes | {"img_size": size})
-        ssmjax.load_torch_state_dict(model, state)
+        ssmjax.load_torch_state_dict(model, state, grid=grid)
         got = np.asarray(model.pos_embed[...])
         patches = state.get("backbone.pos_embed", state.get("pos_embed"))
         if places is not None:
@@ -168,13 +168,81 @@ def test_position_embeddings_are_resized(old, size):
         np.testing.assert_array_equal(got, resize_pos_embed(patches, grid, (H, W)))
 
 
-def test_position_embeddings_of_as_many_patches_stay():
-    """An oblong model's own state_dict, though its 16 patches could be 4 x 4."""
+@pytest.mark.parametrize("size", [(8, 32), (32, 8)])
+def test_as_many_patches_as_an_oblong_model_may_be_a_square(size):
+    """16 patches: 4 x 4, or the model's own 2 x 8 or 8 x 2; it is asked for, and never guessed."""
+    grid = size[0] // 4, size[1] // 4
     for name, sizes in (VIM, PLAIN, VIT):
-        model = blank(name, **sizes | {"img_size": (8, 32)})
+        model, square = blank(name, **sizes | {"img_size": size}), blank(name, **sizes)
+        state = random_state(model)
+        with pytest.raises(
+            ValueError, match="^1 problem .*its 16 patches may lie as .* or as "
+        ) as e:
+            ssmjax.load_torch_state_dict(model, state)
+        for said in ("4 x 4", f"{grid[0]} x {grid[1]}", "grid=(H, W)", "--grid H W"):
+            assert said in str(e.value)
+        assert not any(leaf[...].any() for leaf in flat_params(model).values())
+        ssmjax.load_torch_state_dict(model, state, grid=grid)
+        assert_same(to_torch_state_dict(model), state)
+        ssmjax.load_torch_state_dict(square, state, grid=grid)
+        got, given = square.pos_embed[...], model.pos_embed[...]
+        places = model.config.class_index, square.config.class_index
+        want = resize_pos_embed(np.asarray(given), grid, (4, 4), class_token=places)
+        np.testing.assert_array_equal(got, want)
+        ssmjax.load_torch_state_dict(square, state)  # A square of as many is what all take it for.
+        assert_same(to_torch_state_dict(square), state)
+
+
+def test_as_many_patches_as_an_oblong_model_that_make_no_square():
+    for name, sizes in (VIM, PLAIN, VIT):
+        model = blank(name, **sizes | {"img_size": (12, 16)})
         state = random_state(model)
         ssmjax.load_torch_state_dict(model, state)
         assert_same(to_torch_state_dict(model), state)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("vim_tiny_patch16_224", 14),
+        ("vim_tiny_patch16_stride8_224", 27),
+        ("plainmamba_l1", 14),
+        ("deit_tiny_patch16_224", 14),
+        ("vit_base_patch16_384", 24),
+    ],
+)
+def test_grids_of_published_models_are_known(name, side):
+    """By their number of patches, for images of any size but those of as many patches."""
+    small = {"depth": 1, "embed_dim": 16} | ({"num_heads": 2} if "it_" in name else {"d_state": 2})
+    small |= {"dwconv_blocks": ()} if name.startswith("plain") else {}
+    state = random_state(blank(name, **small))
+    model = blank(name, **small, img_size=(96, 160))
+    ssmjax.load_torch_state_dict(model, state)
+    other = blank(name, **small, img_size=(96, 160))
+    ssmjax.load_torch_state_dict(other, state, grid=(side, side))
+    for leaf, array in flat_params(model).items():
+        np.testing.assert_array_equal(array[...], flat_params(other)[leaf][...])
+    assert model.config.grid != (side, side)
+    if model.config.stride is None and side == 14:
+        model = blank(name, **small, img_size=(112, 448))  # 7 x 28 are 196, too.
+        with pytest.raises(ValueError, match="196 patches may lie as 7 x 28 or as 14 x 14"):
+            ssmjax.load_torch_state_dict(model, state)
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        ((3, 4), "its 16 patches do not make the grid given, 3 x 4"),
+        ((2,), r"grid is \(2,\); give rows and columns"),
+        ((2, 8, 1), "give rows and columns"),
+        ((-2, -8), "give rows and columns"),
+        ((2.5, 8), "give rows and columns"),
+    ],
+)
+def test_grids_that_are_none(grid, said):
+    model = blank(VIM[0], **VIM[1] | {"img_size": (8, 32)})
+    with pytest.raises(ValueError, match=said):
+        ssmjax.load_torch_state_dict(model, random_state(model), grid=grid)
 
 
 @pytest.mark.parametrize("shape", [(1, 15, 16), (1, 16, 8), (2, 9, 16), (9, 16), (1, 0, 16), ()])

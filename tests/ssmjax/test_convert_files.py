@@ -13,6 +13,7 @@ import safetensors.numpy
 import ssmjax
 from ssmjax import imagenet
 from ssmjax.convert.load import load_torch_state_dict, to_torch_state_dict
+from ssmjax.dense import registry as dense
 from ssmjax.weights import read_metadata
 from tests.golden import recipe
 
@@ -122,9 +123,59 @@ def test_published_files(convert, states, tmp_path, zipped):
         assert_same(got, states[name])
 
 
-def test_averaged_weights(convert, states, tmp_path):
-    got = converted(convert, "vim", vim_file(states["vim"]), tmp_path, "--ema")
+@pytest.mark.parametrize(("key", "prefix"), [("model_ema", ""), ("state_dict_ema", "module.")])
+def test_averaged_weights(convert, states, tmp_path, key, prefix):
+    """As Vim's script keeps them, and as timm does, of a model that was parallel."""
+    content = vim_file(states["vim"])
+    averaged = content.pop("model_ema")
+    content[key] = {prefix + name: tensor for name, tensor in averaged.items()}
+    got = converted(convert, "vim", content, tmp_path, "--ema")
     assert_same(got, {key: tensor + 1 for key, tensor in states["vim"].items()})
+
+
+def test_weights_that_are_averaged_already(refused, states, tmp_path):
+    """mmcv's hook swaps average and weights before a checkpoint is written."""
+    path = tmp_path / "a.pth"
+    torch.save(plain_file(states["plain"]), path)
+    error = refused(path, "--model", "plain", "--out", tmp_path / "b.safetensors", "--ema")
+    assert f"{path} holds averaged weights already" in error and "Leave --ema out." in error
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("vim", "_orig_mod."),
+        ("vim", "module.model."),
+        ("plain", "model."),
+        ("plain", "backbone."),
+        ("deit", "backbone."),
+        ("uper", "module."),
+    ],
+)
+def test_prefixes(convert, refused, states, tmp_path, name, prefix):
+    """Of all names; the number of classes is read all the same, and a fault is told in short."""
+    state = {prefix + key: tensor for key, tensor in states[name].items()}
+    path, out = tmp_path / "official.pth", tmp_path / "ours.safetensors"
+    torch.save({"state_dict": state}, path)
+    assert convert(path, "--model", name, "--out", out)[::2] == (0, "")
+    create = ssmjax.create_model if name != "uper" else dense.create_model
+    got = to_torch_state_dict(create(weights=out))
+    assert_same({key: torch.from_numpy(array) for key, array in got.items()}, states[name])
+    first = next(iter(states[name]))
+    del state[prefix + first]
+    torch.save({"state_dict": state}, path)
+    error = refused(path, "--model", name, "--out", out)
+    assert error == (
+        f"error: {path} does not fit {name}: 1 problem with the state_dict (without the prefix "
+        f"{prefix} of the names): missing {first}.\n"
+    )
+
+
+def test_a_prefix_of_another_model(refused, states, tmp_path):
+    path = tmp_path / "official.pth"
+    torch.save({f"model.{key}": tensor for key, tensor in states["vim_wide"].items()}, path)
+    error = refused(path, "--model", "plain", "--out", tmp_path / "ours.safetensors")
+    assert "does not fit plain; it looks like vim_wide: " in error and len(error) < 900
 
 
 def test_other_shapes_of_files(convert, states, tmp_path):
@@ -141,7 +192,8 @@ def test_other_shapes_of_files(convert, states, tmp_path):
 @pytest.mark.parametrize("size", [["12"], ["12", "20"], ["8", "32"]])
 def test_resized(convert, states, tmp_path, size):
     """Also 8 x 32, whose 16 patches are as many as those of the official 16 x 16."""
-    got = converted(convert, "plain", states["plain"], tmp_path, "--img-size", *size)
+    grid = ("--grid", "4") if size == ["8", "32"] else ()
+    got = converted(convert, "plain", states["plain"], tmp_path, "--img-size", *size, *grid)
     height, width = int(size[0]), int(size[-1])
     H, W = height // 4, width // 4
     model = ssmjax.create_model(weights=tmp_path / "ours.safetensors")

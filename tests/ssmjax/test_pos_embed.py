@@ -75,7 +75,7 @@ def test_checkpoint_of_plain_mamba_into_an_oblong_image():
     state = golden.plain_mamba_state(1, **sizes, tokens=16, classes=5)
     images = recipe.images(1, (2, 40, 48, 3))
     model = blank_model("plainmamba_l1", **sizes, img_size=(40, 48), num_classes=5)
-    ssmjax.load_torch_state_dict(model, state)
+    ssmjax.load_torch_state_dict(model, state, grid=(4, 4))
     at_its_size = resized(state["backbone.pos_embed"], (4, 4), (5, 6))
     want = plain_mamba_oracle.plain_mamba(state | {"backbone.pos_embed": at_its_size}, images)
     assert_close(model(images), want.logits, 1e-5)
@@ -87,7 +87,7 @@ def test_checkpoint_of_vim_keeps_the_class_token():
     state = golden.vim_state(1, **sizes, tokens=17, classes=5)
     images = recipe.images(1, (2, 40, 48, 3))
     model = blank_model("vim_tiny_patch16_224", **sizes, stride=8, img_size=(40, 48), num_classes=5)
-    ssmjax.load_torch_state_dict(model, state)
+    ssmjax.load_torch_state_dict(model, state, grid=(4, 4))
     logits, feats = model(images, return_intermediates=True)
     cls, given = state["cls_token"][0, 0], state["pos_embed"]
     np.testing.assert_array_equal(feats["residual"][0][:, 15], [cls + given[0, 8]] * 2)

@@ -164,6 +164,12 @@ def test_what_a_kill_left_is_ignored(tmp_path):
             state_of(0)._replace(params={"blocks": {"kernel": jnp.zeros((2, 16, 9))}}),
             r"params.blocks.kernel is float32\[2, 16, 8\] there and float32\[2, 16, 9\] here",
         ),
+        (
+            state_of(0)._replace(
+                params={"blocks": {"kernel": jnp.bfloat16(jnp.zeros((2, 16, 8)))}}
+            ),
+            r"params.blocks.kernel is float32\[2, 16, 8\] there and bfloat16\[2, 16, 8\] here",
+        ),
         (state_of(0)._replace(opt_state=()), "opt_state.0.count is only there"),
         (state_of(0)._replace(step=jnp.float32(0)), r"step is int32\[\] there and float32\[\]"),
     ],

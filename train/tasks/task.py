@@ -1,6 +1,7 @@
 """What a task is, and which one a config asks for."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -16,6 +17,8 @@ from train.data.dense_config import DetectionData, SegmentationData
 from train.data.unreadable import Named
 from train.runtime import Runtime
 from train.step import Loss
+
+CHANNELS = 3  # Of photos.
 
 Model = Any  # A task's own kind, such as `ssmjax.Backbone`; an `nnx.Module` with a `config`.
 
@@ -193,8 +196,9 @@ def open_task(config: Config) -> Task:
     """The task of a config, told by its data.
 
     Raises:
-      ValueError: what the task does not have is asked for.
+      ValueError: what the task does not have is asked for, or a model of other images than photos.
     """
+    _check_channels(config.model)
     # Here, not above: no task loads the others.
     if isinstance(config.data, DetectionData):
         from train.tasks.detect import Detect
@@ -207,6 +211,18 @@ def open_task(config: Config) -> Task:
     from train.tasks.classify import Classify
 
     return Classify(config, config.data)
+
+
+def _check_channels(model: ModelConfig) -> None:
+    """Refuse a model of other images than photos, as the config or its weights say."""
+    what, channels = "model.in_channels", model.in_channels
+    if channels is None and model.weights is not None and Path(model.weights).is_file():
+        what = f"in_channels of {model.weights}"
+        channels = read_metadata(model.weights).config.get("in_channels")
+    if channels not in (None, CHANNELS):
+        raise ValueError(
+            f"{what} is {channels}; photos have {CHANNELS} channels, red, green and blue."
+        )
 
 
 def known_classes(model: ModelConfig) -> tuple[str, ...]:

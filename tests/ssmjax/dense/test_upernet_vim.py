@@ -17,6 +17,7 @@ from ssmjax.dense.flops import flops
 from ssmjax.dense.pretrained import load_classifier
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import config_overrides, create_model
+from ssmjax.layers.pos_embed import resize_pos_embed
 from ssmjax.weights import Metadata, flat_params, save_weights
 from tests.golden import recipe
 from tests.oracles.compare import assert_close
@@ -148,6 +149,23 @@ def test_backbone_of_a_classifier(tmp_path):
     assert set(given) - set(trunk) == {"cls_token", "head.kernel", "head.bias"}
     for name, leaf in trunk.items():
         np.testing.assert_array_equal(leaf[...], given[name][...])
+
+
+def test_backbone_of_an_oblong_classifier(tmp_path):
+    """Of 3 x 12 patches, as many as the backbone's 6 x 6: resized without the class token."""
+    name, sizes = "vim_tiny_patch16_224", {**TRUNK, "img_size": (24, 96), "num_classes": 5}
+    classifier = nnx.eval_shape(lambda: ssmjax.create_model(name, **sizes))
+    shapes = shapes_of(classifier, table(classifier.config))
+    state = recipe.state_dict(3, list(shapes.items()))
+    load_torch_state_dict(classifier, state, grid=(3, 12))
+    path = tmp_path / "c.safetensors"
+    save_weights(path, classifier, Metadata(name, sizes, (), (0.0,) * 3, (1.0,) * 3))
+    model = build()
+    load_classifier(model, path)
+    patches = np.delete(state["pos_embed"], 18, axis=1)
+    np.testing.assert_array_equal(
+        model.backbone.trunk.pos_embed[...], resize_pos_embed(patches, (3, 12), (6, 6))
+    )
 
 
 def test_flops_by_hand():
