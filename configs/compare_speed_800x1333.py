@@ -1,7 +1,7 @@
 r"""Speed of Mask R-CNN at 800 x 1333, dense against the schedules of the paper's classifiers.
 
 Fresh weights, which find next to nothing: speed hardly depends on them. Images are padded to
-800 x 1344, as in evaluation.
+800 x 1344, as in training.
 
 Command:  python -m train.compare --config configs/compare_speed_800x1333.py \
               --workdir runs/speed_800x1333

@@ -3,8 +3,10 @@
 No ImageNet weights come with the project, so by default this measures FLOPs, speed and memory of
 models with random parameters, and shows the published accuracies. For accuracies, convert the
 official weights to weights/NAME.safetensors (`python -m ssmjax.convert`), prepare imagenet2012 with
-tensorflow-datasets, and add `--weights weights --measure accuracy speed`. The keep ratios, which
-the paper does not give, are those that reproduce its FLOPs.
+tensorflow-datasets, and add `--weights weights --measure accuracy speed`. Each entry is then
+fine-tuned for an epoch, on random parts of photos, flipped or not; the recipes of the papers, of 30
+epochs, are in configs/imagenet_*.py. The keep ratios, which the paper does not give, are those that
+reproduce its FLOPs. No open run of the authors backs the EViT rows.
 
 Command:  python -m train.compare --config configs/compare_table1.py --workdir runs/table1
 Hardware: a GPU; on a CPU add --eval-batch-size 4.
@@ -15,7 +17,8 @@ from dataclasses import replace
 
 from ssmjax import PruneConfig
 from train.compare.config import Comparison, Entry, Published
-from train.config import DataConfig, ModelConfig, OptimConfig
+from train.config import ModelConfig, OptimConfig
+from train.recipes import COMPARED
 
 
 def rows(
@@ -81,7 +84,7 @@ comparison = Comparison(
         Entry("DeiT-B", "dense", None, Published(81.8, 17.6)),
     ),
     measure=("speed",),
-    data=DataConfig(name="imagenet2012", eval_split="validation"),
+    data=COMPARED,
     optim=OptimConfig(lr=2e-5, epochs=1, warmup_epochs=0.1, ema=0.999, distill=0.8),
     eval_batch_size=64,
 )

@@ -10,7 +10,8 @@ Result:   not yet measured.
 
 from ssmjax import PruneConfig
 from train.compare.config import Comparison, Entry, Published
-from train.config import DataConfig, ModelConfig, OptimConfig
+from train.config import ModelConfig, OptimConfig
+from train.recipes import COMPARED
 
 SCHEDULES = {"Vim-S": ((5, 10, 15), 0.8), "PlainMamba-L3": ((5, 11, 17, 23), 0.75)}
 TOP1 = {
@@ -38,7 +39,7 @@ comparison = Comparison(
         ),
     ),
     measure=("speed",),
-    data=DataConfig(name="imagenet2012", eval_split="validation"),
+    data=COMPARED,
     optim=OptimConfig(lr=2e-5, epochs=1, warmup_epochs=0.1, ema=0.999, distill=0.8),
     eval_batch_size=64,
 )

@@ -13,4 +13,4 @@ The same config given to `train.finetune` trains the dense model as long as the 
 
 from train.recipes import plain_mamba
 
-config = plain_mamba("plainmamba_l3", None, drop_path_rate=0.3)
+config = plain_mamba("plainmamba_l3", None)

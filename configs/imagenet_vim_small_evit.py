@@ -6,6 +6,7 @@ Command:   python -m train.finetune --config configs/imagenet_vim_small_evit.py 
                --workdir runs/vim_small_evit
 Hardware:  not run yet.
 Published: 74.8% of the validation photos, 3.57 G multiply-adds, one of Vim's directions counted.
+Logs:      no open run of the authors backs this row.
 Result:    not measured yet.
 """
 

@@ -6,6 +6,7 @@ Command:   python -m train.finetune --config configs/imagenet_vim_tiny_evit.py \
                --workdir runs/vim_tiny_evit
 Hardware:  not run yet.
 Published: 71.3% of the validation photos, 1.28 G multiply-adds, one of Vim's directions counted.
+Logs:      no open run of the authors backs this row.
 Result:    not measured yet.
 """
 

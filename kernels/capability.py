@@ -9,11 +9,34 @@ from jax.interpreters import batching, mlir
 OLDEST_CUDA = (8, 0)  # The first compute capability that Triton's Pallas backend supports.
 
 
+# Part of what `jax.jit` caches by, so that no computation is traced for the wrong device.
+_assumed = jax.make_user_context(default_value=None)
+
+
+def assume_cuda(there: bool):
+    """A context in which `has_cuda` says `there`: to look at what other machines would compute."""
+    return _assumed(there)
+
+
 def has_cuda() -> bool:
     """Whether computations go by default to a CUDA GPU of compute capability 8.0 or more."""
-    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    device = chosen if isinstance(chosen, jax.Device) else jax.devices(chosen)[0]
+    if _assumed.value is not None:
+        return _assumed.value
+    device = _default_device()
     return device.platform == "gpu" and _capability(device) >= OLDEST_CUDA
+
+
+def shortcoming() -> str | None:
+    """What a GPU here that is too old for the kernels means for a run; None where none is."""
+    device = _default_device()
+    if device.platform != "gpu" or has_cuda():
+        return None
+    found, oldest = ("{}.{}".format(*pair) for pair in (_capability(device), OLDEST_CUDA))
+    return (
+        f"{device.device_kind} has CUDA compute capability {found}, below {oldest}: the scan runs "
+        'as "reference" instead of the GPU kernel, slower, and bfloat16 is emulated; give '
+        "--model.dtype float32."
+    )
 
 
 def only_on_cuda(
@@ -35,6 +58,11 @@ def only_on_cuda(
       NotImplementedError: when lowered for another platform or for an older GPU that is here.
     """
     return _only_on_cuda_p.bind(x, kernel=kernel, oldest=oldest)
+
+
+def _default_device() -> jax.Device:
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    return chosen if isinstance(chosen, jax.Device) else jax.devices(chosen)[0]
 
 
 def _capability(device) -> tuple[int, int]:

@@ -116,8 +116,9 @@ class OptimConfig:
 
     Attributes:
       lr: peak learning rate.
-      schedule: `cosine` falls to `min_lr` after the warm-up; `linear` falls to it from the first
-        step, and `step` to a tenth after each of `drop_epochs`, while the warm-up multiplies.
+      schedule: `cosine` falls to `min_lr` after the warm-up; `full_cosine` and `linear` fall to it
+        from the first step, and `step` to a tenth after each of `drop_epochs`, while the warm-up
+        multiplies.
       min_lr: learning rate at the end.
       drop_epochs: of the schedule `step`.
       epochs: passes over the training split; may be a fraction.
@@ -132,6 +133,8 @@ class OptimConfig:
       b2: decay of AdamW's second moment.
       clip: largest gradient norm; None without limit.
       layer_decay: factor of the learning rate from each block to the one before it; None is 1.
+      layer_decay_blocks: whether `layer_decay` slows the blocks; otherwise the embedding alone, by
+        as much as below slowed blocks.
       frozen: parameters that stay as they are: beginnings of their dotted names, as "patch_embed".
       remat: recompute the blocks' insides in the backward pass; needs less memory, more time.
       label_smoothing: share of the target spread over all classes.
@@ -142,7 +145,7 @@ class OptimConfig:
     """
 
     lr: float = 1e-3
-    schedule: Literal["cosine", "linear", "step"] = "cosine"
+    schedule: Literal["cosine", "full_cosine", "linear", "step"] = "cosine"
     min_lr: float = 1e-6
     drop_epochs: tuple[float, ...] = ()
     epochs: float = 1.0
@@ -156,6 +159,7 @@ class OptimConfig:
     b2: float = 0.99
     clip: float | None = 1.0
     layer_decay: float | None = None
+    layer_decay_blocks: bool = True
     frozen: tuple[str, ...] = ()
     remat: bool = False
     label_smoothing: float = 0.0

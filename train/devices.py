@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from train.options import DistributedOptions
 from train.rendezvous import meet
@@ -62,12 +62,12 @@ def make_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, name: str) -> None:
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, name: str) -> None:
     """Refuse a global batch that the devices cannot share evenly.
 
     Args:
       batch_size: images a step, on all devices together.
-      mesh: from `make_mesh`.
+      mesh: from `make_mesh`, or one of as many devices.
       name: of the option, for the message.
 
     Raises:

@@ -3,24 +3,21 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
-import jax
 from flax import nnx
 
+from kernels import capability
 from ssmjax.analysis.flops import count_parameters, format_flops
 from train import optim
 from train.config import Config
 from train.data.fetch import MissingDataError
-from train.devices import check_batch_size, make_mesh
-from train.start import NO_PHOTOS, means_of
-from train.step import init_state
+from train.devices import check_batch_size
+from train.memory import GIB, Devices, Estimate, devices_of, estimate
+from train.options import TargetOptions
 from train.tasks.task import Model, Task, open_task
 
-GIB = 2**30
 
-
-def dry_run(config: Config, fsdp: bool) -> None:
+def dry_run(config: Config, fsdp: bool, target: TargetOptions) -> None:
     """Print config, parameters, FLOPs, an estimate of the memory and the shapes of one step.
 
     Weights and photos are not needed: what is not there is named. Nothing is computed or written.
@@ -28,6 +25,7 @@ def dry_run(config: Config, fsdp: bool) -> None:
     Args:
       config: of the run.
       fsdp: whether parameters and optimiser state would be spread over the devices.
+      target: the devices that the estimate is for.
 
     Raises:
       ValueError: what the run would refuse.
@@ -37,8 +35,9 @@ def dry_run(config: Config, fsdp: bool) -> None:
     task, missing = open_task(config), []
     steps, num_classes = _look_at_data(task, missing)
     model = _model(task, num_classes, missing)
-    mesh, chosen = make_mesh(), config.optim
-    check_batch_size(chosen.batch_size // chosen.accumulate, mesh, "optim.batch_size")
+    devices, chosen = devices_of(target), config.optim
+    check_batch_size(chosen.batch_size // chosen.accumulate, devices.mesh, "optim.batch_size")
+    needed = estimate(task, model, devices, fsdp=fsdp)
     dense = task.flops(task.with_prune(model, None))
     counts = [
         f"{name + ' ' if name != 'total' else ''}{format_flops(count)} multiply-adds an image "
@@ -50,9 +49,14 @@ def dry_run(config: Config, fsdp: bool) -> None:
         "model": ", ".join([f"{count_parameters(model):,} parameters", *counts]),
         "tokens": " > ".join(map(str, task.tokens(model))),
         "steps": total,
-        "devices": f"{mesh.size} x {jax.devices()[0].device_kind}",
-        **_one_step(task, model, steps or 1, mesh.size, fsdp),
+        "devices": f"{devices.number} x {devices.name}",
+        "one step": _one_step(task, model, devices),
+        "memory": _memory(needed, devices),
     }
+    if needed.total > devices.room:
+        facts["warning"] = _too_much(needed, devices, config, fsdp)
+    if target.devices is None and (sentence := capability.shortcoming()):
+        facts["remark"] = sentence
     for name, value in facts.items():
         print(f"{name + ':':<10} {value}")
     for sentence in missing:
@@ -80,38 +84,32 @@ def _model(task: Task, num_classes: int | None, missing: list[str]) -> Model:
     return nnx.eval_shape(lambda: task.create(num_classes, weights))
 
 
-def _one_step(task: Task, model: Model, steps: int, devices: int, fsdp: bool) -> dict[str, str]:
-    """Shapes of a step, and what it holds on each device: by its shapes, nothing is compiled."""
+def _one_step(task: Task, model: Model, devices: Devices) -> str:
+    """Shapes of a step."""
     chosen, batch = task.config.optim, task.step_batch(model)
-    graphdef, params, others = nnx.split(model, nnx.Param, ...)
-    means = means_of(task, model, NO_PHOTOS, steps)
-
-    def held(params, batch, others, loss):
-        """What one part of a batch keeps between forward and backward pass."""
-        key = jax.random.key(0)
-        prepared = loss.prepare(batch, key)
-        part = jax.tree.map(lambda a: a[:: chosen.accumulate], prepared)
-        return jax.vjp(
-            lambda p: loss(nnx.merge(graphdef, p, others, copy=True), part, key), params
-        )[1]
-
-    def begin(params, others):
-        return init_state(nnx.merge(graphdef, params, others), means.optimizer)
-
-    state = jax.eval_shape(begin, params, others)
-    residuals = jax.eval_shape(held, params, batch, others, means.loss)
-    parameters = _bytes(params)
-    fixed = (_bytes(state) + parameters) / (devices if fsdp else 1)  # With the gradients.
-    varying = max(0, _bytes(residuals) - parameters) / devices
     shapes = [f"{name} {a.dtype} {list(a.shape)}" for name, a in batch.items()]
-    shapes[0] += f", on each device {chosen.batch_size // devices}"
-    return {
-        "one step": "; ".join([*shapes, *task.outputs(model)]),
-        "memory": f"about {(fixed + varying) / GIB:.2f} GiB on each device: {fixed / GIB:.2f} of "
-        f"parameters, averages, optimiser state and gradients, {varying / GIB:.2f} kept from the "
-        "forward for the backward pass; the compiler's temporary arrays come on top",
-    }
+    shapes[0] += f", on each device {chosen.batch_size // devices.number}"
+    return "; ".join([*shapes, *task.outputs(model)])
 
 
-def _bytes(tree: Any) -> int:
-    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree) if hasattr(a, "dtype"))
+def _memory(needed: Estimate, devices: Devices) -> str:
+    """What a step holds on each device."""
+    state, batches, kept, recomputed = (f"{number / GIB:.2f}" for number in needed)
+    return (
+        f"about {needed.total / GIB:.2f} GiB on each device, with the scan {devices.scan}: {state} "
+        f"of parameters, averages, optimiser state and gradients, {batches} of batches, {kept} "
+        f"kept from the forward for the backward pass, {recomputed} while a part is recomputed; "
+        f"the compiler's temporary arrays come on top; {devices.memory / GIB:.2f} are there"
+    )
+
+
+def _too_much(needed: Estimate, devices: Devices, config: Config, fsdp: bool) -> str:
+    """That a step may not fit, and what to do."""
+    chosen = config.optim
+    ways = [] if chosen.remat else ["--optim.remat"]
+    ways.append(f"--optim.accumulate {2 * chosen.accumulate}")
+    ways += ["--fsdp"] if devices.number > 1 and not fsdp else []
+    return (
+        f"{needed.total / GIB:.2f} GiB do not fit {devices.name} with room for temporary arrays, "
+        f"which is {devices.room / GIB:.2f}; give {' or '.join(ways)}."
+    )

@@ -40,7 +40,7 @@ def main() -> None:
     config, options = cli.parse(Config, RunOptions, __doc__ or "")
     start_distributed(options.distributed)
     if options.dry_run:
-        dry_run(config, options.fsdp)
+        dry_run(config, options.fsdp, options.target)
     else:
         finetune(config, options, Runtime(make_mesh(), bars(), options.workers, options.fsdp))
 

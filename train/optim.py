@@ -49,6 +49,8 @@ def _warmed_up(config: OptimConfig, steps_per_epoch: int, count: jax.typing.Arra
         rate = config.lr * DROP ** sum((count >= drop for drop in drops), jnp.float32(0))
     else:
         share = count / total_steps(config, steps_per_epoch)
+        if config.schedule == "full_cosine":
+            share = (1 - jnp.cos(jnp.pi * jnp.minimum(share, 1))) / 2
         rate = config.lr + share * (config.min_lr - config.lr)
     warmup = warmup_steps(config, steps_per_epoch)
     start = config.warmup_lr / config.lr if warmup else 1.0
@@ -85,7 +87,7 @@ def optimizer(
         return steps
 
     def slow_down(updates, _):
-        scales = layer_scales(updates, layer_decay, breaks)
+        scales = layer_scales(updates, layer_decay, breaks, blocks=config.layer_decay_blocks)
         return jax.tree.map(jnp.multiply, updates, scales)
 
     return optax.chain(steps, optax.stateless(slow_down))
@@ -127,12 +129,14 @@ def frozen_mask(params: nnx.State, frozen: tuple[str, ...]):
     return jax.tree.unflatten(jax.tree.structure(params), mask)
 
 
-def layer_scales(params: nnx.State, layer_decay: float, breaks: tuple[int, ...]):
+def layer_scales(
+    params: nnx.State, layer_decay: float, breaks: tuple[int, ...], *, blocks: bool = True
+):
     """Factors of the learning rate, as BEiT has them (arXiv 2106.08254): 1 at the head.
 
     Layer 0 is the embedding, i the i-th block with what follows it alone, and the last, depth + 1,
     all else, such as the final norm and heads; each has `layer_decay` times the rate of the one
-    after it.
+    after it. Without `blocks`, these are of the last layer.
 
     Returns:
       Like `params`: scalars, and for the blocks [depth,1,...], as their parameters are stacked.
@@ -145,9 +149,9 @@ def layer_scales(params: nnx.State, layer_decay: float, breaks: tuple[int, ...])
         layer = depth + 1
         if not set(EMBEDDING).isdisjoint(names):
             layer = 0
-        elif "dwconvs" in names:
+        elif blocks and "dwconvs" in names:
             layer = breaks[int(names[names.index("dwconvs") + 1])]
-        elif "blocks" in names:
+        elif blocks and "blocks" in names:
             layer = jnp.arange(1, depth + 1).reshape(depth, *(1,) * (leaf.ndim - 1))
         return jnp.asarray(layer_decay ** (depth + 1 - layer), leaf.dtype)
 

@@ -20,6 +20,32 @@ class DistributedOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class TargetOptions:
+    """GPUs that `--dry-run` estimates the memory of, in place of the devices that are here.
+
+    Attributes:
+      devices: how many, of all processes together.
+      gigabytes: memory of each, in units of 10^9 bytes, as 80.
+      scan: what computes the scan there; `reference` on GPUs of compute capability below 8.0.
+    """
+
+    devices: int | None = None
+    gigabytes: float | None = None
+    scan: Literal["pallas_triton", "reference"] = "pallas_triton"
+
+    def __post_init__(self) -> None:
+        if (self.devices is None) != (self.gigabytes is None):
+            raise ValueError(
+                f"--target.devices is {self.devices} and --target.gigabytes is {self.gigabytes}; "
+                "give both, as 8 and 80, or neither."
+            )
+        given = {"devices": self.devices, "gigabytes": self.gigabytes}
+        for name, value in given.items():
+            if value is not None and value <= 0:
+                raise ValueError(f"--target.{name} is {value}; it must be above 0.")
+
+
+@dataclasses.dataclass(frozen=True)
 class RunOptions:
     """Where a run lives, and on what.
 
@@ -34,6 +60,7 @@ class RunOptions:
       fsdp: spread parameters and optimiser state over all devices, instead of a copy on each.
       wandb: project to log to, on Weights & Biases; None does not.
       distributed: for several processes.
+      target: for `dry_run`: other devices than those here.
     """
 
     config: str
@@ -45,3 +72,8 @@ class RunOptions:
     fsdp: bool = False
     wandb: str | None = None
     distributed: DistributedOptions = DistributedOptions()
+    target: TargetOptions = TargetOptions()
+
+    def __post_init__(self) -> None:
+        if self.target.devices is not None and not self.dry_run:
+            raise ValueError("--target is for --dry-run; a run takes the devices that are here.")

@@ -82,6 +82,17 @@ def test_schedule():
     np.testing.assert_allclose(got, [0.2, 0.6, 1, 0.55, 0.1, 0.1], atol=1e-6)
 
 
+def test_a_full_cosine_goes_on_while_the_warm_up_multiplies_it():
+    config = OptimConfig(
+        lr=1.0, schedule="full_cosine", min_lr=0.1, epochs=4, warmup_epochs=1, warmup_lr=0.2
+    )
+    rate = optim.schedule(config, 10)
+    root = np.sqrt(0.5)
+    warm = {0: 0.2, 5: 0.6 * (0.55 + 0.45 * np.cos(np.pi / 8)), 10: 0.55 + 0.45 * root}
+    wanted = warm | {20: 0.55, 30: 0.55 - 0.45 * root, 40: 0.1, 50: 0.1}
+    np.testing.assert_allclose([float(rate(s)) for s in wanted], [*wanted.values()], atol=1e-6)
+
+
 def test_a_run_that_is_nearly_all_warm_up_has_a_schedule():
     rate = optim.schedule(OptimConfig(lr=1.0, epochs=1, warmup_epochs=0.99), 10)
     np.testing.assert_allclose([float(rate(9)), float(rate(10))], [1, 1e-6], atol=1e-7)
@@ -159,6 +170,15 @@ def test_no_clip_leaves_a_large_gradient_as_it_is(params):
     step = (0.1 * 3 + 0.09) / 0.19 / np.sqrt((0.01 * 9 + 0.0099) / (1 - 0.99**2))
     moved = got[0]["head.kernel"] - got[1]["head.kernel"]
     np.testing.assert_allclose(moved, 0.1 * step, rtol=1e-4)
+
+
+def test_layer_decay_without_blocks_slows_the_embedding_alone(params):
+    """As much as below slowed blocks: by the power of depth + 1, which is 4."""
+    scales = named(optim.layer_scales(params, 0.5, BREAKS, blocks=False))
+    slowed = {name for name in scales if name.startswith(("patch_embed.", "pos_embed"))}
+    assert slowed and len(slowed) < len(scales)
+    for name, scale in scales.items():
+        np.testing.assert_array_equal(scale, 1 / 16 if name in slowed else 1, err_msg=name)
 
 
 @pytest.mark.parametrize("layer_decay", [None, 0.5])

@@ -22,7 +22,8 @@ class DetectionData:
       shapes: height and width that batches are padded to, multiples of 32; each takes the smallest
         that holds it, and a step is compiled for each.
       own_shapes: whether evaluation pads each image to its own multiples of 32, as the official
-        code does, and compiles for each such size; otherwise to `shapes`.
+        code does, and compiles for each such size; otherwise to `shapes`, for which position
+        embeddings are resized to more columns than the image has.
       flip: probability of a flip from left to right.
 
     Raises:
@@ -37,7 +38,7 @@ class DetectionData:
     keep_empty: bool = True
     scale: Shape = (1333, 800)
     shapes: tuple[Shape, ...] = ((800, 1344), (1344, 800))
-    own_shapes: bool = False
+    own_shapes: bool = True
     flip: float = 0.5
 
     def __post_init__(self) -> None:

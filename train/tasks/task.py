@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from PIL import Image
 
+from kernels import capability
 from ssmjax import PruneConfig
 from ssmjax.weights import Metadata, read_metadata
 from train.config import Config, ModelConfig
@@ -243,10 +244,10 @@ def prune_of(model: Model) -> PruneConfig | None:
 
 
 def tell(task: Task, splits: Iterable[Any], runtime: Runtime) -> None:
-    """Say on the progress bar's console what splits leave out, a line each."""
-    for split in splits:
-        for remark in task.remarks(split):
-            runtime.progress.console.print(remark, markup=False, soft_wrap=True)
+    """Say on the progress bar's console what GPUs lack and splits leave out, a line each."""
+    remarks = [remark for split in splits for remark in task.remarks(split)]
+    for remark in filter(None, (capability.shortcoming(), *remarks)):
+        runtime.progress.console.print(remark, markup=False, soft_wrap=True)
 
 
 def measurer(task: Task, split: Any, metadata: Metadata, runtime: Runtime) -> Measure:

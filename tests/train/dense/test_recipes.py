@@ -61,13 +61,20 @@ def test_learning_rates(units, name, key, steps_per_epoch):
     np.testing.assert_allclose([rate(s) for s in steps], units[f"lr.{key}"], rtol=1e-5, atol=1e-12)
 
 
+@pytest.mark.parametrize("blocks", [False, True], ids=["released", "meant"])
 @pytest.mark.parametrize("size", ["tiny", "small"])
-def test_vim(size):
-    """What is no vector decays, and lower layers learn slower: the official rules."""
+def test_vim(size, blocks):
+    """What is no vector decays. The released rule slows the embedding; the one it means, blocks.
+
+    Of 24 blocks, the official rule has 26 layers: 0 of `backbone.pos_embed` and those that begin
+    with `backbone.patch_embed`, i + 1 of `backbone.blocks.i`, which Vim calls `layers.i`, and 25 of
+    all others; each at `layer_decay` to the power of 25 minus its layer.
+    """
     config = config_of(f"upernet_vim_{size}")
     numbers = {"tiny": (2e-4, 0.1, 0.92), "small": (1e-4, 0.05, 0.95)}[size]
     chosen = config.optim
     assert (chosen.lr, chosen.weight_decay, chosen.layer_decay) == numbers
+    assert not chosen.layer_decay_blocks
     assert (chosen.steps, chosen.batch_size, chosen.b2, chosen.clip) == (60_000, 32, 0.999, None)
     assert (config.data.window, config.data.stride) == ((512, 512), (341, 341))
     rate = optim.schedule(chosen, 632)
@@ -75,7 +82,7 @@ def test_vim(size):
     np.testing.assert_allclose([rate(s) for s in (0, 750, 30_000)], wanted, rtol=1e-4)
     model = nnx.eval_shape(lambda: registry.build(PRESETS[f"upernet_vim_{size}"]))
     params = nnx.state(model, nnx.Param)
-    masks = open_task(config).decayed(params), optim.layer_scales(params, 0.5, ())
+    masks = open_task(config).decayed(params), optim.layer_scales(params, 0.5, (), blocks=blocks)
     decays, scales = (
         {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(mask)}
         for mask in masks
@@ -86,11 +93,16 @@ def test_vim(size):
         if entry.ours in decays:
             vector = len(shapes[entry.theirs]) == 1 or entry.theirs.endswith(".bias")
             assert decays[entry.ours] == (not vector), entry.theirs
-            scale = scales[entry.ours] if entry.block is None else scales[entry.ours][entry.block]
-            behind = (
-                25 if "embed" in entry.theirs else 0 if entry.block is None else 24 - entry.block
-            )
-            np.testing.assert_allclose(scale, 0.5**behind, err_msg=entry.theirs)
+            scale = scales[entry.ours]
+            if blocks and entry.block is not None:
+                scale = scale[entry.block]
+            name = entry.theirs.replace("layers", "blocks") if blocks else entry.theirs
+            layer = 25
+            if name == "backbone.pos_embed" or name.startswith("backbone.patch_embed"):
+                layer = 0
+            elif name.startswith("backbone.blocks"):
+                layer = int(name.split(".")[2]) + 1
+            np.testing.assert_allclose(scale, 0.5 ** (25 - layer), err_msg=entry.theirs)
 
 
 @pytest.mark.parametrize("name", ["retinanet", "upernet"])
@@ -113,6 +125,22 @@ def test_lower_layers_learn_slower_where_that_is_asked_for(name):
     for part, behind in (("patch_embed", 4), ("dwconvs.0", 4 - after), ("head.classes", 0)):
         of = [leaf.get_value() for key, leaf in moved.items() if f"{part}." in key]
         assert of and all(np.allclose(a, -(0.5**behind), rtol=1e-5) for a in of), part
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_numbers_of_the_recipes(path):
+    """Images a step, GPU by GPU as officially; steps between evaluations within half an epoch."""
+    config = load_config(str(path), Config)
+    of_vim, segments = "vim" in path.stem, path.stem.startswith("ade20k")
+    chosen, batch = config.optim, 4 * 8 if of_vim else 8 * 2
+    assert (chosen.batch_size, chosen.accumulate, chosen.ema) == (batch, 1, None)
+    assert config.model.dtype is None  # Float32.
+    if segments:
+        steps, official = -(-20_210 // batch), 1000 if of_vim else 8000
+        assert abs(config.evaluate_every * steps - official) <= steps / 2
+    else:
+        assert config.evaluate_every == 1 and config.data.own_shapes
+        assert config.data.shapes == ((800, 1344), (1344, 800))
 
 
 def test_there_is_a_config_for_every_row():

@@ -1,0 +1,182 @@
+"""Whether a training step fits its devices: an estimate by shapes; nothing is computed."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.extend import core
+from jax.sharding import AbstractMesh
+
+from kernels import capability
+from train.devices import AXIS
+from train.options import TargetOptions
+from train.start import NO_PHOTOS, means_of
+from train.step import init_state
+from train.tasks.task import Model, Task
+
+GIB = 2**30
+GPU_SHARE = 0.75  # What JAX takes of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says.
+ROOM = 0.75  # What an estimate may take of that; the rest is for the compiler's temporary arrays.
+BATCHES = 3  # On a device: that of the step, and two on their way for the next ones.
+CHECKPOINT = ("remat2", "checkpoint")  # What versions of JAX call `jax.checkpoint` in programs.
+
+
+class Devices(NamedTuple):
+    """What a step is shared by.
+
+    Attributes:
+      number: of all processes together.
+      name: of one of them, for people.
+      memory: bytes of one of them that a run can take.
+      cuda: whether the scan runs there as the GPU kernel; otherwise as "reference".
+    """
+
+    number: int
+    name: str
+    memory: int
+    cuda: bool
+
+    @property
+    def mesh(self) -> AbstractMesh:
+        """As `train.devices.make_mesh` makes it of them."""
+        return AbstractMesh((self.number,), (AXIS,))
+
+    @property
+    def scan(self) -> str:
+        """The implementation of the scan."""
+        return "pallas_triton" if self.cuda else "reference"
+
+    @property
+    def room(self) -> int:
+        """Bytes that an estimate may take of one device."""
+        return int(ROOM * self.memory)
+
+
+def devices_here() -> Devices:
+    """All devices of all processes; their memory is the least of this process' devices."""
+    local = jax.local_devices()
+    stats = [device.memory_stats() or {} for device in local]
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(local)
+    memory = min(s.get("bytes_limit", host) for s in stats)
+    return Devices(jax.device_count(), local[0].device_kind, memory, capability.has_cuda())
+
+
+def devices_of(target: TargetOptions) -> Devices:
+    """The GPUs that are asked for, or `devices_here`."""
+    if target.devices is None or target.gigabytes is None:
+        return devices_here()
+    memory = int(GPU_SHARE * target.gigabytes * 1e9)
+    cuda = target.scan == "pallas_triton"
+    return Devices(target.devices, f"GPU of {target.gigabytes:g} GB", memory, cuda)
+
+
+class Estimate(NamedTuple):
+    """Bytes on one device where a step needs most: between forward and backward pass.
+
+    Attributes:
+      state: parameters, averages, statistics, optimiser state, gradients and a teacher.
+      batches: images and labels, of this step and on their way for the next ones.
+      kept: what the forward pass keeps for the backward pass.
+      recomputed: what the largest part that is recomputed keeps meanwhile: with `optim.remat` of
+        a block.
+    """
+
+    state: int
+    batches: int
+    kept: int
+    recomputed: int
+
+    @property
+    def total(self) -> int:
+        """All of it; the compiler's temporary arrays come on top."""
+        return sum(self)
+
+
+def estimate(task: Task, model: Model, devices: Devices, *, fsdp: bool) -> Estimate:
+    """What one step of a run needs.
+
+    Args:
+      task: of the run.
+      model: its model, pruned; shapes are enough.
+      devices: what shares a batch, whose parts are multiples of their number.
+      fsdp: whether they share parameters and optimiser state too.
+    """
+    with capability.assume_cuda(devices.cuda):
+        return _estimate(task, model, devices.number, fsdp)
+
+
+def _estimate(task: Task, model: Model, devices: int, fsdp: bool) -> Estimate:
+    chosen = task.config.optim
+    graphdef, params, others = nnx.split(model, nnx.Param, ...)
+    means = means_of(task, model, NO_PHOTOS, steps_per_epoch=1)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch = _first_of(task.step_batch(model), devices)
+    prepared = jax.eval_shape(lambda *inputs: means.loss.prepare(*inputs), batch, key)
+    part = _first_of(prepared, chosen.accumulate)
+
+    def begin(params, others):
+        return init_state(nnx.merge(graphdef, params, others), means.optimizer)
+
+    def loss_of(params, others, part, key, loss):
+        return loss(nnx.merge(graphdef, params, others, copy=True), part, key)
+
+    def held(params, *rest):
+        return jax.vjp(lambda params: loss_of(params, *rest), params)[1]
+
+    inputs = params, others, part, key, means.loss
+    gradients = _bytes(params) * (1 if chosen.accumulate == 1 else 2)  # Of a part, and their sum.
+    state = _bytes(jax.eval_shape(begin, params, others)) + gradients + _bytes(means.loss)
+    kept = _bytes(jax.eval_shape(held, *inputs)) - _bytes(params)
+    again = (_bytes(kept) for kept in _recomputed(jax.make_jaxpr(loss_of)(*inputs).jaxpr))
+    return Estimate(
+        state=state // (devices if fsdp else 1),
+        batches=BATCHES * _bytes(batch) + _bytes(prepared),
+        kept=max(0, kept),
+        recomputed=max(again, default=0),
+    )
+
+
+def _first_of(batch: Any, parts: int) -> Any:
+    """Shapes of one of so many equal parts of a batch."""
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((a.shape[0] // parts, *a.shape[1:]), a.dtype), batch
+    )
+
+
+def _recomputed(program: core.Jaxpr) -> Iterator[Any]:
+    """Of every part of a program that a backward pass runs again: shapes of what it then keeps."""
+    for equation in program.eqns:
+        inner = [
+            getattr(value, "jaxpr", value)
+            for value in jax.tree.leaves(list(equation.params.values()))
+            if isinstance(value, core.Jaxpr | core.ClosedJaxpr)
+        ]
+        for part in inner:
+            if equation.primitive.name in CHECKPOINT:
+                yield _held(part)
+            else:
+                yield from _recomputed(part)
+
+
+def _held(part: core.Jaxpr) -> Any:
+    """Shapes of what a part of a program keeps for the gradients of all its floating inputs."""
+    run = core.jaxpr_as_fun(core.ClosedJaxpr(part, ()))
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in part.invars]
+    floating = [jnp.issubdtype(shape.dtype, jnp.floating) for shape in shapes]
+
+    def keep(*inputs):
+        def run_with(*floats):
+            rest = iter(floats)
+            pairs = zip(inputs, floating, strict=True)
+            return run(*(next(rest) if is_float else given for given, is_float in pairs))
+
+        return jax.vjp(run_with, *(a for a, f in zip(inputs, floating, strict=True) if f))[1]
+
+    return jax.eval_shape(keep, *shapes)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree) if hasattr(a, "dtype"))
