@@ -60,8 +60,7 @@ class AugmentConfig:
         _check(alphas, "data.augment", "at least 0", lambda value: value >= 0)
         if self.randaugment is not None:
             randaugment.parse(self.randaugment)
-        repeats = {"repeats": self.repeats}
-        _check(repeats, "data.augment", "at least 1", lambda value: value >= 1)
+        _check({"repeats": self.repeats}, "data.augment", "at least 1", lambda value: value >= 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +105,7 @@ class DataConfig:
             )
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise ValueError(f"data.crop_pct is {self.crop_pct}; choose above 0 to 1, as 0.9.")
-        limit = {"max_unreadable": self.max_unreadable}
-        _check(limit, "data", "at least 0", lambda value: value >= 0)
+        _check({"max_unreadable": self.max_unreadable}, "data", "at least 0", lambda n: n >= 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +126,7 @@ class OptimConfig:
       warmup_lr: learning rate at the start of the warm-up.
       batch_size: images a step, on all devices together.
       accumulate: parts that a batch is worked through in, one after the other; needs less memory.
+      batch_norm: whose images classifiers' batch norms train by; of dense models always `batch`.
       weight_decay: of classifiers, on matrices and kernels only; of dense models, on what the
         official recipes decay.
       b2: decay of AdamW's second moment.
@@ -141,6 +140,7 @@ class OptimConfig:
       distill: share of the loss that is the divergence from the outputs of the dense model that the
         run starts from (Hinton et al., arXiv 1503.02531); 0 follows the labels alone.
       ema: decay of the averaged parameters that are evaluated and saved; None evaluates the last.
+        Statistics of batch norms are the last in any case, as with mmcv's EMAHook.
       max_skipped: steps in a row that may be skipped because loss or gradients are not finite.
     """
 
@@ -155,6 +155,7 @@ class OptimConfig:
     warmup_lr: float = 0.0
     batch_size: int = 64
     accumulate: int = 1
+    batch_norm: Literal["device", "batch"] = "device"
     weight_decay: float = 0.05
     b2: float = 0.99
     clip: float | None = 1.0
@@ -196,9 +197,8 @@ class OptimConfig:
                 f"optim.accumulate is {self.accumulate}; it must divide optim.batch_size, "
                 f"{self.batch_size}."
             )
-        _check({"b2": self.b2}, "optim", "at least 0 and below 1", lambda value: 0 <= value < 1)
-        smoothing = {"label_smoothing": self.label_smoothing}
-        _check(smoothing, "optim", "at least 0 and below 1", lambda value: 0 <= value < 1)
+        below = {"b2": self.b2, "label_smoothing": self.label_smoothing}
+        _check(below, "optim", "at least 0 and below 1", lambda value: 0 <= value < 1)
         _check({"distill": self.distill}, "optim", "between 0 and 1", lambda value: 0 <= value <= 1)
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ValueError(f"optim.layer_decay is {self.layer_decay}; choose above 0 to 1.")

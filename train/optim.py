@@ -18,7 +18,7 @@ EMBEDDING = ("patch_embed", "cls_token", "pos_embed")  # What comes before the f
 
 @functools.cache  # Equal runs get the same object, so that they share a compiled step.
 def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
-    """Learning rate by the number of updates before."""
+    """Learning rate by the number of steps before, those skipped included."""
     steps, warmup = total_steps(config, steps_per_epoch), warmup_steps(config, steps_per_epoch)
     if config.schedule != "cosine":
         return functools.partial(_warmed_up, config, steps_per_epoch)
@@ -63,8 +63,12 @@ def optimizer(
     rate: optax.Schedule,
     breaks: tuple[int, ...] = (),
     decayed: Callable[[nnx.State], Any] | None = None,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """AdamW (arXiv 1711.05101) on the parameters that are not frozen; no state for the others.
+
+    Its `update` takes `step`, the steps of the run before, by which the learning rate goes; without
+    it, it goes by the updates before. Adam's correction of its young averages counts updates alone:
+    a skipped step adds nothing to them.
 
     Args:
       config: decay, clipping, what is frozen.
@@ -77,7 +81,11 @@ def optimizer(
     """
     clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
     mask = decay_mask if decayed is None else decayed
-    adamw = optax.adamw(rate, b2=config.b2, weight_decay=config.weight_decay, mask=mask)
+    adamw = optax.chain(
+        optax.scale_by_adam(b2=config.b2),
+        optax.add_decayed_weights(config.weight_decay, mask),
+        _scale_by_rate(rate),
+    )
     steps = optax.chain(clip, adamw)
     if config.frozen:
         is_frozen = functools.partial(frozen_mask, frozen=config.frozen)
@@ -93,6 +101,20 @@ def optimizer(
     return optax.chain(steps, optax.stateless(slow_down))
 
 
+def _scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Down by the learning rate of a step that is given, where optax has that of an own count."""
+
+    def init(params):
+        return optax.ScaleByScheduleState(jnp.int32(0))
+
+    def update(updates, state, params=None, *, step=None, **others):
+        count = state.count if step is None else step
+        updates = jax.tree.map(lambda a: -rate(count) * a, updates)
+        return updates, optax.ScaleByScheduleState(count + 1)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def decay_mask(params: nnx.State):
     """Matrices and kernels decay, not norms, biases, A_log, D and embeddings.
 
@@ -102,7 +124,7 @@ def decay_mask(params: nnx.State):
 
 
 def frozen_mask(params: nnx.State, frozen: tuple[str, ...]):
-    """Which parameters stay as they are.
+    """Which parameters stay as they are; statistics of batch norms go on moving, as PyTorch's do.
 
     Args:
       params: of the whole model.

@@ -1,7 +1,7 @@
 """What is compiled: the training step."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -10,10 +10,14 @@ import optax
 from flax import nnx
 from jax import lax
 
+from ssmjax.layers.norm import BatchNorm
 from train.config import OptimConfig
 from train.optim import frozen_mask
 
 Batch = dict[str, jax.Array]  # All with the images along the first axis.
+# By name: a sum, float32 or wider, and the number to divide it by, which has no gradient; both are
+# scalars that add up over the parts of a batch.
+Terms = Mapping[str, tuple[jax.Array, jax.Array]]
 Step = Callable[["TrainState", Batch], tuple["TrainState", dict[str, jax.Array]]]
 
 
@@ -28,10 +32,11 @@ class Loss(Protocol):
         """What is done to the whole batch, before it is split to be worked through in parts."""
         ...
 
-    def __call__(self, model: Any, batch: Batch, key: jax.Array) -> jax.Array:
-        """The mean over the images of a part of what `prepare` gave: a scalar, float32 or wider.
+    def __call__(self, model: Any, batch: Batch, key: jax.Array) -> Terms:
+        """The terms of the loss, of a part of what `prepare` gave.
 
-        It may change the model's `nnx.BatchStat` variables in place.
+        The loss is the sum of the terms, of each the sum over the parts divided by the number over
+        the parts. It may change the model's `nnx.BatchStat` variables in place.
         """
         ...
 
@@ -40,10 +45,12 @@ class TrainState(NamedTuple):
     """Everything a step changes.
 
     Attributes:
-      step: int32 scalar, steps done, those skipped included.
+      step: int32 scalar, steps done, those skipped included: by it go learning rate, warm-up of the
+        average and random keys.
       params: the model's parameters.
       averaged: their exponential moving average; the same tree as `params`.
-      statistics: running ones of the model's batch norms, which move where these train.
+      statistics: running ones of the model's batch norms, which move where these train. They are
+        evaluated and saved with `averaged`, not averaged themselves, as mmcv's EMAHook does.
       opt_state: the optimiser's state.
       skipped: int32 scalar, steps in all that changed nothing, since their loss or gradient was not
         finite.
@@ -84,7 +91,7 @@ def make_train_step(
       model: the one whose parameters and statistics the state holds; its other variables stay as
         they are.
       optimizer: from `train.optim`.
-      config: accumulation, averaging, what is frozen.
+      config: accumulation, averaging, what is frozen, what batch norms take as a batch.
       loss: from `train.tasks`.
       key: folded with the step's number for all that is random.
       state: the one to start from; those that follow are spread over devices as it is.
@@ -98,21 +105,30 @@ def make_train_step(
 
 
 @functools.lru_cache(maxsize=1)  # Runs that differ in the seed alone compile once.
-def _compiled(graphdef, optimizer: optax.GradientTransformation, config, structure, places):
+def _compiled(graphdef, optimizer, config: OptimConfig, structure, places):
+    devices = places[0].num_devices if places[0] and config.batch_norm == "device" else 1
+
     def step(state: TrainState, batch, key, others, loss: Loss):
         prepare_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         frozen = frozen_mask(state.params, config.frozen)
 
-        def loss_of(params, statistics, part, part_key):
+        def terms_of(params, statistics, part, part_key):
             params = jax.tree.map(lambda a, f: lax.stop_gradient(a) if f else a, params, frozen)
             # Copied, since its statistics change in place.
             model = nnx.merge(graphdef, params, statistics, others, copy=True)
-            return loss(model, part, part_key), nnx.state(model, nnx.BatchStat)
+            model.set_attributes(BatchNorm, devices=devices, raise_if_not_found=False)
+            terms = loss(model, part, part_key)
+            totals, numbers = ({k: term[i] for k, term in terms.items()} for i in (0, 1))
+            return totals, numbers, nnx.state(model, nnx.BatchStat)
 
         prepared = loss.prepare(batch, prepare_key)
-        value, grads, statistics = _accumulated(loss_of, state, prepared, loss_key, config)
+        value, grads, statistics = _accumulated(
+            terms_of, state, prepared, loss_key, config.accumulate
+        )
         norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optax.with_extra_args_support(optimizer).update(
+            grads, state.opt_state, state.params, step=state.step
+        )
         params: Any = optax.apply_updates(state.params, updates)
         averaged = params
         if config.ema is not None:
@@ -139,33 +155,47 @@ def _compiled(graphdef, optimizer: optax.GradientTransformation, config, structu
     )
 
 
-def _accumulated(loss_of, state: TrainState, batch, key, config: OptimConfig):
-    """The mean over parts of a batch, one after the other, of loss and gradient.
+def _accumulated(terms_of, state: TrainState, batch, key, parts: int):
+    """Loss and gradient of a batch that is worked through in parts, one after the other.
 
-    Statistics move from part to part: a batch norm that trains sees one part at a time.
+    The numbers that divide the loss are those of the whole batch, so that they are counted before,
+    in a forward pass of which only what they need is computed: of RetinaNet the assignment of
+    anchors, of Mask R-CNN all up to the choice of regions, of others nothing.
+
+    Statistics move from part to part, as with PyTorch's accumulation: a batch norm that trains sees
+    one part at a time.
     """
-    parts = config.accumulate
 
     def split(array):
         # Part i takes rows i, i + parts, ...: an even share of what each device holds.
         return jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)
 
-    def of_part(statistics, inputs):
-        found = jax.value_and_grad(loss_of, has_aux=True)
-        (value, statistics), grads = found(state.params, statistics, *inputs)
-        return (value, grads), statistics
+    def count(inputs):
+        return terms_of(state.params, state.statistics, *inputs)[1]
 
-    def add(carry, inputs):
-        total, statistics = carry
-        found, statistics = of_part(statistics, inputs)
-        return (jax.tree.map(jnp.add, total, found), statistics), None
+    def of_part(statistics, inputs, numbers=None):
+        def value_of(params):
+            totals, own, after = terms_of(params, statistics, *inputs)
+            chosen = own if numbers is None else numbers
+            means = [totals[name] / jnp.maximum(chosen[name], 1) for name in totals]
+            return sum(means, jnp.float32(0)), after
+
+        (value, statistics), grads = jax.value_and_grad(value_of, has_aux=True)(state.params)
+        return (value, grads), statistics
 
     inputs = jax.tree.map(split, batch), jax.random.split(key, parts)
     first = jax.tree.map(lambda a: a[0], inputs)
     if parts == 1:  # A loop would cost CPUs dearly: XLA's convolutions are slow in one there.
         (value, grads), statistics = of_part(state.statistics, first)
         return value, grads, statistics
+    numbers = jax.tree.map(lambda a: a.sum(axis=0), lax.map(count, inputs))
+
+    def add(carry, inputs):
+        total, statistics = carry
+        found, statistics = of_part(statistics, inputs, numbers)
+        return (jax.tree.map(jnp.add, total, found), statistics), None
+
     shapes, _ = jax.eval_shape(of_part, state.statistics, first)
     none = jax.tree.map(jnp.zeros_like, shapes)
-    (total, statistics), _ = lax.scan(add, (none, state.statistics), inputs)
-    return *jax.tree.map(lambda a: a / parts, total), statistics
+    ((value, grads), statistics), _ = lax.scan(add, (none, state.statistics), inputs)
+    return value, grads, statistics

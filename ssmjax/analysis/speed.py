@@ -149,7 +149,8 @@ def _training_step(model: Backbone, images: jax.Array) -> Callable[[], Any]:
     labels = jnp.zeros(len(images), jnp.int32)
 
     def loss_of(params, others, images):
-        model = nnx.merge(graphdef, params, others)
+        # Copied, since its statistics change in place.
+        model = nnx.merge(graphdef, params, others, copy=True)
         logits = model(images, train=True, key=jax.random.key(0))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 

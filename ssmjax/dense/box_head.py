@@ -9,6 +9,7 @@ from flax import nnx
 from ssmjax.dense import losses
 from ssmjax.dense.assign import BACKGROUND, IGNORED, assign
 from ssmjax.dense.boxes import decode, encode
+from ssmjax.dense.losses import Term
 from ssmjax.dense.objects import SCORE_THRESHOLD, Detections, suppressed
 from ssmjax.dense.sample import sample
 from ssmjax.dense.spatial_prior import fan_out_normal
@@ -124,17 +125,13 @@ def regions(
     return Regions(boxes, chosen, positive, which, labels, encode(boxes, objects[which], STDS))
 
 
-def box_losses(
-    logits: jax.Array, deltas: jax.Array, wanted: Regions
-) -> tuple[jax.Array, jax.Array]:
-    """Of the classes and of the positives' deltas of their own class: means over all regions."""
+def box_losses(logits: jax.Array, deltas: jax.Array, wanted: Regions) -> tuple[Term, Term]:
+    """Of the classes and of the positives' deltas of their own class, over all regions."""
     own = jnp.minimum(wanted.labels, deltas.shape[2] - 1)[..., None, None]
     deltas = jnp.take_along_axis(deltas, own, axis=2)[..., 0, :]
-    number = jnp.maximum(wanted.valid.sum(), 1)
-    return (
-        losses.cross_entropy(logits, wanted.labels, wanted.valid),
-        losses.l1(deltas, wanted.deltas, wanted.positive) / number,
-    )
+    classes = losses.cross_entropy(logits, wanted.labels, wanted.valid)
+    box = losses.l1(deltas, wanted.deltas, wanted.positive)
+    return classes, Term(box, classes.number)
 
 
 def detections(

@@ -1,11 +1,34 @@
 """Losses of the heads, in float32. What a mask leaves out adds nothing, whatever its values."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
 
 ALPHA = 0.25  # Weight of the positives in the focal loss; its gamma is 2.
 NO_CLASS = 255  # Pixels labelled so are not learned from.
+
+
+class Term(NamedTuple):
+    """A loss in two parts, each of which adds up over the parts of a batch.
+
+    Attributes:
+      total: what is summed, float32 (or wider); a scalar, or [levels].
+      number: scalar, what to divide it by.
+    """
+
+    total: jax.Array
+    number: jax.Array
+
+    @property
+    def mean(self) -> jax.Array:
+        """The loss, of total's shape; 0 where nothing is summed."""
+        return self.total / jnp.maximum(self.number, 1)
+
+    def over_levels(self) -> "Term":
+        """The sum of totals [levels]."""
+        return self._replace(total=self.total.sum())
 
 
 def focal(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
@@ -44,31 +67,28 @@ def l1(deltas: jax.Array, targets: jax.Array, positive: jax.Array) -> jax.Array:
     return jnp.abs(error).sum()
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
-    """Softmax cross entropy of logits [...,C] and labels [...], the mean over the valid [...].
-
-    0 with none valid.
-    """
-    return _sum(_softmax_cross_entropy(logits, labels, valid), valid) / jnp.maximum(valid.sum(), 1)
+def cross_entropy(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> Term:
+    """Softmax cross entropy of logits [...,C] and labels [...], over the number of valid [...]."""
+    return Term(_sum(_softmax_cross_entropy(logits, labels, valid), valid), valid.sum())
 
 
-def mask(logits: jax.Array, targets: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
-    """Binary cross entropy in the channel of each object's class, the mean over valid boxes.
+def mask(logits: jax.Array, targets: jax.Array, labels: jax.Array, valid: jax.Array) -> Term:
+    """Binary cross entropy in the channel of each object's class, over the pixels of valid boxes.
 
     Args:
       logits: [...,h,w,C].
       targets: [...,h,w] bool.
       labels: [...] integers, the channel.
-      valid: [...] bool; with none the loss is 0.
+      valid: [...] bool.
     """
     channel = jnp.clip(labels, 0, logits.shape[-1] - 1)[..., None, None, None]
     chosen = jnp.take_along_axis(logits, channel, axis=-1)[..., 0]
     total = binary_cross_entropy(chosen, targets, valid[..., None, None])
     height, width = targets.shape[-2:]
-    return total / jnp.maximum(valid.sum() * height * width, 1)
+    return Term(total, valid.sum() * height * width)
 
 
-def segmentation(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def segmentation(logits: jax.Array, labels: jax.Array) -> Term:
     """Softmax cross entropy of the pixels not labelled 255, over the number of all pixels.
 
     Args:
@@ -76,7 +96,9 @@ def segmentation(logits: jax.Array, labels: jax.Array) -> jax.Array:
       labels: [...] integers.
     """
     valid = labels != NO_CLASS
-    return _sum(_softmax_cross_entropy(logits, labels, valid), valid) / labels.size
+    return Term(
+        _sum(_softmax_cross_entropy(logits, labels, valid), valid), jnp.float32(labels.size)
+    )
 
 
 def _softmax_cross_entropy(logits, labels, valid):

@@ -41,7 +41,7 @@ def mask_loss(
     objects: jax.Array,
     labels: jax.Array,
     positive: jax.Array,
-) -> jax.Array:
+) -> losses.Term:
     """Cross entropy in the channel of each object's class.
 
     Args:

@@ -1,5 +1,7 @@
 """Mask R-CNN (He et al. 2017, arXiv 1703.06870): boxes and masks of objects, in two stages."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -8,6 +10,7 @@ from ssmjax.dense.adapter import PlainMambaAdapter
 from ssmjax.dense.box_head import BINS, BoxHead, Regions, box_losses, detections, regions
 from ssmjax.dense.config import MaskRCNNConfig
 from ssmjax.dense.fpn import FPN
+from ssmjax.dense.losses import Term
 from ssmjax.dense.mask_head import BINS as MASK_BINS
 from ssmjax.dense.mask_head import MaskHead, mask_loss, probabilities
 from ssmjax.dense.objects import Detections, Targets
@@ -51,7 +54,12 @@ class MaskRCNN(nnx.Module):
         )
         return self.neck(maps, train=train)
 
-    def losses(
+    def losses(self, images: jax.Array, targets: Targets, **options: Any) -> dict[str, jax.Array]:
+        """What training minimises the sum of: the means of `loss_terms`, of the same arguments."""
+        terms = self.loss_terms(images, targets, **options)
+        return {name: term.mean for name, term in terms.items()}
+
+    def loss_terms(
         self,
         images: jax.Array,
         targets: Targets,
@@ -60,43 +68,44 @@ class MaskRCNN(nnx.Module):
         train: bool = True,
         implementation: str | None = None,
         remat: bool = False,
-    ) -> dict[str, jax.Array]:
-        """What training minimises the sum of; to be called under `jit`.
+    ) -> dict[str, Term]:
+        """What training minimises the sum of the means of; to be called under `jit`.
 
-        Means are over the samples of the whole batch.
+        Means are over the samples of all images given.
 
         Args:
           images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
           targets: their objects, with masks.
-          key: random key for the choice of anchors and regions, drop path (with `train`) and
-            `importance="random"`. None chooses evenly, and serves where nothing else needs it.
+          key: random key for drop path (with `train`) and `importance="random"`.
           train: whether drop path acts and batch norms train; these then change in place.
           implementation: of the scan; see `kernels.selective_scan`.
           remat: whether a gradient recomputes the insides of each block, to need less memory.
 
         Returns:
           {"loss_rpn_cls", "loss_rpn_bbox": objectness and deltas of anchors; "loss_cls",
-          "loss_bbox", "loss_mask": classes, deltas and masks of regions}, float32 scalars.
+          "loss_bbox", "loss_mask": classes, deltas and masks of regions}, of float32 scalars.
 
         Raises:
           ValueError: images of another shape, or a key or the masks are needed and missing.
         """
-        keys = (None,) * 3 if key is None else jax.random.split(key, 3)
+        keys = (None, None)
+        if targets.keys is not None:
+            keys = jnp.moveaxis(jax.vmap(jax.random.split)(targets.keys), 1, 0)
         maps = self(
             images,
             image_shapes=targets.image_shapes,
             train=train,
-            key=keys[0],
+            key=key,
             implementation=implementation,
             remat=remat,
         )
         said = self.rpn(maps)
-        objectness, box = rpn_losses(said, targets, keys[1])
+        objectness, box = rpn_losses(said, targets, keys[0])
         found = proposals(said, targets.image_shapes, self.config.proposals, train=True)
         return {
-            "loss_rpn_cls": objectness.sum(),
-            "loss_rpn_bbox": box.sum(),
-            **self.region_losses(maps, found, targets, keys[2], train=train),
+            "loss_rpn_cls": objectness.over_levels(),
+            "loss_rpn_bbox": box.over_levels(),
+            **self.region_losses(maps, found, targets, keys[1], train=train),
         }
 
     def region_losses(
@@ -104,14 +113,14 @@ class MaskRCNN(nnx.Module):
         maps: Maps,
         found: Proposals,
         targets: Targets,
-        key: jax.Array | None,
+        keys: jax.Array | None,
         *,
         train: bool,
-    ) -> dict[str, jax.Array]:
-        """Those of the second stage."""
+    ) -> dict[str, Term]:
+        """Those of the second stage, over the number of regions or of pixels of their masks."""
         if targets.masks is None:
             raise ValueError("targets has no masks, which Mask R-CNN learns; give them.")
-        wanted = self.regions(found, targets, key)
+        wanted = self.regions(found, targets, keys)
         levels = maps[: len(STRIDES)]
         features = roi_align(levels, wanted.boxes, wanted.valid, BINS)
         classes, box = box_losses(*self.box_head(features, wanted.valid, train=train), wanted)
@@ -121,9 +130,8 @@ class MaskRCNN(nnx.Module):
         mask = mask_loss(logits, targets.masks, targets.padded_shapes, *of_few)
         return {"loss_cls": classes, "loss_bbox": box, "loss_mask": mask}
 
-    def regions(self, found: Proposals, targets: Targets, key: jax.Array | None) -> Regions:
-        """What the second stage learns from."""
-        keys = None if key is None else jax.random.split(key, len(found.boxes))
+    def regions(self, found: Proposals, targets: Targets, keys: jax.Array | None) -> Regions:
+        """What the second stage learns from; `keys` are [B], None samples evenly."""
 
         def of_image(boxes, present, objects, labels, valid, key):
             sizes = self.config.num_classes, self.config.samples

@@ -24,6 +24,8 @@ class Targets(NamedTuple):
         beyond are not learned from.
       masks: [B,G,height,width] bool or 0 and 1, of the batch's sides; None where no masks are
         learned.
+      keys: [B] random keys, for the choice of the anchors and regions of each image that a
+        Mask R-CNN learns from; None chooses evenly, see `ssmjax.dense.sample.sample`.
     """
 
     boxes: jax.Array
@@ -32,6 +34,7 @@ class Targets(NamedTuple):
     image_shapes: jax.Array
     padded_shapes: jax.Array
     masks: jax.Array | None = None
+    keys: jax.Array | None = None
 
 
 class Detections(NamedTuple):

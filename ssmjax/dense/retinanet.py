@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from ssmjax.dense.boxes import decode, encode
 from ssmjax.dense.config import RetinaNetConfig
 from ssmjax.dense.conv_unit import ConvTower, convolution
 from ssmjax.dense.fpn import FPN
+from ssmjax.dense.losses import Term
 from ssmjax.dense.nms import best
 from ssmjax.dense.objects import SCORE_THRESHOLD, Detections, Targets, suppressed
 
@@ -75,8 +76,11 @@ class RetinaHead(nnx.Module):
         return AnchorScores(tuple(logits), tuple(deltas), grids)
 
 
-def anchor_losses(said: AnchorScores, targets: Targets) -> tuple[jax.Array, jax.Array]:
-    """Of all anchors: classes and deltas, [levels] each."""
+def anchor_losses(said: AnchorScores, targets: Targets) -> tuple[Term, Term]:
+    """Of all anchors: classes and deltas, [levels] each.
+
+    Both are over the number of anchors with an object, of each image at least one.
+    """
     levels = said.anchors
     boxes = jnp.asarray(np.concatenate(levels))
 
@@ -101,7 +105,7 @@ def anchor_losses(said: AnchorScores, targets: Targets) -> tuple[jax.Array, jax.
             said.logits, said.deltas, *split, strict=True
         )
     ]
-    classes, box = (jnp.stack(each) / number for each in zip(*per_level, strict=True))
+    classes, box = (Term(jnp.stack(each), number) for each in zip(*per_level, strict=True))
     return classes, box
 
 
@@ -161,7 +165,12 @@ class RetinaNet(nnx.Module):
         # The finest map is not used: what makes it alone gets no gradient.
         return self.head(self.neck(maps[1:], train=train))
 
-    def losses(
+    def losses(self, images: jax.Array, targets: Targets, **options: Any) -> dict[str, jax.Array]:
+        """What training minimises the sum of: the means of `loss_terms`, of the same arguments."""
+        terms = self.loss_terms(images, targets, **options)
+        return {name: term.mean for name, term in terms.items()}
+
+    def loss_terms(
         self,
         images: jax.Array,
         targets: Targets,
@@ -170,11 +179,11 @@ class RetinaNet(nnx.Module):
         train: bool = True,
         implementation: str | None = None,
         remat: bool = False,
-    ) -> dict[str, jax.Array]:
-        """What training minimises the sum of; to be called under `jit`.
+    ) -> dict[str, Term]:
+        """What training minimises the sum of the means of; to be called under `jit`.
 
-        Sums over anchors are divided by the number of positive ones in the batch, at least one an
-        image.
+        Sums over anchors are divided by the number of positive ones in all images given, at least
+        one an image.
 
         Args:
           images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
@@ -185,7 +194,8 @@ class RetinaNet(nnx.Module):
           remat: whether a gradient recomputes the insides of each block, to need less memory.
 
         Returns:
-          {"loss_cls": focal loss of the classes, "loss_bbox": L1 of the deltas}, float32 scalars.
+          {"loss_cls": focal loss of the classes, "loss_bbox": L1 of the deltas}, of float32
+          scalars.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
@@ -199,7 +209,7 @@ class RetinaNet(nnx.Module):
             remat=remat,
         )
         classes, box = anchor_losses(said, targets)
-        return {"loss_cls": classes.sum(), "loss_bbox": box.sum()}
+        return {"loss_cls": classes.over_levels(), "loss_bbox": box.over_levels()}
 
     def detect(
         self,

@@ -14,6 +14,7 @@ from ssmjax.dense.anchors import anchors, valid
 from ssmjax.dense.assign import BACKGROUND, assign
 from ssmjax.dense.boxes import decode, encode
 from ssmjax.dense.conv_unit import ConvTower, convolution
+from ssmjax.dense.losses import Term
 from ssmjax.dense.nms import best, nms
 from ssmjax.dense.objects import Targets
 from ssmjax.dense.sample import sample
@@ -82,15 +83,16 @@ class RPN(nnx.Module):
         return Objectness(tuple(logits), tuple(deltas), grids)
 
 
-def rpn_losses(
-    said: Objectness, targets: Targets, key: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
+def rpn_losses(said: Objectness, targets: Targets, keys: jax.Array | None) -> tuple[Term, Term]:
     """Of a random sample of anchors: objectness and deltas, [levels] each.
+
+    Both are over the number of sampled anchors, counting of each image at least one with an object
+    and one without.
 
     Args:
       said: of the images.
       targets: their objects.
-      key: random key; None samples evenly, see `ssmjax.dense.sample.sample`.
+      keys: [B] random keys; None samples evenly, see `ssmjax.dense.sample.sample`.
     """
     levels = said.anchors
     boxes = jnp.asarray(np.concatenate(levels))
@@ -105,7 +107,6 @@ def rpn_losses(
         wanted = encode(boxes[indices], objects, STDS)
         return indices, chosen, chosen & (of_chosen > BACKGROUND), wanted
 
-    keys = None if key is None else jax.random.split(key, len(targets.boxes))
     indices, chosen, positive, wanted = jax.vmap(choose)(
         targets.boxes, targets.valid, targets.padded_shapes, keys
     )
@@ -121,7 +122,7 @@ def rpn_losses(
         )
         for i in range(len(levels))
     ]
-    objectness, box = (jnp.stack(each) / number for each in zip(*per_level, strict=True))
+    objectness, box = (Term(jnp.stack(each), number) for each in zip(*per_level, strict=True))
     return objectness, box
 
 

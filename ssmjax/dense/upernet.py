@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from ssmjax.dense import losses
 from ssmjax.dense.config import UperNetConfig
 from ssmjax.dense.conv_unit import convolution
 from ssmjax.dense.features import PlainMambaFeatures
+from ssmjax.dense.losses import Term
 from ssmjax.dense.resize import adaptive_average_pool, resize
 from ssmjax.dense.spatial_prior import fan_out_normal
 from ssmjax.dense.vim_features import VimFeatures, VimFeaturesConfig
@@ -154,7 +156,12 @@ class UperNet(nnx.Module):
         total = jnp.zeros((len(images), *sides, self.config.num_classes), wide)
         return lax.scan(look, total, jnp.asarray(corners))[0] / count
 
-    def losses(
+    def losses(self, images: jax.Array, labels: jax.Array, **options: Any) -> dict[str, jax.Array]:
+        """What training minimises the sum of: the means of `loss_terms`, of the same arguments."""
+        terms = self.loss_terms(images, labels, **options)
+        return {name: term.mean for name, term in terms.items()}
+
+    def loss_terms(
         self,
         images: jax.Array,
         labels: jax.Array,
@@ -164,8 +171,11 @@ class UperNet(nnx.Module):
         train: bool = True,
         implementation: str | None = None,
         remat: bool = False,
-    ) -> dict[str, jax.Array]:
-        """What training minimises the sum of; to be called under `jit`.
+    ) -> dict[str, Term]:
+        """What training minimises the sum of the means of; to be called under `jit`.
+
+        Means are over all pixels of the labels, those without a class included, as in the official
+        code.
 
         Args:
           images: [B,height,width,channels].
@@ -179,7 +189,7 @@ class UperNet(nnx.Module):
 
         Returns:
           {"decode.loss_ce", "aux.loss_ce": cross entropy of the head, and of the auxiliary one
-          times its weight}, float32 scalars.
+          times its weight}, of float32 scalars.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
@@ -202,9 +212,10 @@ class UperNet(nnx.Module):
             logits = classify(head, maps, train=train, rate=rate, key=key)
             return losses.segmentation(resize(logits, (labels.shape[1], labels.shape[2])), labels)
 
+        auxiliary = of(self.auxiliary, keys[2])
         return {
             "decode.loss_ce": of(self.head, keys[1]),
-            "aux.loss_ce": AUXILIARY_WEIGHT * of(self.auxiliary, keys[2]),
+            "aux.loss_ce": auxiliary._replace(total=AUXILIARY_WEIGHT * auxiliary.total),
         }
 
     def _maps(self, images: jax.Array, **options) -> list[jax.Array]:

@@ -28,6 +28,14 @@ class BatchNorm(nnx.Module):
 
     By stored statistics, unless told to `train`: those are buffers that come with the weights, and
     images then never influence one another.
+
+    Attributes:
+      synchronised: whether a batch trains by its statistics as a whole (PyTorch's SyncBatchNorm),
+        or each device by those of its own images (PyTorch's BatchNorm2d, under
+        DistributedDataParallel). The first device's then move the stored ones, as what the official
+        code evaluates and saves are those of its process 0.
+      devices: how many share a batch, each the same number of rows, one after the other; a training
+        step sets it.
     """
 
     def __init__(self, features: int):
@@ -37,6 +45,7 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(features))
         # Batches the statistics have seen: kept for the way back to PyTorch.
         self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
+        self.synchronised, self.devices = True, 1
 
     def __call__(
         self, x: jax.Array, *, train: bool = False, mask: jax.Array | None = None
@@ -46,8 +55,7 @@ class BatchNorm(nnx.Module):
         Args:
           x: [...,D].
           train: by the statistics of this batch, which also move the stored ones a tenth of the
-            way to themselves, in place, variances as the unbiased estimate (PyTorch's way). Under
-            `jit` on a global batch they are those of all devices.
+            way to themselves, in place, variances as the unbiased estimate (PyTorch's way).
           mask: bool of x's first axes, as [R] for x [R,H,W,D]; false for what the statistics of
             the batch leave out. If they leave out all, the stored ones stay.
 
@@ -55,29 +63,34 @@ class BatchNorm(nnx.Module):
           [...,D] of x's dtype; computed in float32 (or wider).
         """
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean, var = self._update(wide, mask) if train else (self.mean[...], self.var[...])
-        factor = lax.rsqrt(var + 1e-5) * self.scale[...]
-        return ((wide - mean) * factor + self.bias[...]).astype(x.dtype)
+        if not train:
+            return self._normalised(wide, self.mean[...], self.var[...]).astype(x.dtype)
+        shares = 1 if self.synchronised else self.devices
+        wide = wide.reshape(shares, len(x) // shares, *x.shape[1:])
+        if mask is not None:
+            ones = (1,) * (x.ndim - mask.ndim)
+            mask = mask.reshape(shares, len(x) // shares, *mask.shape[1:], *ones)
+        mean, var = self._update(wide, mask)
+        return self._normalised(wide, mean, var).reshape(x.shape).astype(x.dtype)
+
+    def _normalised(self, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
+        return (x - mean) * (lax.rsqrt(var + 1e-5) * self.scale[...]) + self.bias[...]
 
     def _update(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """The mean and biased variance of a batch, after the stored ones have moved."""
-        axes = tuple(range(x.ndim - 1))
-        where = None
-        number = jnp.asarray(math.prod(x.shape[:-1]), x.dtype)
+        """Mean and biased variance [S,1,...,D] of shares [S,...,D], after the stored have moved."""
+        axes, where = tuple(range(1, x.ndim - 1)), None
+        number = jnp.full((len(x),) + (1,) * (x.ndim - 1), math.prod(x.shape[1:-1]), x.dtype)
         if mask is not None:
-            where = jnp.broadcast_to(
-                mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), (*x.shape[:-1], 1)
-            )
-            number = where.sum(dtype=x.dtype)
-        mean = jnp.sum(x, axes, where=where) / jnp.maximum(number, 1)
-        squares = jnp.sum(jnp.square(x - mean), axes, where=where)
-        rate = jnp.where(number > 0, MOMENTUM, 0)
-        for stored, new in (
-            (self.mean, mean),
-            (self.var, squares / jnp.maximum(number - 1, 1)),
-        ):
+            where = jnp.broadcast_to(mask, (*x.shape[:-1], 1))
+            number = where.sum(axes, dtype=x.dtype, keepdims=True)
+        mean = jnp.sum(x, axes, where=where, keepdims=True) / jnp.maximum(number, 1)
+        squares = jnp.sum(jnp.square(x - mean), axes, where=where, keepdims=True)
+        unbiased = squares / jnp.maximum(number - 1, 1)
+        counts = number[0].ravel()[0] > 0
+        rate = jnp.where(counts, MOMENTUM, 0)
+        for stored, new in ((self.mean, mean), (self.var, unbiased)):
             old = stored[...]
-            moved = old + rate * (lax.stop_gradient(new) - old)
+            moved = old + rate * (lax.stop_gradient(new[0].ravel()) - old)
             stored.set_value(moved.astype(old.dtype))
-        self.count.set_value(self.count[...] + (number > 0))
+        self.count.set_value(self.count[...] + counts)
         return mean, squares / jnp.maximum(number, 1)

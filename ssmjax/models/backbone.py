@@ -21,8 +21,11 @@ class Backbone(Trunk):
 
     head: nnx.Linear
 
-    def embed(self, images: jax.Array) -> Stream:
-        """[B,height,width,channels] to the stream before the first block; K is L."""
+    def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
+        """[B,height,width,channels] to the stream before the first block; K is L.
+
+        `train` is that of `ssmjax.layers.norm.BatchNorm`.
+        """
         raise NotImplementedError
 
     def finish(
@@ -54,7 +57,8 @@ class Backbone(Trunk):
         Args:
           images: [B,height,width,channels], normalised as the weights expect.
           key: random key for drop path (with `train`) and `importance="random"`.
-          train: whether drop path acts.
+          train: whether drop path acts and batch norms train; the statistics of these then change
+            in place. After pruning they are of the tokens left: empty cells do not count.
           return_positions: also return, per pruning stage, the [B,K] int32 original positions kept;
             L + s is the token that stage s, from 0, fused of others.
           return_intermediates: also return {"hidden": per block [B,K,D], its mixer's output,
@@ -81,9 +85,11 @@ class Backbone(Trunk):
         if train and self.config.drop_path_rate > 0 and key is None:
             raise ValueError("drop path needs a key: model(images, train=True, key=...).")
         graphdef, state = nnx.split(self)
-        logits, stages, intermediates = _forward(
+        logits, stages, intermediates, statistics = _forward(
             graphdef, state, images, key, train, return_intermediates, implementation, remat
         )
+        if train:
+            nnx.update(self, statistics)
         results = (logits,) + (stages,) * return_positions + (intermediates,) * return_intermediates
         return results if len(results) > 1 else logits
 
@@ -97,19 +103,19 @@ class Backbone(Trunk):
 
 @partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
 def _forward(graphdef, state, images, key, train, trace, implementation, remat):
-    """Logits, positions per stage, and intermediates (None without `trace`)."""
+    """Logits, positions per stage, intermediates (None without `trace`) and statistics."""
     model: Backbone = nnx.merge(graphdef, state)
     config, prune = model.config, model.config.prune
     path_key, prune_key = (None, None) if key is None else jax.random.split(key)
     if not train or config.drop_path_rate == 0:
         path_key = None
-    stream = model.embed(images.astype(config.dtype))
+    stream = model.embed(images.astype(config.dtype), train=train)
     everything = jnp.broadcast_to(
         jnp.arange(config.length, dtype=jnp.int32), (images.shape[0], config.length)
     )
     positions, sizes, stages, traced, first = None, None, [], [], 0
     strategy, alignment = (prune.strategy, prune.alignment) if prune else (None, "none")
-    run = Run(path_key, alignment, implementation, remat, trace)
+    run = Run(path_key, alignment, implementation, remat, trace, batch_statistics=train)
     for stage, block in enumerate(prune.after_blocks if prune else ()):
         if config.kept_tokens[stage] < config.image_tokens[stage]:
             layout = model.layout(images.shape[0], positions)
@@ -132,8 +138,9 @@ def _forward(graphdef, state, images, key, train, trace, implementation, remat):
     stream, _, outputs = model.run_blocks(stream, layout, first, config.depth, None, run)
     features, summed = model.finish(stream, positions, sizes)
     logits = model.head(features.astype(config.dtype)).astype(summed.dtype)
+    statistics = nnx.state(model, nnx.BatchStat)
     if not trace:
-        return logits, stages, None
+        return logits, stages, None, statistics
     hidden, residual = ([a for part in (*traced, *outputs) for a in part[i]] for i in (0, 1))
     return (
         logits,
@@ -143,4 +150,5 @@ def _forward(graphdef, state, images, key, train, trace, implementation, remat):
             "residual": (*residual, summed),
             "features": features,
         },
+        statistics,
     )

@@ -207,6 +207,8 @@ class PlainMamba(PlainMambaTrunk, Backbone):
 
     def __init__(self, config: PlainMambaConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
+        # As the official classifiers; its detectors and segmentors synchronise them.
+        self.set_attributes(BatchNorm, synchronised=False)
         self.norm = final_norm(config.embed_dim, rngs=rngs)
         self.head = nnx.Linear(
             config.embed_dim,
@@ -216,9 +218,9 @@ class PlainMamba(PlainMambaTrunk, Backbone):
             rngs=rngs,
         )
 
-    def embed(self, images: jax.Array) -> tuple[jax.Array]:
+    def embed(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array]:
         """Patches plus position embeddings."""
-        return (self.tokens(images),)
+        return (self.tokens(images, train=train),)
 
     def layout(self, batch: int, positions: jax.Array | None) -> Paths:
         conv = self.config.prune.conv if self.config.prune else "compact"

@@ -116,7 +116,7 @@ class Vim(VimTrunk, Backbone):
             rngs=rngs,
         )
 
-    def embed(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def embed(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """Patches with the class token in the middle, plus position embeddings; no residual yet."""
         patches = self.patch_embed(images)
         middle = self.config.class_index

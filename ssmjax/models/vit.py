@@ -139,7 +139,7 @@ class ViT(Backbone):
             config.embed_dim, config.num_classes, dtype=dtype, kernel_init=embedding, rngs=rngs
         )
 
-    def embed(self, images: jax.Array) -> tuple[jax.Array]:
+    def embed(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array]:
         """The class token, then patches, plus position embeddings."""
         patches = self.patch_embed(images)
         wide = patches.astype(jnp.promote_types(patches.dtype, jnp.float32))

@@ -16,7 +16,9 @@ def mix(
     """Mix each image and target with its partner's: those of the batch in reverse order.
 
     Mixup (arXiv 1710.09412) blends whole images, cutmix (arXiv 1905.04899) pastes a rectangle; as
-    in timm's "batch" mode, one draw serves the whole batch. With both, a fair coin chooses.
+    in timm's "batch" mode, one draw serves the whole batch. With both, a fair coin chooses. Where
+    the official code draws for each GPU's images, this draws for those of all devices, so that a
+    run of one seed is the same on any number of them.
 
     Args:
       key: for the coin, the share and the rectangle's place.

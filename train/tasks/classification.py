@@ -12,6 +12,7 @@ from ssmjax import Backbone
 from train.augment.erase import erase
 from train.augment.mix import mix, smooth_targets
 from train.config import AugmentConfig, OptimConfig
+from train.step import Terms
 
 Channels = tuple[float, float, float]
 
@@ -80,18 +81,19 @@ class Classification:
             )
         return {"image": images, "target": targets}
 
-    def __call__(self, model: Backbone, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
-        """The mean loss of what `prepare` gave; the teacher sees the same images."""
+    def __call__(self, model: Backbone, batch: dict[str, jax.Array], key: jax.Array) -> Terms:
+        """Of what `prepare` gave, over the number of images; the teacher sees the same images."""
         images = batch["image"]
         logits = model(images, train=True, key=key, remat=self.config.remat)
-        loss = optax.softmax_cross_entropy(logits, batch["target"]).mean()
+        number = jnp.float32(len(images))
+        loss = optax.softmax_cross_entropy(logits, batch["target"]).sum()
         if self.teacher_graphdef is None:
-            return loss
+            return {"loss": (loss, number)}
         said = nnx.merge(self.teacher_graphdef, self.teacher_state)(images)
         soft, follow = (jax.nn.log_softmax(x / TEMPERATURE) for x in (said, logits))
-        divergence = jnp.sum(jnp.exp(soft) * (soft - follow), axis=-1).mean()
+        divergence = jnp.sum(jnp.exp(soft) * (soft - follow))
         distill = self.config.distill
-        return (1 - distill) * loss + distill * TEMPERATURE**2 * divergence
+        return {"loss": ((1 - distill) * loss + distill * TEMPERATURE**2 * divergence, number)}
 
 
 def normalise(images: jax.typing.ArrayLike, mean: Channels, std: Channels) -> jax.Array:

@@ -15,7 +15,7 @@ from ssmjax.dense.objects import Detections, Targets
 from ssmjax.dense.retinanet import RetinaNet
 from train.data.dense_batches import normalise
 from train.devices import shared_out
-from train.step import Batch
+from train.step import Batch, Terms
 
 CANVAS = 64  # Masks are pasted into sides of multiples of it, to compile for few of them.
 
@@ -23,7 +23,13 @@ CANVAS = 64  # Masks are pasted into sides of multiples of it, to compile for fe
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class DetectionLoss:
-    """The sum of a detector's losses; a `train.step.Loss`."""
+    """The sum of a detector's losses; a `train.step.Loss`.
+
+    Each is divided by the count of what it is over (anchors, regions or mask pixels) in the whole
+    batch, on all devices and in all parts. The official code takes the mean over its GPUs of losses
+    divided by the counts of their two images each, which gives an object more weight where few are
+    beside it; here the loss of a batch does not depend on how many devices share it.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -40,16 +46,17 @@ class DetectionLoss:
                 batch["img_shape"],
                 batch["pad_shape"],
                 batch.get("gt_masks"),
+                # One for each image: the choice does not hang on the parts a batch is split into.
+                jax.random.split(key, len(batch["image"])),
             ),
         }
 
-    def __call__(self, model: MaskRCNN | RetinaNet, batch: Any, key: jax.Array) -> jax.Array:
+    def __call__(self, model: MaskRCNN | RetinaNet, batch: Any, key: jax.Array) -> Terms:
         """Of a part of the batch; masks are unpacked here, where they are few."""
         targets = batch["targets"]
         if targets.masks is not None:
             targets = targets._replace(masks=jnp.unpackbits(targets.masks, axis=-1))
-        losses = model.losses(batch["image"], targets, key=key, remat=self.remat)
-        return sum(losses.values(), jnp.float32(0))
+        return model.loss_terms(batch["image"], targets, key=key, remat=self.remat)
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))

@@ -11,7 +11,7 @@ from jax import lax
 from ssmjax.dense.upernet import UperNet
 from train.data.dense_batches import normalise
 from train.devices import shared_out
-from train.step import Batch
+from train.step import Batch, Terms
 from train.tasks.dense import Sides
 
 CANVAS = 64  # Sides that are labelled are rounded up to multiples of it, to compile for few.
@@ -21,7 +21,11 @@ ROWS = 16  # Of pixels that are labelled at once: logits of all take gigabytes.
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class SegmentationLoss:
-    """The sum of a segmentor's losses; a `train.step.Loss`."""
+    """The sum of a segmentor's losses; a `train.step.Loss`.
+
+    Each is a mean over all pixels of the batch, those without a class included, as in the official
+    code: images being of one size, it is also the mean over devices and parts.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -32,16 +36,15 @@ class SegmentationLoss:
         images = normalise(batch["image"], batch["img_shape"], self.mean, self.std)
         return {"image": images, "label": batch["label"], "img_shape": batch["img_shape"]}
 
-    def __call__(self, model: UperNet, batch: Batch, key: jax.Array) -> jax.Array:
+    def __call__(self, model: UperNet, batch: Batch, key: jax.Array) -> Terms:
         """Of a part of the batch."""
-        losses = model.losses(
+        return model.loss_terms(
             batch["image"],
             batch["label"],  # pyright: ignore[reportArgumentType]
             image_shapes=batch["img_shape"],
             key=key,
             remat=self.remat,
         )
-        return sum(losses.values(), jnp.float32(0))
 
 
 def canvas_of(sides: tuple[int, ...]) -> Sides:

@@ -20,14 +20,14 @@ def test_official_values(unit):
     got = {
         "focal": losses.focal(logits, labels, valid) / unit.numbers("loss.focal")[-1],
         "rpn_bce": losses.binary_cross_entropy(logits[:, 0], positive, valid) / last,
-        "ce": losses.cross_entropy(unit["loss.logits8"], labels, valid),
+        "ce": losses.cross_entropy(unit["loss.logits8"], labels, valid).mean,
         "mask": losses.mask(
             unit["loss.mask_logits"].transpose(0, 2, 3, 1),
             unit["loss.mask_target"] > 0,
             unit["loss.mask_labels"],
             np.ones(len(unit["loss.mask_labels"]), bool),
-        ),
-        "seg_ce": losses.segmentation(unit["loss.seg_logits"], unit["loss.seg_labels"]),
+        ).mean,
+        "seg_ce": losses.segmentation(unit["loss.seg_logits"], unit["loss.seg_labels"]).mean,
     }
     for name, value in got.items():
         assert value.dtype == jnp.float32 and value.shape == ()
@@ -58,9 +58,9 @@ def losses_of(logits, maps, valid):
     return {
         "focal": losses.focal(logits, labels, valid),
         "binary": losses.binary_cross_entropy(logits[:, 0], labels == 1, valid),
-        "softmax": losses.cross_entropy(logits, labels, valid),
-        "mask": losses.mask(maps, maps[..., 0] > 0, labels, valid),
-        "segmentation": losses.segmentation(logits, jnp.where(valid, labels, 255)),
+        "softmax": losses.cross_entropy(logits, labels, valid).mean,
+        "mask": losses.mask(maps, maps[..., 0] > 0, labels, valid).mean,
+        "segmentation": losses.segmentation(logits, jnp.where(valid, labels, 255)).mean,
     }
 
 

@@ -66,7 +66,7 @@ def _check_first_stage(name):
             got[f"rpn.{kind}{i}"] = x.reshape(len(x), H, W, -1)
     case.check(got)
     want = case.about["scalars"]["eval_bn_losses"]
-    objectness, box = losses
+    objectness, box = (term.mean for term in losses)
     whole.check_losses(whole.per_level("loss_rpn_cls", objectness), want)
     whole.check_losses(whole.per_level("loss_rpn_bbox", box), want)
     for when, of in (("test", found[False]), ("train", found[True])):
@@ -91,7 +91,7 @@ def _check_second_stage(name):
     given, padding = _given(case), targets.boxes.shape[1]
     (wanted, losses, found), _ = second_stage(model, maps, given, targets)
     official = case.about["scalars"]["eval_bn_losses"]
-    whole.check_losses({f"fixedprops.{n}": value for n, value in losses.items()}, official)
+    whole.check_losses({f"fixedprops.{n}": term.mean for n, term in losses.items()}, official)
     targets_of = []
     for i in range(len(case.images)):
         objects = int(targets.valid[i].sum())
