@@ -46,7 +46,7 @@ class Lines(Progress):
         self._printed[number] = now
         begun, already = self._begun[number]
         line = _line(self._tasks[number], now - begun, already)
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(Text(line), soft_wrap=True)
 
 
 class Said(ProgressColumn):

@@ -6,6 +6,7 @@ import sys
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from ssmjax.progress import Lines, Said
 
@@ -38,7 +39,7 @@ class Runtime:
 
     def say(self, sentence: str) -> None:
         """Tell people something, as it stands and on one line."""
-        self.progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        self.progress.console.print(Text(sentence), soft_wrap=True)
 
 
 def bars() -> Progress:

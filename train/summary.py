@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from rich.console import Console
+from rich.text import Text
 
 from ssmjax.analysis.flops import count_parameters
 from ssmjax.weights import Metadata
@@ -77,13 +78,11 @@ def summarise(
         log = read_log(workdir / "log.jsonl")
         write_curve(log, workdir / "curve.png", task.metrics[0], task.heading)
     except ReportError as error:
-        console.print(str(error), markup=False, soft_wrap=True)
+        console.print(Text(str(error)), soft_wrap=True)
     picture = task.picture(results[-1][2], metadata, split)
     if picture is not None:
         picture.save(workdir / task.picture_name)
-    console.print(
-        f"Table, weights, log and pictures are in {workdir}/", markup=False, soft_wrap=True
-    )
+    console.print(Text(f"Table, weights, log and pictures are in {workdir}/"), soft_wrap=True)
 
 
 def _speeds(task: Task, models: Mapping[Any, Model], kept: Kept) -> list[float]:

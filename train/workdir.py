@@ -123,7 +123,7 @@ def _read(record: Path) -> dict[str, Any]:
 def _differences(there: Any, here: Any, name: str = "") -> Iterator[Difference]:
     """Those of a config from what is stored of one, perhaps by a version that had fewer fields."""
     inside = f"{name}." if name else ""
-    if dataclasses.is_dataclass(here) and isinstance(there, dict):
+    if isinstance(there, dict) and _is_kind_of(here, there):
         for field in dataclasses.fields(here):
             stored = there[field.name] if field.name in there else _json(_default(field))
             yield from _differences(stored, getattr(here, field.name), inside + field.name)
@@ -135,6 +135,14 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[Difference]:
             yield from _differences(stored, value, f"{inside}{number}")
     elif there != _json(here):
         yield Difference(name, there, _json(here))
+
+
+def _is_kind_of(here: Any, there: dict[str, Any]) -> bool:
+    """Whether what is stored is of the same class: of another version, most fields are the same."""
+    if not dataclasses.is_dataclass(here):
+        return False
+    known = there.keys() & {field.name for field in dataclasses.fields(here)}
+    return 2 * len(known) > len(there)
 
 
 def _holds_configs(value: Any) -> bool:
