@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ from ssmjax import command_line, imagenet
 from ssmjax.analysis.pictures import kept_tokens_picture
 from ssmjax.photos import check_png, in_batches, read_images, write_png
 from ssmjax.registry import create_model, list_models
+from ssmjax.run_weights import weight_file
 from ssmjax.weights import read_metadata
 
 BATCH = 32  # Photos that go through the model at once.
@@ -35,7 +37,7 @@ class Options:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Photos of any usual format and size."""
     weights: Path
-    """Weight file, as `train.finetune` and `ssmjax.convert` write them."""
+    """Weight file, as `train.finetune` and `ssmjax.convert` write them, or the workdir of a run."""
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the model, to be sure; the weight file knows it."""
     top: int = 5
@@ -58,6 +60,7 @@ def _predict(options: Options) -> None:
         raise ValueError(f"--top is {options.top}; it must be at least 1.")
     if options.picture:
         check_png("--picture", options.picture)
+    options = dataclasses.replace(options, weights=weight_file(options.weights, _tell))
     metadata = read_metadata(options.weights)
     if metadata.model not in list_models():
         # Here, not above: classifiers need nothing of it.
@@ -88,6 +91,10 @@ def _predict(options: Options) -> None:
             for path, p in zip(options.images, probabilities, strict=True)
         ]
         write_png(kept_tokens_picture(images, stages, config, captions), options.picture)
+
+
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def _print_table(

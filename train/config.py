@@ -139,8 +139,12 @@ class OptimConfig:
       label_smoothing: share of the target spread over all classes.
       distill: share of the loss that is the divergence from the outputs of the dense model that the
         run starts from (Hinton et al., arXiv 1503.02531); 0 follows the labels alone.
-      ema: decay of the averaged parameters that are evaluated and saved; None evaluates the last.
-        Statistics of batch norms are the last in any case, as with mmcv's EMAHook.
+      ema: decay of the averaged parameters, which are saved, and measured beside those that are not
+        averaged; None averages nothing.
+      ema_warmup: whether that decay is (1 + step) / (10 + step) as long as this is less, so that an
+        average forgets a fresh start: 0.99988 after 75,060 steps. Without, it is `ema` from the
+        first step on, and what the run starts from keeps its share, as in timm's ModelEma.
+        Statistics of batch norms are not averaged, as with mmcv's EMAHook.
       max_skipped: steps in a row that may be skipped because loss or gradients are not finite.
     """
 
@@ -166,6 +170,7 @@ class OptimConfig:
     label_smoothing: float = 0.0
     distill: float = 0.0
     ema: float | None = None
+    ema_warmup: bool = True
     max_skipped: int = 10
 
     def __post_init__(self) -> None:

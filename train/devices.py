@@ -1,9 +1,12 @@
 """Processes, devices, and what lies where on them."""
 
+import collections
+import functools
 import os
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -15,6 +18,8 @@ AXIS = "data"
 # Elements from which an array is spread over devices. Smaller ones, such as norms and biases, are
 # 1% of a model, and gathering each takes longer than reading it.
 SPREAD_FROM = 2**16
+
+AHEAD = 2  # Steps that the host may be ahead of the devices, and batches that wait there.
 
 # What srun gives each task; a job's script itself, outside of srun, has some of it only.
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
@@ -97,13 +102,44 @@ def place_state(state: State, mesh: Mesh, fsdp: bool) -> State:
 
     def place(path, array):
         spec = _spec(path, array.shape, mesh.size) if fsdp else PartitionSpec()
+        sharding = NamedSharding(mesh, spec)
+        if getattr(array, "sharding", None) == sharding:
+            return array
         whole = np.asarray(array)
         # device_put refuses some arrays, and compares the others over the network, one by one.
-        return jax.make_array_from_callback(
-            array.shape, NamedSharding(mesh, spec), lambda part: whole[part]
-        )
+        return jax.make_array_from_callback(array.shape, sharding, lambda part: whole[part])
 
     return jax.tree.map_with_path(place, state)
+
+
+def whole(state: State, mesh: Mesh) -> State:
+    """A tree of arrays that lie on all devices, as copies of which each device has all.
+
+    Every process can read these; of what `place_state` splits, it cannot read what others hold. All
+    processes must call this alike.
+    """
+    return _made_whole(mesh)(state)
+
+
+def of_this_process(state: State) -> State:
+    """A tree of `whole` arrays on this process' first device, to compute with them alone."""
+    return jax.tree.map(lambda array: jnp.asarray(np.asarray(array)), state)
+
+
+class Lead:
+    """Keeps the host at most `AHEAD` steps before the devices.
+
+    A step is started long before it ends, and each that waits holds a batch in the devices' memory.
+    """
+
+    def __init__(self) -> None:
+        self._started: collections.deque[Any] = collections.deque()
+
+    def started(self, result: Any) -> None:
+        """Note a step by an array that it makes; wait for that of `AHEAD` steps before."""
+        self._started.append(result)
+        if len(self._started) > AHEAD:
+            jax.block_until_ready(self._started.popleft())
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -130,6 +166,11 @@ def own_rows(batch: State) -> State:
         return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
     return jax.tree.map(rows, batch)
+
+
+@functools.cache
+def _made_whole(mesh: Mesh):
+    return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _spec(path, shape: tuple[int, ...], devices: int) -> PartitionSpec:

@@ -12,6 +12,7 @@ from rich.table import Table
 from kernels.host_memory import keep_freed_memory
 from ssmjax import command_line, imagenet
 from ssmjax.atomic import replacing
+from ssmjax.run_weights import weight_file
 from train import cli
 from train.config import Config
 from train.devices import make_mesh, start_distributed
@@ -29,7 +30,8 @@ class EvaluateOptions:
 
     Attributes:
       config: a Python file that defines `config = Config(...)`, from `configs/`.
-      checkpoint: the workdir of a finished run, or a safetensors file.
+      checkpoint: the workdir of a run, whose last weights are taken, or those of its best epoch
+        while it has not ended; or a safetensors file.
       confusion: CSV file to write, of how many photos (in segmentation, pixels) of each class were
         taken for each other.
       workers: processes that read photos; 0 does it in threads of this one.
@@ -50,8 +52,8 @@ def main() -> None:
     if options.confusion and not options.confusion.absolute().parent.is_dir():
         raise ValueError(f"The folder of --confusion {options.confusion} does not exist; make it.")
     start_distributed(options.distributed)
-    task, path = open_task(config), Path(options.checkpoint)
-    weights = path / "weights.safetensors" if path.is_dir() else path
+    runtime, table = Runtime(make_mesh(), bars(), options.workers), options.confusion is not None
+    task, weights = open_task(config), weight_file(Path(options.checkpoint), runtime.say)
     model, metadata = task.load(weights)
     split = task.eval_split(metadata.class_names)
     outputs, classes = model.config.num_classes, len(split.class_names)
@@ -60,7 +62,6 @@ def main() -> None:
             f"{weights} tells {outputs} classes apart; the data have {classes}, so give other "
             "weights or data."
         )
-    runtime, table = Runtime(make_mesh(), bars(), options.workers), options.confusion is not None
     with runtime.progress:
         tell(task, [split], runtime)
         scores = task.score(model, split, metadata, runtime, "evaluating", confusion=table)

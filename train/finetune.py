@@ -6,22 +6,27 @@ Without `prune` in the config it trains the dense model; without `model.weights`
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from flax import nnx
 
 from kernels.host_memory import keep_freed_memory
 from ssmjax import command_line
-from ssmjax.models.vit import ViTConfig
 from ssmjax.weights import Metadata, save_weights
 from train import cli, optim
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.data.unreadable import Unreadable
-from train.devices import check_batch_size, make_mesh, place_state, start_distributed
+from train.devices import (
+    check_batch_size,
+    make_mesh,
+    of_this_process,
+    start_distributed,
+    whole,
+)
 from train.dry_run import dry_run
 from train.interrupt import Interrupt
+from train.kept import Kept
 from train.log import Log, Sink, open_sinks, read_log
 from train.loop import Plan, fit
 from train.options import RunOptions
@@ -29,9 +34,10 @@ from train.profile import Trace
 from train.runtime import Runtime, bars
 from train.start import means_of, start
 from train.step import TrainState
-from train.summary import Result, summarise
+from train.summary import RAW, summarise, trained_results
 from train.tasks.task import Measure, Model, Split, Task, known_classes, measurer, open_task, tell
-from train.workdir import open_workdir
+from train.untrained import scores_of, untrained
+from train.workdir import FREE, GROWING, Difference, open_workdir
 
 
 def main() -> None:
@@ -56,24 +62,24 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
       ValueError, train.data.fetch.DataError: one sentence for people.
     """
     task, workdir = open_task(config), Path(options.workdir)
-    open_workdir(workdir, config, options.resume, "checkpoints/*")
+    may_differ = (*FREE, *GROWING)
+    changes = open_workdir(workdir, config, options.resume, "checkpoints/*", free=may_differ)
     train_split, test_split = task.open_splits(known_classes(config.model))
     if runtime.first:
         task.check(train_split)
     model, metadata = task.start(test_split.class_names)
     measure = measurer(task, test_split, metadata, runtime)
-    main = task.metrics[0]
-    results: list[Result] = []
+    kept = Kept(workdir / "measured.json")
     with runtime.progress:
         tell(task, (train_split, test_split), runtime)
-        for name, regime, variant in untrained(model, config):
-            title = name if name == regime else f"{name}, {regime}"
-            results.append((name, regime, variant, measure(variant, title).metrics[main]))
+        tell_changes(changes, runtime)
+        others = untrained(model, config)
+        scores = scores_of(others, task, test_split, measure, kept, runtime)
         model = task.with_prune(model, config.prune)
         sinks = (
             open_sinks(workdir, dataclasses.asdict(config), options.wandb) if runtime.first else []
         )
-        trace = workdir / "profile" if options.profile else None
+        trace = workdir / "profile" if options.profile and runtime.first else None
         trained = train(
             task,
             model,
@@ -85,32 +91,18 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
             sinks=sinks,
             trace=trace,
         )
-    name = "dense" if config.prune is None else "pruned"
-    scratch = "dense" if config.prune is None else "from scratch"
-    regime = "fine-tuned" if config.model.weights else scratch
-    results.append((name, regime, model, trained[main]))
     if runtime.first:
         save_weights(workdir / "weights.safetensors", model, metadata)
-        summarise(task, results, metadata, test_split, workdir, runtime.progress.console)
+        results = [(*other, score) for other, score in zip(others, scores, strict=True)]
+        results += trained_results(task, model, trained, read_log(workdir / "log.jsonl"))
+        summarise(task, results, metadata, test_split, workdir, runtime.progress.console, kept)
 
 
-def untrained(model: Model, config: Config) -> list[tuple[str, str, Model]]:
-    """What to measure before training, as (name, regime, model): nothing when from scratch."""
-    if config.model.weights is None:
-        return []
-    models = [("dense", "dense", model)]
-    if config.prune is not None:
-        change = dataclasses.replace
-        variants = {"pruned": config.prune}
-        if not isinstance(model.config, ViTConfig):  # Which has no hidden state to align.
-            variants["pruned, no alignment"] = change(config.prune, alignment="none")
-        # Fusing takes scores.
-        reduction = "drop" if config.prune.reduction == "fuse" else config.prune.reduction
-        for name, importance in (("pruned at random", "random"), ("pruned evenly", "uniform")):
-            variants[name] = change(config.prune, importance=importance, reduction=reduction)
-        task = open_task(config)
-        models += [(n, "zero-shot", task.with_prune(model, p)) for n, p in variants.items()]
-    return models
+def tell_changes(changes: Sequence[Difference], runtime: Runtime) -> None:
+    """Say in what a run that is gone on with differs from its beginning."""
+    for change in changes:
+        longer = "; the schedule follows the new length from here on"
+        runtime.say(f"{change}{longer if change.field in GROWING else ''}")
 
 
 def train(
@@ -126,6 +118,9 @@ def train(
     trace: Path | None = None,
 ) -> Mapping[str, float]:
     """Train `model` in place, from the workdir's newest sound checkpoint if there is one.
+
+    Where parameters are averaged it becomes the average, and both are measured: the raw ones by
+    the metrics' names behind `RAW`. The average's main metric tells which epoch is best.
 
     Args:
       task: of the run.
@@ -159,29 +154,31 @@ def train(
     )
     means = means_of(task, model, metadata, steps_per_epoch)
     state, step = start(task, model, means, mesh, runtime.fsdp)
-    console = runtime.progress.console
     checkpoints = Checkpoints(workdir, keep=config.keep_checkpoints)
-    report = partial(console.print, markup=False, soft_wrap=True)
-    restored, place = checkpoints.restore(state, report), {}
+    restored, place = checkpoints.restore(state, runtime.say), {}
     if restored is not None:
         state, place = restored
-        console.print(f"going on from step {int(state.step)}")
+        runtime.say(f"going on from step {int(state.step)}")
     done = int(state.step)
-    log = Log(workdir, done, task.metrics, sinks)
+    raw = [RAW + name for name in task.metrics] if chosen.ema is not None else []
+    log = Log(workdir, done, (*task.metrics, *raw), sinks)
     limit = getattr(config.data, "max_unreadable", 0)
 
     graphdef, _, _, others = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
 
-    def averaged(state: TrainState) -> Model:
-        values = place_state((state.averaged, state.statistics), mesh, fsdp=False)
-        return nnx.merge(graphdef, *values, others)
+    def model_of(params: nnx.State, state: TrainState) -> Model:
+        return nnx.merge(graphdef, *whole((params, state.statistics), mesh), others)
 
     def evaluate(state: TrainState) -> Mapping[str, float]:
-        average = averaged(state)
-        metrics = measure(average, f"step {int(state.step)}").metrics
-        best = max((e[main] for e in read_log(log.path) if main in e), default=-math.inf)
-        if runtime.first and metrics[main] > best:
-            save_weights(workdir / "best.safetensors", average, metadata)
+        average, title = model_of(state.averaged, state), f"step {int(state.step)}"
+        metrics = dict(measure(average, title).metrics)
+        if runtime.first:
+            best = max((e[main] for e in read_log(log.path) if main in e), default=-math.inf)
+            if metrics[main] > best:
+                save_weights(workdir / "best.safetensors", average, metadata)
+        if raw:
+            found = measure(model_of(state.params, state), f"{title}, not averaged").metrics
+            metrics |= {RAW + name: value for name, value in found.items()}
         return metrics
 
     with Interrupt() as interrupt, Trace(trace, done) as traced:
@@ -196,22 +193,26 @@ def train(
             rate=means.rate,  # pyright: ignore[reportArgumentType]
             evaluate=evaluate,
             score=main,
-            unreadable=Unreadable(split, limit, console, place.get("unreadable", ())),
+            unreadable=Unreadable(
+                split, limit, runtime.progress.console, place.get("unreadable", ())
+            ),
             interrupt=interrupt,
             trace=traced,
-            unlogged=place.get("unlogged", ()),
+            place=place,
         )
     checkpoints.close()
     log.close()
     if int(state.step) < plan.total:
-        console.print(
+        runtime.say(
             f"stopped by SIGTERM after step {int(state.step)} of {plan.total}, which is saved; go "
             "on with --resume auto"
         )
         raise SystemExit(0)
-    nnx.update(model, nnx.state(averaged(state)))
-    # None of a run that was stopped after its last checkpoint.
-    return evaluate(state) if metrics is None else metrics
+    if metrics is None:  # Of a run that had ended, or was stopped after its last checkpoint.
+        metrics = place.get("metrics") or evaluate(state)
+    average = whole((state.averaged, state.statistics), mesh)
+    nnx.update(model, *of_this_process(average))
+    return metrics
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
+
 from ssmjax.atomic import replacing
 
 # Of every run; a task adds what it measures. The order is that of the CSV's columns.
@@ -37,13 +39,18 @@ class Sink(Protocol):
 
 
 class Log:
-    """One entry a line in `log.jsonl` and `log.csv`; a resumed run drops what it will do again."""
+    """One entry a line in `log.jsonl` and `log.csv`; a resumed run drops what it will do again.
+
+    Of several processes the first writes; the others' files would be the same.
+    """
 
     def __init__(
         self, workdir: Path, resumed_step: int, metrics: Sequence[str], sinks: Sequence[Sink] = ()
     ):
         self.path, self._csv = workdir / "log.jsonl", workdir / "log.csv"
         self._columns, self._sinks = (*COLUMNS, *metrics), sinks
+        if jax.process_index() > 0:
+            return
         kept = [entry for entry in read_log(self.path) if entry["step"] <= resumed_step]
         with replacing(self.path) as file:
             file.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
@@ -53,6 +60,8 @@ class Log:
 
     def write(self, **entry: Any) -> None:
         """Add one entry: `step`, numbers named in the columns, and what `log.jsonl` alone gets."""
+        if jax.process_index() > 0:
+            return
         with self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         with self._csv.open("a") as file:

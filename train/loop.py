@@ -4,7 +4,8 @@ import collections
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -13,15 +14,12 @@ import numpy as np
 from train.checkpoint import Checkpoints
 from train.data.ahead import Batch
 from train.data.unreadable import Unreadable
-from train.devices import place_batch
+from train.devices import AHEAD, Lead, place_batch
 from train.interrupt import Interrupt
 from train.log import Log
 from train.profile import Trace
 from train.runtime import Runtime
 from train.step import TrainState
-
-# Batches on their way to the devices while a step runs.
-AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +63,7 @@ def fit(
     unreadable: Unreadable,
     interrupt: Interrupt,
     trace: Trace,
-    unlogged: Sequence[tuple[float, int]] = (),
+    place: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[TrainState, Mapping[str, float] | None]:
     """Train from `state` to `plan.total` steps, or until interrupted; then save and return.
 
@@ -77,15 +75,15 @@ def fit(
       runtime: where the batches go, and where progress is shown.
       checkpoints: where the state is saved, together with the place in the data.
       log: gets loss, gradient norm, learning rate, images/s, the share of the time spent waiting
-        for photos and for how many shapes of photos the step was compiled; what `evaluate` gives.
+        for photos and for how many shapes of batches the step was compiled; what `evaluate` gives.
       rate: learning rate by step.
       evaluate: the metrics of a state.
       score: that of them by which checkpoints are best; more is better.
       unreadable: takes note of each batch.
       interrupt: asked after each step.
       trace: told of each step.
-      unlogged: (loss, skipped in a row) of the steps since the last line of the log, as the
-        checkpoint has them.
+      place: of the checkpoint that the state is from; what is in it beside the place itself goes
+        into those that follow.
 
     Returns:
       The last state, and what `evaluate` gave of it, or None where it was not evaluated here.
@@ -96,20 +94,24 @@ def fit(
       train.data.fetch.DataError: too many photos are unreadable.
     """
     done = int(state.step)
-    task = runtime.progress.add_task("training", total=plan.total, completed=done)
-    waiting: list[Any] = [*unlogged]
+    bar = runtime.progress
+    task = bar.add_task("training  step", total=plan.total, completed=done)
+    # Loss and steps skipped in a row, of the steps since the last line of the log.
+    waiting: list[Any] = [*place.get("unlogged", ())]
     placed = _placed(batches, unreadable, runtime)
     clock, images, waited, metrics = time.perf_counter(), 0, 0.0, None
-    shapes: set[tuple[int, ...]] = set()
+    shapes: set[tuple] = set()
+    lead = Lead()
     while done < plan.total:
         asked = time.perf_counter()
         batch = next(placed)
         waited += time.perf_counter() - asked
         with trace.step(done):
             state, told = step(state, batch)
+        lead.started(told["loss"])
         done += 1
         images += len(batch["image"])
-        shapes.add(batch["image"].shape)
+        shapes.add(tuple(sorted((name, rows.shape) for name, rows in batch.items())))
         waiting.append((told["loss"], told["skipped_in_a_row"]))
         metrics = None
         last = done == plan.total
@@ -129,7 +131,7 @@ def fit(
             if names := unreadable.new_names():
                 entry["unreadable_photos"] = names
             log.write(step=done, **entry)
-            runtime.progress.update(task, completed=done, description=_line(entry))
+            bar.update(task, completed=done, said=_said(entry))
             waiting, clock, images, waited = [], time.perf_counter(), 0, 0.0
         if done % plan.evaluate_every == 0 or last:
             metrics = evaluate(state)
@@ -137,11 +139,17 @@ def fit(
             clock, images, waited = time.perf_counter(), 0, 0.0
         if done % plan.checkpoint_every == 0 or last or stop or metrics:
             kept = [(float(loss), int(count)) for loss, count in jax.device_get(waiting)]
-            place = {"batches": done, "unlogged": kept, "unreadable": list(unreadable)}
+            place = {
+                **place,
+                "batches": done,
+                "unlogged": kept,
+                "unreadable": list(unreadable),
+                "metrics": dict(metrics) if metrics else None,
+            }
             checkpoints.save(state, place, metrics[score] if metrics else None)
         if stop:
             break
-    runtime.progress.remove_task(task)
+    bar.remove_task(task)
     return state, metrics
 
 
@@ -178,6 +186,6 @@ def _summary(waiting: list[tuple[Any, Any]], done: int, plan: Plan) -> dict[str,
     return entry
 
 
-def _line(entry: dict[str, Any]) -> str:
+def _said(entry: dict[str, Any]) -> str:
     loss = entry.get("loss", math.nan)
-    return f"training  loss {loss:.3f}  {entry['images_per_second']:.0f} images/s"
+    return f"loss {loss:.3f}  {entry['images_per_second']:,.0f} images/s"

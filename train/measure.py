@@ -15,7 +15,7 @@ from train.config import DataConfig
 from train.data.pipeline import eval_batches
 from train.data.source import Split
 from train.data.unreadable import Unreadable
-from train.devices import place_batch, place_state
+from train.devices import Lead, place_batch, place_state
 from train.runtime import Runtime
 from train.tasks.classification import normalise
 
@@ -87,7 +87,8 @@ def score(
         process=runtime.process,
     )
     key = jax.random.key(seed)
-    task = runtime.progress.add_task(title, total=-(-len(split.source) // batch_size))
+    task = runtime.progress.add_task(f"{title}, batch", total=-(-len(split.source) // batch_size))
+    lead = Lead()
     unreadable = Unreadable(split, data.max_unreadable, runtime.progress.console)
     totals: Any = None
     for index, batch in enumerate(batches):
@@ -102,6 +103,7 @@ def score(
             metadata.std,
             confusion,
         )
+        lead.started(counts)
         totals = counts if totals is None else jax.tree.map(jnp.add, totals, counts)
         runtime.progress.update(task, advance=1)
     runtime.progress.remove_task(task)

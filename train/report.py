@@ -39,7 +39,8 @@ class Row:
 
     Attributes:
         name: such as "vim_tiny_patch16_224" or "previous, compact".
-        regime: how the weights came about: "dense", "zero-shot", "fine-tuned" or "from scratch".
+        regime: how the weights came about: "dense", "zero-shot", "fine-tuned" or "from scratch";
+            behind it perhaps ", raw" (not averaged) and ", best epoch".
         tokens: image tokens at first and after each stage, such as (64, 45, 32).
         accuracy: the main metric, such as top-1, 0 to 1.
         flops: multiply-adds of one image, both directions: `ssmjax.flops(model).total`.

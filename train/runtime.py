@@ -1,10 +1,14 @@
 """What a run has at hand: devices, processes, and where progress is shown."""
 
 import dataclasses
+import sys
 
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ssmjax.progress import Lines, Said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +17,7 @@ class Runtime:
 
     Attributes:
       mesh: all devices, along one axis "data".
-      progress: bars and lines on the terminal; silent but in the first process.
+      progress: bars or lines that show how far it is; silent but in the first process.
       workers: processes that read photos, of each process; 0 is threads.
       fsdp: whether parameters and optimiser state are spread over the devices.
     """
@@ -33,16 +37,34 @@ class Runtime:
         """Whether this process is the one that writes and tells."""
         return jax.process_index() == 0
 
+    def say(self, sentence: str) -> None:
+        """Tell people something, as it stands and on one line."""
+        self.progress.console.print(Text(sentence), soft_wrap=True)
+
 
 def bars() -> Progress:
-    """What shows how far each task is, and how long it will take."""
-    console = Console(stderr=True, quiet=jax.process_index() > 0)
+    """What shows how far each task is, and how long it will take: lines where there is no terminal.
+
+    A task's field `said`, if it has one, stands beside how far it is.
+    """
+    terminal = sys.stderr.isatty()  # Of which rich would take the environment's word.
+    console = Console(
+        stderr=True,
+        quiet=jax.process_index() > 0,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_terminal=terminal,
+    )
+    if not terminal or console.is_dumb_terminal:
+        return Lines(console)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.completed}/{task.total}", markup=False),
+        Said(),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("left", markup=False),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, transient=not console.is_terminal)
+    return Progress(*columns, console=console)

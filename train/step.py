@@ -132,8 +132,8 @@ def _compiled(graphdef, optimizer, config: OptimConfig, structure, places):
         params: Any = optax.apply_updates(state.params, updates)
         averaged = params
         if config.ema is not None:
-            # The first steps count fully, so that the average does not remember the start.
-            decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
+            warm = (1 + state.step) / (10 + state.step) if config.ema_warmup else 1.0
+            decay = jnp.minimum(config.ema, warm)
             # Written so that what is frozen stays exactly as it is.
             averaged = jax.tree.map(
                 lambda new, old: old + (1 - decay) * (new - old), params, state.averaged

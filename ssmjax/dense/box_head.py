@@ -117,7 +117,7 @@ def regions(
     assigned = assign(proposals, objects, valid, OVERLAP, OVERLAP, OVERLAP, present)
     own = jnp.where(valid, 1 + jnp.arange(len(objects)), IGNORED)
     boxes, assigned = (jnp.concatenate(a) for a in ((objects, proposals), (own, assigned)))
-    indices, chosen = sample(assigned, key, samples, samples // 4)
+    indices, chosen = sample(assigned, key, samples, samples // 4, len(objects))
     boxes, of_chosen = boxes[indices], assigned[indices]
     positive = chosen & (of_chosen > BACKGROUND)
     which = jnp.where(positive, of_chosen - 1, 0)

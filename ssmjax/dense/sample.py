@@ -7,7 +7,7 @@ from ssmjax.dense.assign import BACKGROUND
 
 
 def sample(
-    assigned: jax.Array, key: jax.Array | None, size: int, most_positive: int
+    assigned: jax.Array, key: jax.Array | None, size: int, most_positive: int, first: int = 0
 ) -> tuple[jax.Array, jax.Array]:
     """Choose positives, at most `most_positive`, and fill up with background.
 
@@ -17,6 +17,8 @@ def sample(
         number (i * n) // m for each i.
       size: boxes to choose, static.
       most_positive: positives among them at most, static.
+      first: so many boxes come before those of a fixed number, static; the random choice among the
+        latter does not depend on how many of the first ones there are.
 
     Returns:
       indices: [size] int32 into A, positives first, then background; 0 where there are too few.
@@ -25,7 +27,8 @@ def sample(
     positive, background = assigned > BACKGROUND, assigned == BACKGROUND
     group = jnp.select([positive, background], [0.0, 1.0], 2.0)
     # A float32 draw keeps all its bits when 0 or 1 is added.
-    draw = 0.0 if key is None else jax.random.uniform(key, assigned.shape)
+    # Draw i depends on the key and i alone; the first boxes take the last draws.
+    draw = 0.0 if key is None else jnp.roll(jax.random.uniform(key, assigned.shape), first)
     order = jnp.argsort(group + draw, stable=True).astype(jnp.int32)
 
     positives, backgrounds = positive.sum(dtype=jnp.int32), background.sum(dtype=jnp.int32)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -20,13 +20,17 @@ def free_port() -> int:
 
 
 def run_processes(
-    commands: Sequence[Sequence[object]], *, timeout: float = 120
+    commands: Sequence[Sequence[object]],
+    *,
+    timeout: float = 120,
+    until: Callable[[], bool] = lambda: False,
 ) -> list[tuple[int, str, str]]:
     """Run Python in several processes at once; when one fails, the others are killed.
 
     Args:
       commands: what follows `python` in each, such as ("-m", "train.finetune", ...).
       timeout: seconds after which all are killed.
+      until: says when to kill them all before.
 
     Returns:
       (exit status, stdout, stderr) of each, in order; the status of a killed one is negative.
@@ -50,7 +54,7 @@ def run_processes(
             started.append(process)
             outputs.append((out, err))
         while any(process.poll() is None for process in started):
-            if time.monotonic() > deadline or any(process.poll() for process in started):
+            if until() or time.monotonic() > deadline or any(process.poll() for process in started):
                 break
             time.sleep(0.05)
         for process in started:

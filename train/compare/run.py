@@ -18,6 +18,18 @@ from train.speed import images_per_second, peak_memory
 from train.tasks.task import Model, Task, known_classes, measurer, open_task
 from train.workdir import open_workdir
 
+# Fields that may differ where a comparison is gone on with: of `train.workdir.FREE` those that no
+# speed depends on. The training is one for all.
+FREE = (
+    "evaluate_every",
+    "checkpoint_every",
+    "data.path",
+    "data.data_dir",
+    "data.max_unreadable",
+    "optim.max_skipped",
+    "optim.remat",
+)
+
 
 def compare(comparison: Comparison, workdir: Path, command: str) -> None:
     """Measure what `workdir` does not hold yet, and report.
@@ -35,7 +47,8 @@ def compare(comparison: Comparison, workdir: Path, command: str) -> None:
     """
     if not comparison.entries:
         raise ValueError("The comparison has no entries; give some.")
-    open_workdir(workdir, comparison, "auto", "results.csv", "runs/*/*/checkpoints/*")
+    traces = "results.csv", "runs/*/*/checkpoints/*"
+    open_workdir(workdir, comparison, "auto", *traces, free=FREE)
     table = workdir / "results.csv"
     made_by = {
         "command": command,

@@ -8,7 +8,7 @@ import numpy as np
 
 from ssmjax.dense.class_names import ADE20K
 from train.data.classes import check_known
-from train.data.dense_files import read_image, read_labels
+from train.data.dense_files import identity_of, read_image, read_labels
 from train.data.dense_transforms import IGNORED
 from train.data.fetch import DataError
 from train.data.turned import check_not_turned
@@ -31,6 +31,12 @@ class PairSplit:
     class_names: tuple[str, ...]
     zero_is_none: bool
     title: str
+
+    @property
+    def identity(self) -> str:
+        """See `train.tasks.task.Split`."""
+        files = (path for pair in self.pairs for path in pair)
+        return identity_of(files, self.class_names, self.zero_is_none)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """An image [H,W,3] uint8, RGB, and its labels [H,W] uint8, 255 where there is none.

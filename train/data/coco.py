@@ -11,7 +11,7 @@ import numpy as np
 
 from train.data.classes import check_known
 from train.data.coco_file import check_inside, check_outline, read_annotations
-from train.data.dense_files import check_present, pycocotools
+from train.data.dense_files import check_present, identity_of, pycocotools
 from train.data.fetch import DataError
 
 
@@ -56,6 +56,14 @@ class CocoSplit:
     title: str
     remarks: tuple[str, ...]
     masks: bool
+
+    @property
+    def identity(self) -> str:
+        """See `train.tasks.task.Split`."""
+        objects = [
+            (p.image_id, p.boxes.tolist(), p.labels.tolist(), p.outlines) for p in self.photos
+        ]
+        return identity_of((p.path for p in self.photos), objects, self.class_names)
 
 
 def open_coco(

@@ -1,8 +1,9 @@
 """What data sets of detection and segmentation share: files of images and labels."""
 
+import hashlib
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,12 @@ def check_present(paths: Sequence[Path], title: str) -> None:
             f"{title} lacks {len(missing):,} of its {len(paths):,} files, such as {missing[0]}: "
             "unpack it again, or give the folder that holds them."
         )
+
+
+def identity_of(files: Iterable[Path], *others: object) -> str:
+    """What changes when files are added, left out or written anew, or the other things change."""
+    found = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in files]
+    return hashlib.sha256(repr((found, others)).encode()).hexdigest()
 
 
 def _names(folder: Path) -> set[str]:

@@ -16,6 +16,7 @@ from train.data.turned import check_not_turned
 
 SCALE = (1333, 800)  # The longest and shortest side that images are resized to.
 SHAPES = ((800, 1344), (1344, 800))  # They hold all that SCALE makes.
+FEWEST_SLOTS = 8  # For the objects of a photo.
 
 
 def epoch_order(split: CocoSplit, batch_size: int, seed: int) -> Epochs:
@@ -39,7 +40,9 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Endless shuffled batches, each of wide photos or of high and square ones.
 
-    A jitted step compiles once for each of `shapes` that occurs, at most.
+    A jitted step compiles once for each of `shapes` that occurs with each number G of slots for
+    objects. G is a power of two from `FEWEST_SLOTS` on that holds the objects of each photo of the
+    batch, or the most that any photo of the split has, if that is less.
 
     Args:
       split: photos with objects.
@@ -53,8 +56,7 @@ def train_batches(
       process: number and count of the processes that train together; each gets its own rows.
 
     Returns:
-      An iterator over dicts, with b = B / count, H, W one of `shapes`, and G the most objects that
-      any photo of the split has:
+      An iterator over dicts, with b = B / count, H, W one of `shapes`, and G slots:
         `image` [b,H,W,3] uint8, RGB, zero in the padding; see `dense_batches.normalise`;
         `img_shape` [b,2] int32, height and width of the photo in it;
         `pad_shape` [b,2] int32, the same up to multiples of 32;
@@ -74,8 +76,8 @@ def train_batches(
     sizes = _sizes(split, scale)
     for group in order.groups:
         smallest_shape(shapes, sizes[group])
-    most_objects = max(len(photo.labels) for photo in split.photos)
-    make = _TrainBatch(split, order, rows, sizes, tuple(shapes), most_objects, flip)
+    objects = np.array([len(photo.labels) for photo in split.photos])
+    make = _TrainBatch(split, order, rows, sizes, tuple(shapes), objects, flip)
     return batches_ahead(make, first, LAST, workers)
 
 
@@ -130,6 +132,17 @@ def eval_batches(
     return batches_ahead(make, 0, len(plan.batches), workers)
 
 
+def slots(objects: np.ndarray, most: int) -> int:
+    """How many slots for objects a batch has.
+
+    Args:
+      objects: how many each of its photos has.
+      most: how many any photo of the split has.
+    """
+    needed = max(FEWEST_SLOTS, int(objects.max()))
+    return min(1 << (needed - 1).bit_length(), most)
+
+
 def _sizes(split: CocoSplit, scale: Shape) -> np.ndarray:
     """[photos,2] int64: height and width, resized."""
     return np.array([fitting(p.height, p.width, scale) for p in split.photos])
@@ -155,15 +168,16 @@ class _TrainBatch:
     rows: range
     sizes: np.ndarray
     shapes: tuple[Shape, ...]
-    most_objects: int
+    objects: np.ndarray
     flip: float
 
     def __call__(self, number: int) -> Batch:
         index = self.order.batch(number)
         # Of the whole batch, so that all processes agree.
         height, width = smallest_shape(self.shapes, self.sizes[index])
+        G = slots(self.objects[index], int(self.objects.max()))
         index = index[self.rows.start : self.rows.stop]
-        b, G = len(index), self.most_objects
+        b = len(index)
         batch = {
             "image": np.zeros((b, height, width, 3), np.uint8),
             "img_shape": self.sizes[index].astype(np.int32),

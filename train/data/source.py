@@ -52,6 +52,11 @@ class Split:
     folder: Path | None = None
 
     @property
+    def identity(self) -> str:
+        """See `train.tasks.task.Split`."""
+        return f"{self.title}: {len(self.source)} examples in {self.folder}"
+
+    @property
     def num_classes(self) -> int:
         """How many classes there are; labels go from 0 to num_classes - 1."""
         return len(self.class_names)

@@ -258,7 +258,7 @@ class Detect(DenseTask):
         state, mesh = place_state(state, runtime.mesh, fsdp=False), runtime.mesh
         scale, options = self.data.scale, {"workers": runtime.workers, "process": runtime.process}
         key, bar = jax.random.key(self.config.seed), runtime.progress
-        task = bar.add_task(title, total=len(plan.batches))
+        task = bar.add_task(f"{title}, batch", total=len(plan.batches))
         for number, batch in enumerate(eval_batches(split, plan, scale=scale, **options)):
             given = place_batch({n: batch[n] for n in ("image", "img_shape")}, mesh)
             found = find(

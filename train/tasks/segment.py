@@ -168,7 +168,7 @@ class Segment(DenseTask):
         batch_size = -(-self.config.eval_batch_size // mesh.size) * mesh.size
         plan = eval_pass(split, batch_size=batch_size, scale=self.data.scale)
         key, bar = jax.random.key(self.config.seed), runtime.progress
-        task = bar.add_task(title, total=len(plan.batches))
+        task = bar.add_task(f"{title}, batch", total=len(plan.batches))
         classes = len(split.class_names)
         counts = np.zeros((classes, classes), np.int64)
         options = {"workers": runtime.workers, "process": runtime.process}

@@ -32,6 +32,11 @@ class Split(Named, Protocol):
         """In the order of the labels."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """What changes when its examples do."""
+        ...
+
 
 class Scores(Protocol):
     """How well a model does on a split; as text, for people."""
@@ -247,7 +252,7 @@ def tell(task: Task, splits: Iterable[Any], runtime: Runtime) -> None:
     """Say on the progress bar's console what GPUs lack and splits leave out, a line each."""
     remarks = [remark for split in splits for remark in task.remarks(split)]
     for remark in filter(None, (capability.shortcoming(), *remarks)):
-        runtime.progress.console.print(remark, markup=False, soft_wrap=True)
+        runtime.say(remark)
 
 
 def measurer(task: Task, split: Any, metadata: Metadata, runtime: Runtime) -> Measure:
@@ -256,7 +261,7 @@ def measurer(task: Task, split: Any, metadata: Metadata, runtime: Runtime) -> Me
     def measure(model: Model, title: str) -> Scores:
         scores = task.score(model, split, metadata, runtime, title)
         main = scores.metrics[task.metrics[0]]
-        runtime.progress.console.print(f"{title}: {100 * main:.2f}%")
+        runtime.say(f"{title}: {100 * main:.2f}%")
         return scores
 
     return measure
