@@ -13,10 +13,9 @@ The rule for every file:
   colour profiles are ignored.
 - Bytes that end too early are refused; what follows the picture is ignored.
 
-Pillow reads all headers, and pixels too but those of ordinary JPEG files: there OpenCV gives the
-same ones bit for bit, in half to four fifths of the time. That it can decode at half the size is
-not used: the pixels would be others, and a random part of a photo is often not much larger than
-what the model takes.
+Pillow reads all headers, and the pixels too but for ordinary JPEG files: there OpenCV is faster and
+gives the same ones bit for bit. That it can decode at half the size is not used: the pixels would
+be others, and a random part of a photo is often not much larger than what the model takes.
 """
 
 import io

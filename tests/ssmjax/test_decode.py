@@ -1,8 +1,10 @@
 """The one decoder: what people see, of every kind of file."""
 
 import io
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import chex
 import cv2
@@ -192,3 +194,15 @@ def test_a_part_of_a_file_is_refused(kind, share):
     encoded = saved(image, kind)
     with pytest.raises(ValueError, match="."):
         decode(encoded[: int(share * len(encoded))])
+
+
+def test_nothing_else_opens_image_files():
+    """But what fetches CIFAR-10, whose sheets of pixels are verified."""
+    root = Path(__file__).parents[2]
+    found = {
+        str(path.relative_to(root))
+        for floor in ("kernels", "ssmjax", "train")
+        for path in (root / floor).rglob("*.py")
+        if re.search(r"Image\.open|\bimread|\bimdecode", path.read_text())
+    }
+    assert found == {"ssmjax/decode.py", "train/data/cifar10.py"}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from train.data import turned
 from train.data.classes import check_known
 from train.data.coco_file import check_inside, check_outline, read_annotations
 from train.data.dense_files import check_present, identity_of, pycocotools
@@ -46,7 +47,7 @@ class CocoSplit:
       class_names: in the order of the labels.
       category_ids: of the classes, in the same order.
       title: what messages call it.
-      remarks: sentences on what was left out, for people.
+      remarks: sentences for people, on what was left out and on images turned.
       masks: whether photos have outlines.
     """
 
@@ -127,7 +128,10 @@ def open_coco(
     check_present([photo.path for photo in photos], title)
     if not any(len(photo.labels) for photo in photos):
         raise DataError(f"{title} has no object to learn in any of its {len(known):,} images.")
-    remarks = tuple(_remarks(title, empty, len(known), keep_empty, learn, left_out))
+    remarks = (
+        *_remarks(title, empty, len(known), keep_empty, learn, left_out),
+        *turned.remarks([photo.path for photo in photos], title, "boxes"),
+    )
     return CocoSplit(photos, names, ids, title, remarks, masks and learn)
 
 

@@ -17,7 +17,6 @@ from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.retinanet import UNUSED, RetinaNet
 from ssmjax.weights import Metadata
 from train import optim
-from train.data import turned
 from train.data.ahead import Batch
 from train.data.coco import CocoSplit, open_coco
 from train.data.dense_batches import OnePass
@@ -123,8 +122,7 @@ class Detect(DenseTask):
 
     def remarks(self, split: CocoSplit) -> Sequence[str]:
         """On images and objects."""
-        images = [photo.path for photo in split.photos]
-        return (*split.remarks, *turned.remarks(images, split.title, "boxes"))
+        return split.remarks
 
     def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
         """The sum of the model's losses."""

@@ -53,7 +53,9 @@ def test_boxes_of_the_picture_before_the_turn(detection, orientation):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_boxes_of_the_upright_picture(detection, orientation):
     size = (32, 64) if orientation < 5 else (64, 32)
-    for batch in first_batches(detection(orientation, size)):
+    split = detection(orientation, size)
+    assert len(split.remarks) == (orientation in (2, 3, 4))
+    for batch in first_batches(split):
         shown = batch["image"][0, : size[0], : size[1]]
         chex.assert_trees_all_equal(shown, turned(STORED, orientation))
 
