@@ -76,7 +76,7 @@ def in_dtype(name: str, given: np.ndarray, dtype: Any) -> np.ndarray:
     if not whole and given.dtype.name not in FLOATS:
         raise ValueError(f"holds {given.dtype}, not {KIND}")
     with np.errstate(over="ignore"):  # What overflows is found below.
-        array = given.astype(dtype)
+        array = given.astype(dtype, copy=False)
     if whole and (array != given).any():
         raise ValueError(f"holds {given.max()}, more than {np.dtype(dtype)} can")
     if not np.isfinite(array).all():

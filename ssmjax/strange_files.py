@@ -1,6 +1,7 @@
 """What a file is that is not what a command asked for, told by its first bytes."""
 
 from pathlib import Path
+from typing import Literal
 
 _PYTORCH = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x80\x8a")
 _HEAD = 512  # Bytes to look at.
@@ -13,10 +14,10 @@ def absent(path: Path) -> str:
     return "check the path"
 
 
-def instead(path: Path) -> str:
-    """What a file is in place of weights, and what to do, as a part of a sentence.
+def instead(path: Path, wanted: Literal["safetensors", "torch"]) -> str:
+    """What a file that cannot be read is, and what to do, as a part of a sentence.
 
-    Where its first bytes do not tell, it may be cut short.
+    Where its first bytes do not tell, or tell what was wanted, it may be cut short.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -26,16 +27,18 @@ def instead(path: Path) -> str:
         return "it is a pointer of Git LFS: fetch the file itself with git lfs pull"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "it is a web page: download the file itself"
-    if head.startswith(_PYTORCH):
+    if wanted != "torch" and head.startswith(_PYTORCH):
         return "it is a file of PyTorch: turn it into a weight file with python -m ssmjax.convert"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+    if wanted != "safetensors" and head[8:9] == b"{" and head[4:8] == bytes(4):
         return "it is a safetensors file: name it so"
-    if all(byte in b"\t\n\r" or byte >= 32 for byte in head) and _is_text(head):
+    if _is_text(head):
         return "it is a text: name the file with the weights"
     return "it may be cut short: copy it again"
 
 
 def _is_text(head: bytes) -> bool:
+    if any(byte < 32 and byte not in b"\t\n\r" for byte in head):
+        return False
     try:
         head.decode()
     except UnicodeDecodeError as error:

@@ -176,7 +176,7 @@ def open_safetensors(path: str | Path):
         return safetensors.safe_open(str(path), framework="numpy")
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is not a readable safetensors file ({error}); {instead(path)}."
+            f"{path} is not a readable safetensors file ({error}); {instead(path, 'safetensors')}."
         ) from error
 
 

@@ -94,7 +94,7 @@ def _check(options: Options) -> None:
         raise ValueError("--out is the checkpoint itself; choose another name.")
     if options.to_torch and (options.ema or options.img_size or options.grid):
         raise ValueError(
-            "--ema and --img-size are for official checkpoints, not for --to-torch; so is --grid."
+            "--ema, --img-size and --grid are for official checkpoints, not for --to-torch."
         )
     if len(options.grid) > 2 or min(options.grid, default=1) < 1:
         raise ValueError(

@@ -170,8 +170,8 @@ def _read_torch(path: Path) -> Any:
                 "tensors and plain values are read. Ask for a file with the state_dict alone."
             ) from error
         raise ValueError(
-            f"{path} is not a whole file of torch.save; {instead(path)}. Other pickles could run "
-            "any code and are refused."
+            f"{path} is not a whole file of torch.save; {instead(path, 'torch')}. Other "
+            "pickles could run any code and are refused."
         ) from error
 
 

@@ -139,7 +139,7 @@ def test_bad_files(refused, states, tmp_path, kind, message):
         (["--model", "vim"], "out"),
         (["--model", "vim", "--out", "x.pth"], "--out is x.pth; its name must end in .safetensors"),
         (["--to-torch", "--out", "x.npz"], "must end in .pth or .pt or .safetensors"),
-        (["--to-torch", "--ema", "--out", "x.pth"], "--ema and --img-size are for official"),
+        (["--to-torch", "--ema", "--out", "x.pth"], "--ema, --img-size and --grid are for"),
         (["--to-torch", "--out", "x.pth"], "good.pth is not a readable safetensors file"),
         (["--model", "vim", "--out", "x.safetensors", "--img-size", "3"], "img_size is 3 x 3"),
         (["--model", "vim", "--out", "x.safetensors", "--img-size", "8", "8", "8"], "img_size is"),

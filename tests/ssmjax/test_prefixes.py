@@ -45,6 +45,16 @@ def test_a_prefix_goes(name, sizes, prefix):
 
 
 @MODELS
+def test_a_prefix_of_all_but_the_head_goes(name, sizes):
+    model = blank(name, **sizes)
+    state = random_state(model)
+    given = {key if key.startswith("head") else f"encoder.{key}": a for key, a in state.items()}
+    assert len(given) == len(state) and set(given) != set(state)
+    ssmjax.load_torch_state_dict(model, given)
+    assert_same(to_torch_state_dict(model), state)
+
+
+@MODELS
 def test_wrappers_of_parts_go(name, sizes):
     """Blocks that are compiled or recomputed one by one, of a model that is compiled."""
     model = blank(name, **sizes)

@@ -82,6 +82,18 @@ def test_a_weight_file_as_checkpoint(convert, refused, states, tmp_path):
     assert f"{ours} is a weight file of ssmjax already; with --to-torch it becomes" in error
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_cut_short(refused, states, tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".pth":
+        torch.save(states["vim"], path)
+    else:
+        safetensors.numpy.save_file({key: t.numpy() for key, t in states["vim"].items()}, path)
+    path.write_bytes(path.read_bytes()[:-90])
+    error = refused(path, "--model", "vim", "--out", tmp_path / "b.safetensors")
+    assert "; it may be cut short: copy it again." in error
+
+
 def test_safetensors_under_another_name(refused, states, tmp_path):
     path = tmp_path / "a.pth"
     safetensors.numpy.save_file({key: t.numpy() for key, t in states["vim"].items()}, path)

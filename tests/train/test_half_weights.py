@@ -17,8 +17,15 @@ from tests.train.small import backbone, run
 from train.config import OptimConfig
 
 
-@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("name", ["vim_tiny_patch16_224", "plainmamba_l1", "deit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("vim_tiny_patch16_224", np.float16),
+        ("vim_tiny_patch16_224", ml_dtypes.bfloat16),
+        ("plainmamba_l1", np.float16),
+        ("deit_tiny_patch16_224", ml_dtypes.bfloat16),
+    ],
+)
 def test_a_step(tmp_path, name, kind):
     """All parameters move, none stays in the file's precision, and the average is float32."""
     changes = {"dwconv_blocks": (1,), "conv_size": 3} if name.startswith("plain") else {}
