@@ -39,12 +39,16 @@ class TableOptions:
     configs: tyro.conf.Positional[tuple[str, ...]]
     devices: int = 8
 
+    def __post_init__(self) -> None:
+        if not self.configs:
+            raise ValueError("No config was given; name files, as configs/imagenet_*.py.")
+        if self.devices < 1:
+            raise ValueError(f"--devices is {self.devices}; it must be at least 1.")
+
 
 def main() -> None:
     """The command: print the table, a line as soon as it is known."""
     options = command_line.parse(TableOptions, description=__doc__ or "")
-    if not options.configs:
-        raise ValueError("No config was given; name files, as configs/imagenet_*.py.")
     for cells in table(options.configs, options.devices):
         print(f"| {' | '.join(cells)} |", flush=True)
 
@@ -55,10 +59,11 @@ def table(configs: tuple[str, ...], devices: int) -> Iterator[tuple[str, ...]]:
     Raises:
       ValueError: no such config, or a batch that the devices cannot share.
     """
+    loaded = {path: load_config(path, Config) for path in configs}
     yield HEADINGS
     yield "---", "--:", "---", "---", *["--:"] * 3, "---"
-    for path in configs:
-        yield line(path, load_config(path, Config), devices)
+    for path, config in loaded.items():
+        yield line(path, config, devices)
 
 
 def line(path: str, config: Config, devices: int) -> tuple[str, ...]:

@@ -1,0 +1,187 @@
+"""The estimate of a step's memory against what XLA allocates, and the table of all recipes."""
+
+import dataclasses
+import itertools
+import re
+
+import chex
+import jax
+import pytest
+from flax import nnx
+
+from kernels import capability
+from tests.train.conftest import ROOT
+from train import finetune, memory_table
+from train.cli import load_config
+from train.config import Config, ModelConfig, OptimConfig
+from train.memory import GIB, Devices, devices_of, estimate
+from train.options import RunOptions, TargetOptions
+from train.start import NO_PHOTOS, means_of
+from train.tasks.task import open_task
+
+RECIPES = sorted(
+    path
+    for pattern in ("imagenet_*.py", "coco_*.py", "ade20k_*.py")
+    for path in (ROOT / "configs").glob(pattern)
+)
+ONE = Devices(1, "cpu", 2**30, cuda=False)
+SIZES = {"depth": 4, "embed_dim": 64, "d_state": 8, "img_size": 64}
+MODELS = {
+    "vim": ModelConfig("vim_tiny_patch16_224", patch_size=8, **SIZES),
+    "plain_mamba": ModelConfig("plainmamba_l1", **SIZES),
+}
+
+
+def shapes_of(config):
+    task = open_task(config)
+    return task, nnx.eval_shape(lambda: task.create(10, None))
+
+
+def needed(devices=ONE, *, fsdp=False, model="vim", **optim):
+    config = Config(model=MODELS[model], optim=OptimConfig(batch_size=32, **optim))
+    return estimate(*shapes_of(config), devices, fsdp=fsdp)
+
+
+def allocated(config):
+    """Bytes that XLA's program for loss and gradients takes beside its arguments and results."""
+    task, model = shapes_of(config)
+    graphdef, params, others = nnx.split(model, nnx.Param, ...)
+    loss = means_of(task, model, NO_PHOTOS, 10).loss
+
+    def value(params, others, batch, key):
+        return loss(nnx.merge(graphdef, params, others, copy=True), loss.prepare(batch, key), key)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    program = jax.jit(jax.value_and_grad(value)).lower(params, others, task.step_batch(model), key)
+    return program.compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_kept_is_most_of_what_xla_allocates(model, remat):
+    config = Config(model=MODELS[model], optim=OptimConfig(batch_size=32, remat=remat))
+    found = needed(model=model, remat=remat)
+    assert (found.recomputed > 0) == remat
+    share = (found.kept + found.recomputed) / allocated(config)
+    assert 0.65 < share < 1.1
+
+
+def test_parts_of_the_estimate():
+    """Float32 parameters: 4 bytes; AdamW holds two more of each, the average one, gradients one."""
+    _, model = shapes_of(Config(model=MODELS["vim"]))
+    params = sum(a.size for a in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    plain = needed()
+    assert abs(plain.state - 4 * 5 * params) < 100  # And some counters.
+    images, floats = 32 * 64 * 64 * 3, 32 * 10
+    chex.assert_equal(plain.batches, 3 * (images + 32 * 4) + 4 * (images + floats))
+    parts = needed(accumulate=4)
+    chex.assert_equal(parts.state - plain.state, 4 * params)  # The sum of gradients.
+    assert 0.2 < parts.kept / plain.kept < 0.3
+    pair = needed(ONE._replace(number=2))
+    assert (pair.state, 2 * pair.batches) == (plain.state, plain.batches)
+    assert needed(ONE._replace(number=2), fsdp=True).state == plain.state // 2
+    assert needed(remat=True).total < plain.total / 2
+
+
+def test_a_teacher_is_counted():
+    chosen = OptimConfig(batch_size=32, distill=0.5)
+    config = Config(model=dataclasses.replace(MODELS["vim"], weights="w"), optim=chosen)
+    task = open_task(config)
+    bare = dataclasses.replace(config.model, weights=None)
+    _, model = shapes_of(Config(model=bare))
+    params = sum(a.size for a in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    with_teacher = estimate(task, model, ONE, fsdp=False)
+    assert abs(with_teacher.state - needed().state - 4 * params) < 100
+
+
+def test_the_scan_is_that_of_the_target_and_not_of_what_is_here():
+    """One state in four tokens, or in eight; and looking at GPUs changes nothing here."""
+    here = needed()
+    gpu = needed(ONE._replace(cuda=True))
+    assert gpu.kept != here.kept
+    assert needed() == here
+    assert not capability.has_cuda()
+
+
+def test_what_is_asked_for():
+    gpus = devices_of(TargetOptions(8, 80))
+    assert (gpus.number, gpus.name, gpus.scan) == (8, "GPU of 80 GB", "pallas_triton")
+    assert (gpus.memory, gpus.room) == (60 * 10**9, 45 * 10**9)
+    assert devices_of(TargetOptions(8, 32, "reference")).scan == "reference"
+    here = devices_of(TargetOptions())
+    assert (here.number, here.scan) == (jax.device_count(), "reference")
+    assert 2**28 < here.memory < 2**50
+    for given, said in (
+        ({"devices": 8}, "target.gigabytes is None; give both"),
+        ({"devices": 0, "gigabytes": 80}, "target.devices is 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            TargetOptions(**given)
+    with pytest.raises(ValueError, match="--target is for --dry-run"):
+        RunOptions("a.py", "b", target=TargetOptions(8, 80))
+
+
+@pytest.mark.parametrize(("gigabytes", "fits"), [(80, True), (4, False)])
+def test_dry_run_names_the_memory_and_warns(gigabytes, fits, tmp_path, capsys, monkeypatch):
+    config = ROOT / "configs/imagenet_vim_tiny_prune.py"
+    given = ("--config", config, "--workdir", tmp_path / "run", "--dry-run")
+    given = (*given, "--target.devices", 8, "--target.gigabytes", gigabytes)
+    monkeypatch.setattr("sys.argv", ["train.finetune", *map(str, given)])
+    finetune.main()
+    out = capsys.readouterr().out
+    assert f"devices:   8 x GPU of {gigabytes} GB" in out and "on each device 64" in out
+    assert "with the scan pallas_triton" in out
+    assert f"{0.75 * gigabytes * 1e9 / GIB:.2f} are there" in out
+    warning = re.search(r"warning: .*give (.*)\.\n", out)
+    assert (warning is None) == fits
+    if warning:
+        assert warning[1] == "--optim.remat or --optim.accumulate 2 or --fsdp"
+
+
+def test_a_gpu_too_old_for_the_kernel_is_said(monkeypatch):
+    class V100:
+        platform, device_kind, compute_capability = "gpu", "Tesla V100-SXM2-32GB", "7.0"
+
+    assert capability.shortcoming() is None  # A CPU.
+    monkeypatch.setattr(capability, "_default_device", V100)
+    assert not capability.has_cuda()
+    said = capability.shortcoming()
+    for part in ("Tesla V100-SXM2-32GB has CUDA compute capability 7.0", "reference", "float32"):
+        assert part in str(said)
+    V100.compute_capability = "8.0"
+    assert capability.has_cuda() and capability.shortcoming() is None
+
+
+def readme():
+    """{config: cells} of the table in train/README.md."""
+    lines = (ROOT / "train/README.md").read_text().splitlines()
+    start = lines.index(f"| {' | '.join(memory_table.HEADINGS)} |") + 2
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start:])
+    cells = ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)
+    return {row[0]: row for row in cells}
+
+
+def test_every_recipe_is_in_the_table_and_fits():
+    table = readme()
+    assert [path.stem for path in RECIPES] == sorted(table, key=[p.stem for p in RECIPES].index)
+    assert len(table) == 50
+    for name, row in table.items():
+        assert row[-1] in (("32 GB",) if "vim" in name else ("32 GB", "80 GB")), name
+
+
+def check(path):
+    cells = memory_table.line(str(path), load_config(str(path), Config), 8)
+    assert list(cells) == readme()[path.stem]
+
+
+@pytest.mark.parametrize(
+    "name", ["imagenet_vim_small_prune", "imagenet_plainmamba_l3_dense", "ade20k_upernet_l1_dense"]
+)
+def test_the_table_is_what_its_command_prints(name):
+    check(ROOT / "configs" / f"{name}.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_whole_table_is_what_its_command_prints(path):
+    check(path)
