@@ -19,7 +19,7 @@ class Means(NamedTuple):
     """What changes a model.
 
     Attributes:
-      rate: learning rate by the number of updates.
+      rate: learning rate by the number of steps before.
       optimizer: of the model's parameters.
       loss: what the step makes smaller.
     """

@@ -25,8 +25,17 @@ def layer_norm(x, weight, bias, eps):
     return centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + eps) * weight + bias
 
 
-def batch_norm(state, prefix, x):
-    mean, var = state[f"{prefix}running_mean"], state[f"{prefix}running_var"]
+def batch_norm(state, prefix, x, keep=None, seen=None):
+    """By stored statistics; with `seen`, a dict, by those of x where `keep`, which it then gets.
+
+    It gets, by prefix, the mean and the unbiased variance.
+    """
+    if seen is None:
+        mean, var = state[f"{prefix}running_mean"], state[f"{prefix}running_var"]
+    else:
+        rows = x.reshape(-1, x.shape[-1]) if keep is None else x[keep]
+        mean, var = rows.mean(axis=0), rows.var(axis=0)
+        seen[prefix] = mean, var * len(rows) / (len(rows) - 1)
     return (x - mean) / np.sqrt(var + 1e-5) * state[f"{prefix}weight"] + state[f"{prefix}bias"]
 
 
@@ -39,15 +48,15 @@ def conv2d(x, weight, stride, padding):
     return np.einsum("bhwcij,dcij->bhwd", windows, weight, optimize=True)
 
 
-def embed(state, images):
-    """Returns (tokens [B, L, D] with the position embedding, (H, W))."""
+def embed(state, images, seen=None):
+    """Returns (tokens [B, L, D] with the position embedding, (H, W)); `seen` as of `batch_norm`."""
     prefix = "backbone.patch_embed."
     x = conv2d(images, state[f"{prefix}stem.0.weight"], stride=2, padding=3)
-    x = np.maximum(batch_norm(state, f"{prefix}stem.1.", x), 0)
+    x = np.maximum(batch_norm(state, f"{prefix}stem.1.", x, seen=seen), 0)
     number = 0
     while f"{prefix}convs.{number}.weight" in state:  # conv, norm, ReLU: three numbers each
         x = conv2d(x, state[f"{prefix}convs.{number}.weight"], stride=1, padding=1)
-        x = np.maximum(batch_norm(state, f"{prefix}convs.{number + 1}.", x), 0)
+        x = np.maximum(batch_norm(state, f"{prefix}convs.{number + 1}.", x, seen=seen), 0)
         number += 3
     weight = state[f"{prefix}projection.weight"]
     size = weight.shape[-1]
@@ -163,17 +172,22 @@ def mixer(state, prefix, x, keep, grid, prune, paired):
     return y @ w("out_proj.weight").T + w("out_proj.bias"), y
 
 
-def grid_conv_block(state, prefix, x, keep, grid, how):
+def grid_conv_block(state, prefix, x, keep, grid, how, seen=None):
     """Depthwise 3x3, batch norm, GELU with erf."""
     x = depthwise_conv(x, keep, grid, state[f"{prefix}0.weight"], how)
-    x = batch_norm(state, f"{prefix}1.", x)
+    x = batch_norm(state, f"{prefix}1.", x, keep, seen)
     return 0.5 * x * (1 + erf(x / np.sqrt(2)))
 
 
-def plain_mamba(state, images, prune: Prune = DENSE, paired=False, given=None) -> Result:
-    """`given`: the positions kept at each stage, in place of a selection by score."""
+def plain_mamba(state, images, prune: Prune = DENSE, paired=False, given=None, seen=None) -> Result:
+    """From official state_dict and images to all that is known of them.
+
+    Args:
+      given: the positions kept at each stage, in place of a selection by score.
+      seen: a dict: batch norms train, and it gets their statistics; see `batch_norm`.
+    """
     state = {name: np.asarray(value, np.float64) for name, value in state.items()}
-    embedded, grid = embed(state, np.asarray(images, np.float64))
+    embedded, grid = embed(state, np.asarray(images, np.float64), seen)
     depth = 1 + max(int(n.split(".")[2]) for n in state if n.startswith("backbone.layers."))
     x, keep = embedded, np.ones(embedded.shape[:2], bool)
     all_hidden, all_x, positions, margins = [], [], [], []
@@ -183,7 +197,7 @@ def plain_mamba(state, images, prune: Prune = DENSE, paired=False, given=None) -
         hidden, y = mixer(state, f"{prefix}mamba.", normed, keep, grid, prune, paired)
         x = x + hidden
         if f"{prefix}dw.0.weight" in state:
-            x = grid_conv_block(state, f"{prefix}dw.", x, keep, grid, prune.conv)
+            x = grid_conv_block(state, f"{prefix}dw.", x, keep, grid, prune.conv, seen)
         all_hidden.append(hidden)
         all_x.append(x)
         if i + 1 in prune.after_blocks:

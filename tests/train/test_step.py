@@ -2,13 +2,17 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.train.small import BATCH, Linear, classify, run, start
+from train import optim
 from train.config import AugmentConfig, OptimConfig
+from train.step import init_state, make_train_step
 
 TRACED = []  # An entry each time that a step is traced.
 
@@ -83,6 +87,77 @@ def test_parts_of_a_batch_add_up_to_the_whole(augment):
     np.testing.assert_allclose(whole[1], parts[1], rtol=1e-5)
     for a, b in zip(leaves(whole[0]), leaves(parts[0]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Bright:
+    """Two terms over different numbers: of the images, and of the bright ones among them."""
+
+    def prepare(self, batch, key):
+        images = batch["image"].astype(jnp.float32) / 255
+        return {"image": images, "bright": images.mean(axis=(1, 2, 3)) > 0.5}
+
+    def __call__(self, model, batch, key):
+        said, bright = model(batch["image"]), batch["bright"]
+        total = jnp.sum(jnp.where(bright, said[:, 1] ** 2, 0))
+        return {"all": (said[:, 0].sum(), jnp.int32(len(said))), "bright": (total, bright.sum())}
+
+
+@pytest.mark.parametrize("bright", [(0, 1, 2, 4), ()])
+def test_each_term_is_over_its_number_in_the_whole_batch(bright):
+    """Parts have 2, 1, 1 and 0 bright images, or none at all has one."""
+    images = np.random.default_rng(0).integers(0, 100, (8, 16, 16, 3)).astype(np.uint8)
+    images[list(bright)] += np.uint8(155)
+    said = np.asarray(Linear()(np.float32(images) / 255), np.float64)
+    want = said[:, 0].mean() + (said[list(bright), 1] ** 2).sum() / max(len(bright), 1)
+    config = OptimConfig(lr=0.1, clip=None)
+    grads = []
+    for parts in (1, 2, 4):
+        chosen = dataclasses.replace(config, accumulate=parts)
+        state, step = start(Linear(), chosen, Bright())
+        state, told = step(state, {"image": images})
+        chex.assert_trees_all_close(told["loss"], want, rtol=1e-5)
+        grads.append(optax.tree.get(state.opt_state, "mu"))
+        chex.assert_trees_all_close(grads[-1], grads[0], rtol=1e-4, atol=1e-7)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Slope:
+    """A loss of constant gradient, whose Adam steps are the learning rate itself."""
+
+    def prepare(self, batch, key):
+        return batch
+
+    def __call__(self, model, batch, key):
+        return {"slope": (model(batch["image"]).sum(), jnp.float32(len(batch["image"])))}
+
+
+@pytest.mark.parametrize("options", [{}, {"frozen": ("head.kernel",)}])
+def test_the_rate_goes_by_the_step_with_those_skipped(options):
+    """As the log, which tells `schedule` of the step."""
+    config = OptimConfig(
+        lr=0.1, min_lr=0.01, steps=10, warmup_steps=4, warmup_lr=0.02, clip=None, weight_decay=0.0
+    )
+    config = dataclasses.replace(config, **options)
+    rate = optim.schedule(config, 5)
+    optimizer = optim.optimizer(config, rate)
+    state = init_state(Linear(), optimizer)
+    step = make_train_step(Linear(), optimizer, config, Slope(), jax.random.key(0), state)
+    images, used = np.ones((4, 16, 16, 3), np.float32), {}
+    for number in range(10):
+        before = np.array(state.params["head"]["bias"][...])
+        state, _ = step(state, {"image": images * (np.nan if number in (0, 2, 3, 7) else 1)})
+        moved = before - np.array(state.params["head"]["bias"][...])
+        if number not in (0, 2, 3, 7):
+            used[number] = moved
+        else:
+            assert not moved.any()
+    assert int(state.skipped) == 4
+    for number, moved in used.items():
+        np.testing.assert_allclose(moved, float(rate(number)), rtol=1e-4)
+    np.testing.assert_allclose(float(rate(10)), 0.01, rtol=1e-6)
 
 
 def test_each_part_and_each_step_has_a_key_of_its_own():

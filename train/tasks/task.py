@@ -130,7 +130,7 @@ class Task(Protocol):
         ...
 
     def optimizer(self, model: Model, rate: optax.Schedule) -> optax.GradientTransformation:
-        """Of the model's parameters, with its learning rate by the number of updates."""
+        """Of the model's parameters, with its learning rate by the number of steps."""
         ...
 
     def loss(self, model: Model, metadata: Metadata) -> Loss:

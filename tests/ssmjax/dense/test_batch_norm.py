@@ -1,5 +1,6 @@
 """Batch statistics against PyTorch's numbers, with and without a mask."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +55,22 @@ def test_masked_rows_count_for_nothing(shape):
     assert_close(np.asarray(got)[mask], want, 1e-6)
     for a, b in zip(statistics(masked), statistics(alone), strict=True):
         assert_close(a, b, 1e-6)
+
+
+@pytest.mark.parametrize("mask", [None, np.array([0, 0, 1, 0, 1, 1], bool)])
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_devices_each_take_their_rows_unless_synchronised(synchronised, mask):
+    """The stored statistics move by the first one's, which may have none that counts."""
+    x, shared = jnp.asarray(batch(6, 2, 3)), BatchNorm(FEATURES)
+    shared.synchronised, shared.devices = synchronised, 3
+    got = shared(x, train=True, mask=mask)
+    rows = 6 if synchronised else 2
+    for first in range(0, 6, rows):
+        part, alone = slice(first, first + rows), BatchNorm(FEATURES)
+        want = alone(x[part], train=True, mask=None if mask is None else mask[part])
+        chex.assert_trees_all_close(got[part], want, rtol=1e-6, atol=1e-6)
+        if not first:
+            chex.assert_trees_all_close(statistics(shared), statistics(alone), rtol=1e-6)
 
 
 def test_gradient_is_that_of_the_rows_that_count():

@@ -101,7 +101,7 @@ def test_options(found):
     """Spread over devices, recomputing, averaging; in parts and bfloat16."""
     one, many, parts = (found[name] for name in ("one", "many", "parts"))
     assert many["losses"] == pytest.approx(one["losses"], rel=1e-4)
-    # Batch norms see one part at a time, and of each the loss has its own counts.
+    # Batch norms see one part at a time.
     assert parts["losses"] == pytest.approx(one["losses"], rel=0.05)
     for said in (one, many, parts):
         assert said["dtypes"] == ["float32"] and said["kept"] and said["average off"] < 1e-6
