@@ -164,10 +164,10 @@ assert mesh.size == 4
 template = place_state(large(0), mesh, fsdp=True)
 checkpoints = Checkpoints(workdir)
 state, place = checkpoints.restore(template, print)
-for array, wanted, whole in zip(*map(jax.tree.leaves, (state, template, large(1))), strict=True):
+for array, wanted, saved in zip(*map(jax.tree.leaves, (state, template, large(1))), strict=True):
     assert array.sharding == wanted.sharding
     for shard in array.addressable_shards:
-        np.testing.assert_array_equal(shard.data, whole[shard.index])
+        np.testing.assert_array_equal(shard.data, saved[shard.index])
 # What other processes hold comes here too, to be read or computed with alone.
 for array, wanted in zip(*map(jax.tree.leaves, (whole(state, mesh), large(1))), strict=True):
     assert array.is_fully_replicated

@@ -109,18 +109,17 @@ def _measure_accuracy(
         model, metadata = task.start(test_split.class_names)
         model = task.with_prune(model, entry.prune)
         measure = measurer(task, test_split, metadata, runtime)
+        folder.mkdir(parents=True, exist_ok=True)
         scores: dict[str, Any] = {}
         main, fresh = task.metrics[0], comparison.fresh(entry.backbone)
         chance = entry.prune is not None and entry.prune.strategy.by_chance
         if fresh or chance or seed == comparison.seeds[0]:
             title = f"{entry.key}, seed {seed}, {'untrained' if fresh else 'zero-shot'}"
             # Once, however often the training that follows is begun.
-            folder.mkdir(parents=True, exist_ok=True)
             kept = Kept(folder / "measured.json")
             found = scores_of(model, title, task, test_split, measure, kept, runtime)
             scores |= {"zero_shot": found[main], "zero_shot_metrics": found}
         if comparison.trains(entry):
-            folder.mkdir(parents=True, exist_ok=True)
             found = train(task, model, metadata, train_split, folder, measure, runtime)
             found = {name: found[name] for name in task.metrics}  # Of the average, if there is one.
             scores |= {"fine_tuned": found[main], "fine_tuned_metrics": found}
