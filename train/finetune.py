@@ -103,8 +103,8 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
 def tell_changes(changes: Sequence[Difference], runtime: Runtime) -> None:
     """Say in what a run that is gone on with differs from its beginning."""
     for change in changes:
-        longer = "; the schedule follows the new length from here on"
-        runtime.say(f"{change}{longer if change.field in GROWING else ''}")
+        longer = change.field in GROWING
+        runtime.say(f"{change}{'; the schedule follows the new length' if longer else ''}")
 
 
 def train(
