@@ -54,9 +54,10 @@ def main() -> None:
 def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     """Run `config` in `options.workdir`.
 
-    Leaves there: `log.{jsonl,csv}`, `checkpoints/`, `weights.safetensors` and, of the epoch that
-    was measured best, `best.safetensors`, `results.{json,csv,md}`, `curve.png` and a picture, of
-    classifiers when pruning. A run that is interrupted by SIGTERM leaves log and checkpoint.
+    Leaves there: `config.json`, `measured.json` (see `train.kept`), `log.{jsonl,csv}`,
+    `checkpoints/`, `weights.safetensors` and, of the epoch that was measured best,
+    `best.safetensors`, `results.{json,csv,md}`, `curve.png` and a picture, of classifiers when
+    pruning. A run that is interrupted by SIGTERM leaves all but weights, results and pictures.
 
     Raises:
       ValueError, train.data.fetch.DataError: one sentence for people.

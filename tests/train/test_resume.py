@@ -81,8 +81,11 @@ def test_a_finished_run_may_become_longer(command, arguments, pruned, tmp_path):
     longer = (*arguments, "--workdir", workdir, "--resume", "auto", "--optim.epochs", 5)
     code, _, err = command(*longer, "--log-every", 5, "--data.max-unreadable", 1)
     assert code == 0, err
-    assert "optim.epochs is 4 there and 5.0 here; the schedule follows the new length" in err
+    assert "optim.epochs is 4 there and 5.0 here; the schedule follows the new length\n" in err
     assert "log_every is 2 there and 5 here\n" in err and "going on from step 20" in err
+    lines = [line for line in err.splitlines() if line.startswith("training  step 25 of 25  loss ")]
+    assert len(lines) == 1 and " images/s  " in lines[0] and lines[0].endswith(" left")
+    assert "\r" not in err and "\x1b" not in err
     assert sorted(losses(workdir)) == [*range(2, 21, 2), 25]
     assert json.loads((workdir / "config.json").read_text())["optim"]["epochs"] == 5
     code, _, err = command(*arguments, "--workdir", workdir, "--resume", "auto")
