@@ -20,8 +20,7 @@ def vim(name: str, prune: PruneConfig | None) -> Config:
     """Vim: 8 x 64 images, 1e-5 to 5e-6, weight decay 1e-8, averaged weights, repeated augmentation.
 
     Chosen: no warm-up, since the rate starts at a hundredth of the training's; no drop path and no
-    limit on the gradient, as in the official fine-tuning script; DeiT's decay of the average, from
-    the first step on, as timm's.
+    limit on the gradient, as in the official fine-tuning script; DeiT's decay of the average.
     """
     return _imagenet(
         name,
@@ -37,7 +36,6 @@ def vim(name: str, prune: PruneConfig | None) -> Config:
             clip=None,
             label_smoothing=0.1,
             ema=0.99996,
-            ema_warmup=False,
         ),
     )
 
