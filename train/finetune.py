@@ -34,7 +34,7 @@ from train.profile import Trace
 from train.runtime import Runtime, bars
 from train.start import means_of, start
 from train.step import TrainState
-from train.summary import RAW, summarise, trained_results
+from train.summary import RAW, Result, summarise, trained_results
 from train.tasks.task import Measure, Model, Split, Task, known_classes, measurer, open_task, tell
 from train.untrained import scores_of, untrained
 from train.workdir import FREE, GROWING, Difference, open_workdir
@@ -54,9 +54,10 @@ def main() -> None:
 def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     """Run `config` in `options.workdir`.
 
-    Leaves there: `log.{jsonl,csv}`, `checkpoints/`, `weights.safetensors` and, of the epoch that
-    was measured best, `best.safetensors`, `results.{json,csv,md}`, `curve.png` and a picture, of
-    classifiers when pruning. A run that is interrupted by SIGTERM leaves log and checkpoint.
+    Leaves there: `config.json`, `measured.json` (see `train.kept`), `log.{jsonl,csv}`,
+    `checkpoints/`, `weights.safetensors` and, of the epoch that was measured best,
+    `best.safetensors`, `results.{json,csv,md}`, `curve.png` and a picture, of classifiers when
+    pruning. A run that is interrupted by SIGTERM leaves all but weights, results and pictures.
 
     Raises:
       ValueError, train.data.fetch.DataError: one sentence for people.
@@ -73,8 +74,11 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     with runtime.progress:
         tell(task, (train_split, test_split), runtime)
         tell_changes(changes, runtime)
-        others = untrained(model, config)
-        scores = scores_of(others, task, test_split, measure, kept, runtime)
+        results: list[Result] = []
+        for other in untrained(model, config):
+            given = task, test_split, measure, kept, runtime
+            found = scores_of(other.model, other.title, *given)
+            results.append((*other, found[task.metrics[0]]))
         model = task.with_prune(model, config.prune)
         sinks = (
             open_sinks(workdir, dataclasses.asdict(config), options.wandb) if runtime.first else []
@@ -93,7 +97,6 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
         )
     if runtime.first:
         save_weights(workdir / "weights.safetensors", model, metadata)
-        results = [(*other, score) for other, score in zip(others, scores, strict=True)]
         results += trained_results(task, model, trained, read_log(workdir / "log.jsonl"))
         summarise(task, results, metadata, test_split, workdir, runtime.progress.console, kept)
 
@@ -101,8 +104,8 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
 def tell_changes(changes: Sequence[Difference], runtime: Runtime) -> None:
     """Say in what a run that is gone on with differs from its beginning."""
     for change in changes:
-        longer = "; the schedule follows the new length from here on"
-        runtime.say(f"{change}{longer if change.field in GROWING else ''}")
+        longer = change.field in GROWING
+        runtime.say(f"{change}{'; the schedule follows the new length' if longer else ''}")
 
 
 def train(

@@ -98,9 +98,9 @@ def plain_mamba(name: str, prune: PruneConfig | None) -> Config:
     4 x 256), drop path 0.2 (L3: 0.4), gradients up to 5 (L2 and L3: 1), batch norms that train
     with the statistics of each device's images.
 
-    L2 and L3 evaluate an average of decay 0.9999. It warms up, so that it has reached 0.9995 (L2)
-    and 0.9998 (L3) at the end, after 18,750 and 37,530 steps; the official one, meant for 300
-    epochs, does not, and would after so few remember 15% and 2% of the start.
+    L2 and L3 save an average of decay 0.9999 from the first step on, as the official code, which
+    trains for 300 epochs: after these 18,750 and 37,530 steps the weights that the run starts from
+    still have a share of 15% and 2%. Weights that are not averaged are measured beside it.
 
     L1 computes in bfloat16, where the official code mixes in float16; L2 and L3 compute in
     float32, as there. The paper's code for PlainMamba is not public.
@@ -129,6 +129,7 @@ def plain_mamba(name: str, prune: PruneConfig | None) -> Config:
             clip=chosen.clip,
             label_smoothing=0.1,
             ema=chosen.ema,
+            ema_warmup=False,
             remat=True,
         ),
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,11 @@ class Untrained(NamedTuple):
     name: str
     regime: str
     model: Model
+
+    @property
+    def title(self) -> str:
+        """What tells it from the others."""
+        return self.name if self.name == self.regime else f"{self.name}, {self.regime}"
 
 
 def untrained(model: Model, config: Config) -> list[Untrained]:
@@ -50,45 +56,46 @@ def untrained(model: Model, config: Config) -> list[Untrained]:
 
 
 def scores_of(
-    models: list[Untrained],
+    model: Model,
+    title: str,
     task: Task,
     split: Split,
     measure: Measure,
     kept: Kept,
     runtime: Runtime,
-) -> list[float]:
-    """The main metric of each, measured now or by an earlier start of the same run.
+) -> Mapping[str, float]:
+    """Every metric of an untrained model, measured now or by an earlier start of the same run.
 
     Args:
-      models: from `untrained`.
+      model: as the config of the task has it, but perhaps pruned otherwise.
+      title: that no other model of the run has.
       task: of the run.
       split: what `measure` measures on.
       measure: gives the scores of a model.
       kept: what earlier starts have measured.
       runtime: where people are told.
     """
-    if not models:
-        return []
-    main, given, scores = task.metrics[0], _given(task.config, split), []
-    for name, regime, model in models:
-        title = name if name == regime else f"{name}, {regime}"
-        depends = given, model.config
-        found = kept.get(title, depends)
-        if found is None:
-            found = dict(measure(model, title).metrics)
-            kept.put(title, depends, found)
-        else:
-            runtime.say(f"{title}: {100 * found[main]:.2f}%, measured at an earlier start")
-        scores.append(found[main])
-    return scores
+    depends = _given(task.config, split), model.config
+    found = kept.get(title, depends)
+    if found is None:
+        found = dict(measure(model, title).metrics)
+        kept.put(title, depends, found)
+    else:
+        runtime.say(f"{title}: {100 * found[task.metrics[0]]:.2f}%, measured at an earlier start")
+    return found
 
 
 def _given(config: Config, split: Split) -> str:
     """A digest of what the scores follow from, but for the model's own config."""
-    with Path(str(config.model.weights)).open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    files = [str(path) for path in (config.model.weights, config.model.classifier) if path]
+    weights = list(map(_content, files))
     data = dataclasses.asdict(config.data) | {"augment": None}
     facts = weights, config.model.new_head, data, config.seed, config.eval_batch_size
     found = hashlib.sha256(repr((facts, split.identity)).encode()).hexdigest()
     # That of the first process, as files of the others' hosts may have other dates.
     return from_all_processes(found.encode())[0].decode()
+
+
+def _content(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,8 +134,15 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[Difference]:
     elif _holds_configs(here) and isinstance(there, list) and len(here) == len(there):
         for number, (stored, value) in enumerate(zip(there, here, strict=True)):
             yield from _differences(stored, value, f"{inside}{number}")
-    elif there != _json(here):
+    elif not _same(there, _json(here)):
         yield Difference(name, there, _json(here))
+
+
+def _same(there: Any, here: Any) -> bool:
+    """Whether two values are equal, or paths of one place."""
+    if isinstance(there, str) and isinstance(here, str):
+        there, here = (os.path.abspath(os.path.expanduser(value)) for value in (there, here))
+    return there == here
 
 
 def _is_kind_of(here: Any, there: dict[str, Any]) -> bool:

@@ -151,7 +151,8 @@ from pathlib import Path
 import jax
 import numpy as np
 from train.checkpoint import Checkpoints
-from train.devices import make_mesh, place_batch, place_state, start_distributed
+from train.devices import make_mesh, of_this_process, place_batch, place_state, start_distributed
+from train.devices import whole
 from train.options import DistributedOptions
 
 workdir, coordinator, process = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -163,10 +164,21 @@ assert mesh.size == 4
 template = place_state(large(0), mesh, fsdp=True)
 checkpoints = Checkpoints(workdir)
 state, place = checkpoints.restore(template, print)
-for array, wanted, whole in zip(*map(jax.tree.leaves, (state, template, large(1))), strict=True):
+for array, wanted, saved in zip(*map(jax.tree.leaves, (state, template, large(1))), strict=True):
     assert array.sharding == wanted.sharding
     for shard in array.addressable_shards:
-        np.testing.assert_array_equal(shard.data, whole[shard.index])
+        np.testing.assert_array_equal(shard.data, saved[shard.index])
+# What other processes hold comes here too, to be read or computed with alone.
+for array, wanted in zip(*map(jax.tree.leaves, (whole(state, mesh), large(1))), strict=True):
+    assert array.is_fully_replicated
+    np.testing.assert_array_equal(np.asarray(array), wanted)
+once = whole(state.params, mesh)
+for array, same in zip(*map(jax.tree.leaves, (place_state(once, mesh, fsdp=False), once))):
+    assert array is same
+mine = of_this_process(once)["blocks"]["kernel"]
+assert mine.devices() == {jax.local_devices()[0]}
+twice = jax.jit(lambda a: a * 2)(mine)
+np.testing.assert_array_equal(twice, large(1).params["blocks"]["kernel"] * 2)
 kernel = state.params["blocks"]["kernel"].addressable_shards[0].data
 batch = place_batch({"label": np.arange(4) + 4 * process}, mesh)["label"]
 total = jax.jit(lambda rows: (rows * np.arange(8)).sum())(batch)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ssmjax import command_line
+from ssmjax.run_weights import weight_file
 from tests.train.conftest import losses
 from train.data.cifar10 import CLASS_NAMES
 from train.finetune import main
@@ -50,6 +52,57 @@ def test_evaluate_agrees(command, config_file, pruned, tmp_path):
     assert out.startswith(f"top-1 {100 * np.trace(counts) / 20:.2f}%") and "20 photos" in out
     accuracy = json.loads((pruned / "results.json").read_text())[-1]["accuracy"]
     assert out.startswith(f"top-1 {100 * accuracy:.2f}%")
+
+
+def test_raw_and_averaged_parameters_are_both_measured(pruned, dense):
+    for workdir in (pruned, dense):
+        entries = [json.loads(x) for x in (workdir / "log.jsonl").read_text().splitlines()]
+        measured = [entry for entry in entries if "accuracy" in entry]
+        assert [entry["step"] for entry in measured] == [5, 10, 15, 20]
+        rows = json.loads((workdir / "results.json").read_text())
+        by_regime = {
+            row["regime"].removeprefix("fine-tuned").lstrip(", "): row for row in rows[-4:]
+        }
+        names = ("raw, best epoch", "raw", "best epoch", "")
+        if workdir == dense:
+            names = tuple(f"dense, {name}".rstrip(", ") for name in names)
+        keys = ("raw_accuracy", "raw_accuracy", "accuracy", "accuracy")
+        for name, key in zip(names, keys, strict=True):
+            values = [entry[key] for entry in measured]
+            wanted = max(values) if "best" in name else values[-1]
+            assert by_regime[name]["accuracy"] == wanted, name
+        with (workdir / "log.csv").open() as file:
+            raw = [row["raw_top5"] for row in csv.DictReader(file) if row["raw_top5"]]
+        assert list(map(float, raw)) == [entry["raw_top5"] for entry in measured]
+
+
+def test_evaluate_of_a_run_that_has_not_ended(command, config_file, pruned, tmp_path):
+    workdir = tmp_path / "stopped"
+    workdir.mkdir()
+    shutil.copy(pruned / "best.safetensors", workdir)
+    given = ("train.evaluate", "--config", config_file, "--checkpoint", workdir)
+    code, out, err = command(*given)
+    assert code == 0 and out.startswith("top-1 "), err
+    said = f"taking {workdir}/best.safetensors, of the best epoch so far"
+    assert said in err and "\r" not in err and "\x1b" not in err
+    entries = [json.loads(x) for x in (pruned / "log.jsonl").read_text().splitlines()]
+    best = max(entry["accuracy"] for entry in entries if "accuracy" in entry)
+    assert out.startswith(f"top-1 {100 * best:.2f}%")
+
+
+def test_weights_in_a_folder(tmp_path):
+    told = []
+    with pytest.raises(ValueError, match="has no weights.safetensors; give a weight file, or the"):
+        weight_file(tmp_path, told.append)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="stopped before its first evaluation, .* --resume auto"):
+        weight_file(tmp_path, told.append)
+    for name in ("best.safetensors", "weights.safetensors"):
+        (tmp_path / name).touch()
+        assert weight_file(tmp_path, told.append) == tmp_path / name
+        assert told.pop().startswith(f"taking {tmp_path / name}") and not told
+    for path in (tmp_path / "other.safetensors", tmp_path / "weights.safetensors"):
+        assert weight_file(path, told.append) == path and not told
 
 
 def test_bad_input_is_one_line(

@@ -61,6 +61,38 @@ def test_sigterm_saves_and_ends_well(command, arguments, pruned, tmp_path):
     assert_same_end(tmp_path, pruned)
 
 
+def test_a_finished_run_measures_nothing_again(command, arguments, pruned, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(pruned, workdir)
+    (workdir / "weights.safetensors").unlink()
+    code, _, err = command(*arguments, "--workdir", workdir, "--resume", "auto")
+    assert code == 0, err
+    lines = err.splitlines()
+    assert sum(line.endswith("%, measured at an earlier start") for line in lines) == 5
+    assert not any(line.startswith("step ") for line in lines), err
+    assert_same_end(workdir, pruned)
+    for name in ("results.json", "log.jsonl", "log.csv"):  # Speeds too.
+        assert (workdir / name).read_text() == (pruned / name).read_text()
+
+
+def test_a_finished_run_may_become_longer(command, arguments, pruned, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(pruned, workdir)
+    longer = (*arguments, "--workdir", workdir, "--resume", "auto", "--optim.epochs", 5)
+    code, _, err = command(*longer, "--log-every", 5, "--data.max-unreadable", 1)
+    assert code == 0, err
+    assert "optim.epochs is 4 there and 5.0 here; the schedule follows the new length\n" in err
+    assert "log_every is 2 there and 5 here\n" in err and "going on from step 20" in err
+    lines = [line for line in err.splitlines() if line.startswith("training  step 25 of 25  loss ")]
+    assert len(lines) == 1 and " images/s  " in lines[0] and lines[0].endswith(" left")
+    assert "\r" not in err and "\x1b" not in err
+    assert sorted(losses(workdir)) == [*range(2, 21, 2), 25]
+    assert json.loads((workdir / "config.json").read_text())["optim"]["epochs"] == 5
+    code, _, err = command(*arguments, "--workdir", workdir, "--resume", "auto")
+    assert code == 2 and err.count("\n") == 1
+    assert "optim.epochs is 5.0 there and 4 here; it may only grow" in err
+
+
 def test_corrupt_checkpoint_is_skipped(command, arguments, pruned, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(pruned, workdir)

@@ -54,6 +54,24 @@ def same(a, b):
     return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("warmup", "decays"), [(True, [1 / 10, 2 / 11, 3 / 12]), (False, [0.9, 0.9, 0.9])]
+)
+def test_decay_of_the_average(warmup, decays):
+    """Without warm-up, as timm's: what the run starts from keeps a share of 0.9 to the steps."""
+    config = OptimConfig(lr=0.1, ema=0.9, ema_warmup=warmup)
+    state, step = start(Linear(), config)
+    average = np.array(state.params["head"]["kernel"][...], np.float64)
+    for decay in decays:
+        state, _ = step(state, BATCH)
+        params = np.array(state.params["head"]["kernel"][...], np.float64)
+        average = decay * average + (1 - decay) * params
+        chex.assert_trees_all_close(
+            np.asarray(state.averaged["head"]["kernel"][...]), average, atol=1e-6
+        )
+    assert np.abs(average - params).max() > 1e-3
+
+
 def test_the_step_of_a_loss_without_labels():
     config = OptimConfig(lr=0.1, clip=None, weight_decay=0.0, ema=0.9)
     vector = np.array([1, 200, -3], np.float32)

@@ -50,9 +50,10 @@ def start(tmp_path, capsys):
         task, split = open_task(config), SimpleNamespace(identity=identity)
         runtime = Runtime(make_mesh(), bars())
         kept = Kept(tmp_path / "measured.json")
-        models = untrained(model, config)
+        given, scores = (task, split, measure, kept, runtime), []
         try:
-            scores = scores_of(models, task, split, measure, kept, runtime)
+            for other in untrained(model, config):
+                scores.append(scores_of(other.model, other.title, *given)["accuracy"])
         except KeyboardInterrupt:
             scores = None
         return scores, seen, capsys.readouterr().err

@@ -98,6 +98,20 @@ def test_what_may_not_is_refused_in_a_short_line(begun, config, sentence):
     assert open_again(begun, CONFIG) == []  # What is recorded is still the run's own.
 
 
+def test_one_place_however_it_is_written(tmp_path, monkeypatch):
+    def of(path):
+        return change(CONFIG, model=ModelConfig(weights=str(path)))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    open_again(tmp_path, of("~/a.safetensors"))
+    (tmp_path / "begun").touch()
+    for path in ("home/a.safetensors", tmp_path / "home" / "a.safetensors", "./home/a.safetensors"):
+        assert open_again(tmp_path, of(path)) == []
+    with pytest.raises(ValueError, match="model.weights is"):
+        open_again(tmp_path, of("a.safetensors"))
+
+
 def test_records_of_other_versions(begun):
     """They may lack fields, which are then as by default, or have others."""
     record = recorded(begun)

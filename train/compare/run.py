@@ -13,9 +13,11 @@ from train.compare.records import Record, append_records, read_records
 from train.compare.report import report
 from train.devices import make_mesh
 from train.finetune import train
+from train.kept import Kept
 from train.runtime import Runtime, bars
 from train.speed import images_per_second, peak_memory
 from train.tasks.task import Model, Task, known_classes, measurer, open_task
+from train.untrained import scores_of
 from train.workdir import open_workdir
 
 # Fields that may differ where a comparison is gone on with: of `train.workdir.FREE` those that no
@@ -107,16 +109,19 @@ def _measure_accuracy(
         model, metadata = task.start(test_split.class_names)
         model = task.with_prune(model, entry.prune)
         measure = measurer(task, test_split, metadata, runtime)
+        folder.mkdir(parents=True, exist_ok=True)
         scores: dict[str, Any] = {}
         main, fresh = task.metrics[0], comparison.fresh(entry.backbone)
         chance = entry.prune is not None and entry.prune.strategy.by_chance
         if fresh or chance or seed == comparison.seeds[0]:
             title = f"{entry.key}, seed {seed}, {'untrained' if fresh else 'zero-shot'}"
-            found = measure(model, title).metrics
+            # Once, however often the training that follows is begun.
+            kept = Kept(folder / "measured.json")
+            found = scores_of(model, title, task, test_split, measure, kept, runtime)
             scores |= {"zero_shot": found[main], "zero_shot_metrics": found}
         if comparison.trains(entry):
-            folder.mkdir(parents=True, exist_ok=True)
             found = train(task, model, metadata, train_split, folder, measure, runtime)
+            found = {name: found[name] for name in task.metrics}  # Of the average, if there is one.
             scores |= {"fine_tuned": found[main], "fine_tuned_metrics": found}
         line = Record(**_facts(task, entry, model), **made_by, seed=seed, **scores)
         append_records(table, [line])

@@ -11,7 +11,13 @@ import pytest
 from tests.train.dense.conftest import annotation, coco_content, random_image, write_coco
 from train.data.coco import open_coco
 from train.data.dense_batches import normalise
-from train.data.detection_batches import epoch_order, eval_batches, eval_pass, train_batches
+from train.data.detection_batches import (
+    epoch_order,
+    eval_batches,
+    eval_pass,
+    slots,
+    train_batches,
+)
 from train.data.fetch import DataError
 
 # Wide, high and square; the longest resized side is 70, the shortest 48 at most.
@@ -233,3 +239,55 @@ def test_photos_that_cannot_be_read(tmp_path):
     (images / "0.png").unlink()
     with pytest.raises(DataError, match="0.png cannot be read: No such file"):
         take(split, 1)
+
+
+COUNTS = (0, 2, 8, 9, 3, 1, 70)  # Objects of each photo of `skewed`.
+
+
+@pytest.fixture(scope="module")
+def skewed(tmp_path_factory):
+    """Seven photos, one of them with many objects."""
+    objects = [
+        annotation(100 * i + k, 10 * (i + 1), (k % 20, k % 13, 4, 5))
+        for i, count in enumerate(COUNTS)
+        for k in range(count)
+    ]
+    folder = tmp_path_factory.mktemp("skewed")
+    return open_coco(*write_coco(folder, coco_content(SIZES, objects)), masks=True)
+
+
+def test_a_batch_has_as_many_slots_as_it_needs(skewed):
+    """Few numbers of them, so that few programs compile; the same in all processes."""
+    order, numbers = epoch_order(skewed, 2, seed=0), range(12)
+    wanted = []
+    for number in numbers:
+        most = max(COUNTS[i] for i in order.batch(number))
+        wanted.append(8 if most <= 8 else 16 if most <= 16 else 70)
+    assert set(wanted) == {8, 16, 70}
+    for options in ({}, {"process": (0, 2)}, {"process": (1, 2)}):
+        batches = take(skewed, len(numbers), **options)
+        for kind in ("gt_boxes", "gt_labels", "gt_valid", "gt_masks"):
+            assert [batch[kind].shape[1] for batch in batches] == wanted
+        for batch in batches:
+            assert batch["gt_valid"].sum(axis=1).tolist() == [COUNTS[i] for i in batch["index"]]
+    # Of its number and seed alone.
+    assert_same(take(skewed, 3, first=4), take(skewed, 7)[4:])
+    bytes_of = [sum(array.nbytes for array in batch.values()) for batch in take(skewed, 12)]
+    image = take(skewed, 1)[0]["image"].nbytes
+    before = image + 2 * 70 * (64 * 96 // 8 + 16 + 4 + 1)  # With the split's most, each batch.
+    assert max(bytes_of) == pytest.approx(before, rel=1e-3) and min(bytes_of) < 0.4 * before
+
+
+@pytest.mark.parametrize(
+    ("objects", "most", "wanted"),
+    [
+        ((0,), 93, 8),
+        ((8, 1), 93, 8),
+        ((9,), 93, 16),
+        ((33,), 93, 64),
+        ((65,), 93, 93),
+        ((2,), 3, 3),
+    ],
+)
+def test_numbers_of_slots(objects, most, wanted):
+    assert slots(np.array(objects), most) == wanted
