@@ -9,6 +9,7 @@ from ssmjax import PruneConfig
 from train.augment import randaugment
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD
 from train.data.dense_config import DetectionData, SegmentationData
+from train.paths import expand, path_field
 
 
 def _check(values: dict[str, Any], prefix: str, rule: str, good: Callable[[Any], bool]) -> None:
@@ -40,9 +41,9 @@ class ModelConfig:
     """
 
     name: str | None = None
-    weights: str | None = None
+    weights: str | None = path_field(None)
     new_head: bool = False
-    classifier: str | None = None
+    classifier: str | None = path_field(None)
     depth: int | None = None
     embed_dim: int | None = None
     d_state: int | None = None
@@ -61,6 +62,9 @@ class ModelConfig:
     prior_width: int | None = None
     proposals: int | None = None
     samples: int | None = None
+
+    def __post_init__(self) -> None:
+        expand(self)
 
     def overrides(self) -> dict:
         """The fields of the model's own config that are set here."""
@@ -138,8 +142,8 @@ class DataConfig:
 
     source: Literal["tfds", "folder"] = "tfds"
     name: str = "cifar10_photos"
-    path: str | None = None
-    data_dir: str = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    path: str | None = path_field(None)
+    data_dir: str = path_field(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     train_split: str = "train"
     eval_split: str = "test"
     augment: AugmentConfig = AugmentConfig()
@@ -149,6 +153,7 @@ class DataConfig:
     max_unreadable: int = 0
 
     def __post_init__(self) -> None:
+        expand(self)
         if (self.source == "folder") != (self.path is not None):
             raise ValueError(
                 f"data.source is {self.source} and data.path is {self.path}; "

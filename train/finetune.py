@@ -55,7 +55,7 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     Raises:
       ValueError, train.data.fetch.DataError: one sentence for people.
     """
-    task, workdir = open_task(config), Path(options.workdir)
+    task, workdir = open_task(config), options.workdir
     open_workdir(workdir, config, options.resume, "checkpoints/*")
     train_split, test_split = task.open_splits(known_classes(config.model))
     if runtime.first:

@@ -3,8 +3,9 @@
 import dataclasses
 
 import jax
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
+
+from ssmjax import terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +37,5 @@ class Runtime:
 
 def bars() -> Progress:
     """What shows how far each task is, and how long it will take."""
-    console = Console(stderr=True, quiet=jax.process_index() > 0)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=not console.is_terminal)
+    console = terminal.console(stderr=True, quiet=jax.process_index() > 0)
+    return terminal.bars(console, transient=not console.is_terminal)

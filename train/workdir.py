@@ -1,11 +1,11 @@
 """The folder of a run: made when missing, and of one config only."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from ssmjax.atomic import replacing
+from train.paths import absolute
 
 
 def open_workdir(workdir: Path, config: Any, resume: str, *traces: str) -> None:
@@ -22,7 +22,7 @@ def open_workdir(workdir: Path, config: Any, resume: str, *traces: str) -> None:
         one of another config.
     """
     record = workdir / "config.json"
-    mine = json.dumps(dataclasses.asdict(config), indent=1)
+    mine = json.dumps(absolute(config), indent=1)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         begun = any(path for trace in traces for path in workdir.glob(trace))

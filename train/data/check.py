@@ -6,10 +6,8 @@ import contextlib
 import json
 from collections import Counter
 
-from rich.console import Console
-from rich.progress import track
-
 from ssmjax.atomic import replacing
+from ssmjax.terminal import console, track
 from train.data.classes import listed
 from train.data.fetch import DataError
 from train.data.source import MadeUp, Split
@@ -43,7 +41,7 @@ def check_classes(split: Split) -> None:
         return
     lacks = f"{split.title} has no photos of {len(empty):,} of its {split.num_classes:,} classes"
     if len(split.source) < split.num_classes:
-        Console(stderr=True).print(f"{lacks}: good for a trial only")
+        console(stderr=True).print(f"{lacks}: good for a trial only")
         return
     raise DataError(f"{lacks}: {listed(empty)}; give a split with photos of every class.")
 
@@ -69,10 +67,7 @@ def _count(split: Split) -> Counter[int]:
     total = len(split.source)
     counts = Counter()
     for first in track(
-        range(0, total, _AT_ONCE),
-        f"Counting the photos of each class in {split.title}",
-        console=Console(stderr=True),
-        transient=True,
+        range(0, total, _AT_ONCE), f"Counting the photos of each class in {split.title}"
     ):
         keys = range(first, min(first + _AT_ONCE, total))
         counts.update(int(example["label"]) for example in split.source.__getitems__(keys))
