@@ -69,8 +69,7 @@ class ModelConfig:
     def overrides(self) -> dict:
         """The fields of the model's own config that are set here."""
         others = ("name", "weights", "new_head", "classifier")
-        fields = dataclasses.asdict(self).items()
-        return {k: v for k, v in fields if v is not None and k not in others}
+        return {k: v for k, v in vars(self).items() if v is not None and k not in others}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +113,7 @@ class AugmentConfig:
         _check(alphas, "data.augment", "at least 0", lambda value: value >= 0)
         if self.randaugment is not None:
             randaugment.parse(self.randaugment)
-        repeats = {"repeats": self.repeats}
-        _check(repeats, "data.augment", "at least 1", lambda value: value >= 1)
+        _check({"repeats": self.repeats}, "data.augment", "at least 1", lambda v: v >= 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +159,7 @@ class DataConfig:
             )
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise ValueError(f"data.crop_pct is {self.crop_pct}; choose above 0 to 1, as 0.9.")
-        limit = {"max_unreadable": self.max_unreadable}
-        _check(limit, "data", "at least 0", lambda value: value >= 0)
+        _check({"max_unreadable": self.max_unreadable}, "data", "at least 0", lambda v: v >= 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,10 +219,8 @@ class OptimConfig:
         positive = {name: getattr(self, name) for name in ("epochs", "batch_size", "lr")}
         positive |= {n: v for n in ("clip", "steps") if (v := getattr(self, n)) is not None}
         _check(positive, "optim", "above 0", lambda value: value > 0)
-        least = {
-            n: getattr(self, n)
-            for n in ("min_lr", "warmup_lr", "warmup_steps", "weight_decay", "max_skipped")
-        }
+        names = ("min_lr", "warmup_lr", "warmup_steps", "weight_decay", "max_skipped")
+        least = {name: getattr(self, name) for name in names}
         _check(least, "optim", "at least 0", lambda value: value >= 0)
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
@@ -247,9 +242,8 @@ class OptimConfig:
                 f"optim.accumulate is {self.accumulate}; it must divide optim.batch_size, "
                 f"{self.batch_size}."
             )
-        _check({"b2": self.b2}, "optim", "at least 0 and below 1", lambda value: 0 <= value < 1)
-        smoothing = {"label_smoothing": self.label_smoothing}
-        _check(smoothing, "optim", "at least 0 and below 1", lambda value: 0 <= value < 1)
+        below = {"b2": self.b2, "label_smoothing": self.label_smoothing}
+        _check(below, "optim", "at least 0 and below 1", lambda value: 0 <= value < 1)
         _check({"distill": self.distill}, "optim", "between 0 and 1", lambda value: 0 <= value <= 1)
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ValueError(f"optim.layer_decay is {self.layer_decay}; choose above 0 to 1.")
