@@ -1,8 +1,6 @@
 """What data sets of detection and segmentation share: files of images and labels."""
 
 import importlib
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +71,3 @@ def image_size(path: Path) -> tuple[int, int]:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(f"The image {path} cannot be read: {error}.") from error
-
-
-def check_present(paths: Sequence[Path], title: str) -> None:
-    """Refuse paths that are no files; folders are listed, which is faster than to ask for each.
-
-    Raises:
-      DataError: a file is missing.
-    """
-    there = {folder: _names(folder) for folder in {path.parent for path in paths}}
-    missing = [path for path in paths if path.name not in there[path.parent]]
-    if missing:
-        raise DataError(
-            f"{title} lacks {len(missing):,} of its {len(paths):,} files, such as {missing[0]}: "
-            "unpack it again, or give the folder that holds them."
-        )
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return {entry.name for entry in os.scandir(folder) if entry.is_file()}
-    except OSError:
-        return set()

@@ -35,7 +35,7 @@ class Source(Protocol):
     def __getitems__(self, keys: Sequence[int], /) -> Sequence[dict[str, Any]]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One split of a data set.
 

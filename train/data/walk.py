@@ -127,6 +127,36 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> Found:
     return Found(tuple(files), tuple(left_out))
 
 
+def present(paths: Sequence[Path], title: str) -> list[Path]:
+    """The files that paths name, whichever way the two write accents.
+
+    Their folders are listed, which is faster than to ask for each.
+
+    Args:
+      paths: of files.
+      title: what messages call what names them.
+
+    Raises:
+      DataError: a file is missing.
+    """
+    there = {folder: _names(folder) for folder in {path.parent for path in paths}}
+    names = [there[path.parent].get(same_name(path.name)) for path in paths]
+    missing = [path for path, name in zip(paths, names, strict=True) if name is None]
+    if missing:
+        raise DataError(
+            f"{title} lacks {len(missing):,} of its {len(paths):,} files, such as {missing[0]}: "
+            "unpack it again, or give the folder that holds them."
+        )
+    return [path.with_name(str(name)) for path, name in zip(paths, names, strict=True)]
+
+
+def _names(folder: Path) -> dict[str, str]:
+    try:
+        return {same_name(e.name): e.name for e in os.scandir(folder) if e.is_file()}
+    except OSError:
+        return {}
+
+
 def _walk(root: Path, suffixes: Sequence[str], left_out: list[tuple[str, str]]) -> Iterator[File]:
     """Real folders first, so that a link to one of them is what is left out."""
     waiting, links, met = collections.deque([""]), collections.deque(), set()

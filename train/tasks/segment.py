@@ -1,7 +1,7 @@
 """Segmentation: the class of each pixel."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -43,12 +43,14 @@ class SegmentationScores:
       confusion: [C,C] int64, pixels by true class and found class.
       images: how many there were.
       shapes: how many shapes of batches the model was compiled for.
+      class_names: in the order of the labels.
     """
 
     counted: miou.Scores
     confusion: np.ndarray
     images: int
     shapes: int
+    class_names: tuple[str, ...]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -62,7 +64,8 @@ class SegmentationScores:
 
     def __str__(self) -> str:
         said = [f"{name} {100 * value:.2f}%" for name, value in self.metrics.items()]
-        return "  ".join([*said, f"{self.images:,} images", f"shapes {self.shapes}"])
+        counts = f"{self.images:,} images", f"shapes {self.shapes}"
+        return "  ".join([*said, *counts, miou.coverage(self.confusion, self.class_names)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +104,10 @@ class Segment(DenseTask):
     def eval_split(self, class_names: tuple[str, ...]) -> PairSplit:
         """What to measure on."""
         return self._open(self.data.eval_split, class_names)
+
+    def remarks(self, split: PairSplit) -> Sequence[str]:
+        """On classes without a pixel and files that were left out."""
+        return split.remarks
 
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
         """The sum of the model's losses."""
@@ -180,7 +187,8 @@ class Segment(DenseTask):
             bar.update(task, advance=1)
         bar.remove_task(task)
         counts = miou.summed(counts)
-        return SegmentationScores(miou.scores(counts), counts, len(split.pairs), len(plan.shapes))
+        counted, images, shapes = miou.scores(counts), len(split.pairs), len(plan.shapes)
+        return SegmentationScores(counted, counts, images, shapes, split.class_names)
 
     def inference(self, model: DenseModel) -> tuple[jax.stages.Wrapped, tuple]:
         """Classes of pixels."""

@@ -28,6 +28,11 @@ class Split(Named, Protocol):
         """In the order of the labels."""
         ...
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Sentences for people on what was left out, all known when it was opened."""
+        ...
+
 
 class Scores(Protocol):
     """How well a model does on a split; as text, for people."""
@@ -228,7 +233,7 @@ def prune_of(model: Model) -> PruneConfig | None:
 
 def tell(task: Task, splits: Iterable[Any], runtime: Runtime) -> None:
     """Say on the progress bar's console what splits leave out, a line each."""
-    for split in splits:
+    for split in splits if runtime.first else ():
         for remark in task.remarks(split):
             runtime.progress.console.print(remark, markup=False, soft_wrap=True)
 
