@@ -59,8 +59,9 @@ class Found:
         `below` is the beginning of the names that are asked for.
         """
         kinds = collections.Counter(kind for name, kind in self.left_out if name.startswith(below))
-        said = [_counted(count, kind) for kind, count in kinds.most_common(_KINDS)]
-        if others := kinds.total() - sum(count for _, count in kinds.most_common(_KINDS)):
+        ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        said = [_counted(count, kind) for kind, count in ordered[:_KINDS]]
+        if others := sum(count for _, count in ordered[_KINDS:]):
             said.append(f"{others:,} of other kinds")
         return ", ".join(said)
 

@@ -57,8 +57,8 @@ def test_what_is_left_out(tmp_path):
     np.testing.assert_array_equal(split.photos[0].boxes, [[-3, -3, 1, 1], [29, 19, 30, 20]])
     assert split.remarks == (
         "instances.json: 1 of 2 images have no objects; they teach background.",
-        "instances.json: 7 objects are left out: 2 below a pixel, 1 crowds, 1 marked to be ignored, "
-        "2 outside their image, 1 without area.",
+        "instances.json: 7 objects are left out: 2 below a pixel, 1 crowds, 1 marked to be "
+        "ignored, 2 outside their image, 1 without area.",
         "instances.json: 1 of 2 categories have no object to learn: ant.",
     )
     split = opened(tmp_path, coco_content(SIZES, objects), learn=False)
@@ -205,9 +205,10 @@ def test_objects_without_area_are_measured_but_not_learnt(tmp_path):
     content = coco_content(SIZES, [ONE[0] | {"area": 0}])
     said = refused(tmp_path, content)
     assert "no object to learn in any of its 2 images; left out are 1 without area: where" in said
-    assert "1 of 2 categories have no object to measure" in opened(
-        tmp_path, content, learn=False
-    ).remarks[-1]
+    assert (
+        "1 of 2 categories have no object to measure"
+        in opened(tmp_path, content, learn=False).remarks[-1]
+    )
     content = coco_content(SIZES, [ONE[0] | {"iscrowd": 1}])
     said = refused(tmp_path, content, learn=False)
     assert "no object to measure in any of its 2 images; left out are 1 crowds." in said
