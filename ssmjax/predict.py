@@ -82,7 +82,7 @@ def _predict(options: Options) -> None:
     _print_table(options.images, probabilities, names, options.top)
     if options.picture:
         captions = [
-            f"{path.name}: {names[p.argmax()]} ({100 * p.max():.0f}%)"
+            f"{terminal.printable(path.name)}: {names[p.argmax()]} ({100 * p.max():.0f}%)"
             for path, p in zip(options.images, probabilities, strict=True)
         ]
         write_png(kept_tokens_picture(images, stages, config, captions), options.picture)
