@@ -1,8 +1,10 @@
 """What all commands share: options by tyro, and everything that goes wrong as one line."""
 
 import contextlib
+import dataclasses
 import io
 import itertools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +16,12 @@ from ssmjax import imagenet
 from ssmjax.models.backbone import Backbone
 from ssmjax.pruning import PruneConfig
 from ssmjax.registry import create_model
+from ssmjax.terminal import printable
 from ssmjax.weights import Metadata, read_metadata
 
 
 def parse(target: Any, arguments: Sequence[str] | None = None, *, description: str = "") -> Any:
-    """What `tyro.cli` makes of the command line, or of `arguments`.
+    """What `tyro.cli` makes of the command line, or of `arguments`, with `~` as the home folder.
 
     Raises:
       ValueError: an option or value that is refused, in tyro's words, on one line.
@@ -27,11 +30,12 @@ def parse(target: Any, arguments: Sequence[str] | None = None, *, description: s
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(target, args=arguments, description=description or None)
+            found = tyro.cli(target, args=arguments, description=description or None)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise ValueError(_sentence(complaint.getvalue())) from None
+    return _expanded(found)
 
 
 def pruning(after_blocks: tuple[int, ...], keep_ratio: float | None) -> PruneConfig | None:
@@ -74,14 +78,31 @@ def check_out(option: str, path: Path) -> None:
 
 def run(main: Callable[[], None]) -> None:
     """Run a command; what went wrong becomes one line on stderr and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Names must not fail where they are printed.
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except (ValueError, NotImplementedError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        said = " ".join(filter(None, map(str.strip, str(error).splitlines())))
+        print(f"error: {printable(said)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         sys.exit(130)
+
+
+def _expanded(value: Any) -> Any:
+    """Options with `~` replaced in every path, however deep; also those of defaults."""
+    if isinstance(value, Path):
+        return Path(os.path.expanduser(value))
+    if type(value) is tuple:
+        return tuple(map(_expanded, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        changed = {name: new for name, of in fields.items() if (new := _expanded(of)) != of}
+        return dataclasses.replace(value, **changed) if changed else value
+    return value
 
 
 def _sentence(box: str) -> str:

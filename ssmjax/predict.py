@@ -16,11 +16,9 @@ import jax
 import numpy as np
 import tyro
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from ssmjax import command_line, imagenet
+from ssmjax import command_line, imagenet, terminal
 from ssmjax.analysis.pictures import kept_tokens_picture
 from ssmjax.photos import check_png, in_batches, read_images, write_png
 from ssmjax.registry import create_model, list_models
@@ -66,7 +64,7 @@ def _predict(options: Options) -> None:
         # Here, not above: classifiers need nothing of it.
         from ssmjax.dense import predict
 
-        predict.predict(options, metadata, Console())
+        predict.predict(options, metadata, terminal.console())
         return
     prune = command_line.pruning(options.after_blocks, options.keep_ratio) or "stored"
     model = create_model(options.model, weights=options.weights, prune=prune)
@@ -87,7 +85,7 @@ def _predict(options: Options) -> None:
     _print_table(options.images, probabilities, names, options.top)
     if options.picture:
         captions = [
-            f"{path.name}: {names[p.argmax()]} ({100 * p.max():.0f}%)"
+            f"{terminal.printable(path.name)}: {names[p.argmax()]} ({100 * p.max():.0f}%)"
             for path, p in zip(options.images, probabilities, strict=True)
         ]
         write_png(kept_tokens_picture(images, stages, config, captions), options.picture)
@@ -102,15 +100,14 @@ def _print_table(
 ) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("image", overflow="fold")
-    table.add_column("class")
+    table.add_column("class", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
     for path, p in zip(paths, probabilities, strict=True):
         for rank, index in enumerate(np.argsort(-p, kind="stable")[:top]):
-            # Text, since square brackets in a name are not markup.
-            name = Text(str(path) if rank == 0 else "")
-            table.add_row(name, Text(names[index]), f"{100 * p[index]:.1f}%")
+            name = terminal.printable(str(path)) if rank == 0 else ""
+            table.add_row(name, names[index], f"{100 * p[index]:.1f}%")
         table.add_section()
-    Console().print(table)
+    terminal.console().print(table)
 
 
 if __name__ == "__main__":

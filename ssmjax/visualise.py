@@ -21,6 +21,7 @@ from ssmjax.analysis.heatmaps import Column, attention_picture
 from ssmjax.analysis.pictures import kept_cells, kept_tokens_picture
 from ssmjax.models.backbone import Backbone
 from ssmjax.photos import check_png, in_batches, read_images, write_png
+from ssmjax.terminal import printable
 from ssmjax.weights import Metadata
 
 BATCH = 8  # Photos that go through the models at once.
@@ -70,7 +71,7 @@ def _visualise(options: Options) -> None:
             "This model is dense; say where to prune, as --after-blocks 2 3 --keep-ratio 0.7 or "
             "--prune paper."
         )
-    config, names = model.config, [path.name for path in options.images]
+    config, names = model.config, [printable(path.name) for path in options.images]
     images = read_images(options.images, config, metadata)
     if options.kind == "tokens":
         run = partial(model, key=jax.random.key(0), return_positions=True)

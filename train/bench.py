@@ -3,14 +3,14 @@
 import dataclasses
 import statistics
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from kernels.host_memory import keep_freed_memory
-from ssmjax import command_line
+from ssmjax import command_line, terminal
 from train import cli
 from train.config import Config
 from train.devices import make_mesh, place_batch
@@ -28,7 +28,7 @@ class BenchOptions:
       steps: how many are timed, after two that are not.
     """
 
-    config: str
+    config: Path
     steps: int = 10
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     table = Table("of a step", "ms", "images/s")
     for name, seconds in measure(config, options.steps).items():
         table.add_row(name, f"{1000 * seconds:.2f}", f"{config.optim.batch_size / seconds:,.0f}")
-    Console().print(table)
+    terminal.console().print(table)
 
 
 def measure(config: Config, steps: int) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """`--config FILE` with overrides from the command line."""
 
 import argparse
+import os
 import runpy
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -51,7 +52,7 @@ def load_config(path: str, kind: type[Kind]) -> Kind:
     Raises:
       ValueError: no such file, a file that fails to run, or one that defines no such thing.
     """
-    name = kind.__name__.lower()
+    name, path = kind.__name__.lower(), os.path.expanduser(path)
     if not Path(path).is_file():
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py"))) or "none here"
         raise ValueError(f"There is no config file {path}; those in configs/: {known}.")

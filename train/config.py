@@ -10,6 +10,7 @@ from train.augment import randaugment
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD
 from train.data.dense_config import DetectionData, SegmentationData
 from train.model_config import ModelConfig
+from train.paths import expand, path_field
 
 
 def _check(values: dict[str, Any], prefix: str, rule: str, good: Callable[[Any], bool]) -> None:
@@ -60,7 +61,7 @@ class AugmentConfig:
         _check(alphas, "data.augment", "at least 0", lambda value: value >= 0)
         if self.randaugment is not None:
             randaugment.parse(self.randaugment)
-        _check({"repeats": self.repeats}, "data.augment", "at least 1", lambda value: value >= 1)
+        _check({"repeats": self.repeats}, "data.augment", "at least 1", lambda v: v >= 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +88,8 @@ class DataConfig:
 
     source: Literal["tfds", "folder"] = "tfds"
     name: str = "cifar10_photos"
-    path: str | None = None
-    data_dir: str = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    path: str | None = path_field(None)
+    data_dir: str = path_field(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     train_split: str = "train"
     eval_split: str = "test"
     augment: AugmentConfig = AugmentConfig()
@@ -98,6 +99,7 @@ class DataConfig:
     max_unreadable: int = 0
 
     def __post_init__(self) -> None:
+        expand(self)
         if (self.source == "folder") != (self.path is not None):
             raise ValueError(
                 f"data.source is {self.source} and data.path is {self.path}; "
@@ -105,7 +107,7 @@ class DataConfig:
             )
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise ValueError(f"data.crop_pct is {self.crop_pct}; choose above 0 to 1, as 0.9.")
-        _check({"max_unreadable": self.max_unreadable}, "data", "at least 0", lambda n: n >= 0)
+        _check({"max_unreadable": self.max_unreadable}, "data", "at least 0", lambda v: v >= 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,10 +179,8 @@ class OptimConfig:
         positive = {name: getattr(self, name) for name in ("epochs", "batch_size", "lr")}
         positive |= {n: v for n in ("clip", "steps") if (v := getattr(self, n)) is not None}
         _check(positive, "optim", "above 0", lambda value: value > 0)
-        least = {
-            n: getattr(self, n)
-            for n in ("min_lr", "warmup_lr", "warmup_steps", "weight_decay", "max_skipped")
-        }
+        names = ("min_lr", "warmup_lr", "warmup_steps", "weight_decay", "max_skipped")
+        least = {name: getattr(self, name) for name in names}
         _check(least, "optim", "at least 0", lambda value: value >= 0)
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(

@@ -32,8 +32,8 @@ def dry_run(config: Config, fsdp: bool, target: TargetOptions) -> None:
       train.data.fetch.DataError: photos that are there, and that the run would refuse.
     """
     print(json.dumps(dataclasses.asdict(config), indent=1))
-    task, missing = open_task(config), []
-    steps, num_classes = _look_at_data(task, missing)
+    task, missing, remarks = open_task(config), [], []
+    steps, num_classes = _look_at_data(task, missing, remarks)
     model = _model(task, num_classes, missing)
     devices, chosen = devices_of(target), config.optim
     check_batch_size(chosen.batch_size // chosen.accumulate, devices.mesh, "optim.batch_size")
@@ -61,16 +61,22 @@ def dry_run(config: Config, fsdp: bool, target: TargetOptions) -> None:
         print(f"{name + ':':<10} {value}")
     for sentence in missing:
         print(f"missing:   {sentence}")
+    for sentence in remarks:
+        print(f"data:      {sentence}")
 
 
-def _look_at_data(task: Task, missing: list[str]) -> tuple[int | None, int | None]:
-    """Steps an epoch and number of classes, where the data are there."""
+def _look_at_data(
+    task: Task, missing: list[str], remarks: list[str]
+) -> tuple[int | None, int | None]:
+    """Steps an epoch and number of classes, where the data are there; what was left out."""
     try:
-        split, _ = task.open_splits(())
+        splits = task.open_splits(())
     except MissingDataError as error:
         missing.append(str(error))
         return None, None
-    return task.steps_per_epoch(split), len(split.class_names)
+    for split in splits:
+        remarks.extend(split.remarks)
+    return task.steps_per_epoch(splits[0]), len(splits[0].class_names)
 
 
 def _model(task: Task, num_classes: int | None, missing: list[str]) -> Model:

@@ -8,9 +8,10 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kernels.host_memory import keep_freed_memory
-from ssmjax import command_line, imagenet
+from ssmjax import command_line, imagenet, terminal
 from ssmjax.atomic import replacing
 from ssmjax.run_weights import weight_file
 from train import cli
@@ -38,8 +39,8 @@ class EvaluateOptions:
       distributed: for several processes.
     """
 
-    config: str
-    checkpoint: str
+    config: Path
+    checkpoint: Path
     confusion: Path | None = None
     workers: int = 0
     distributed: DistributedOptions = DistributedOptions()
@@ -53,7 +54,7 @@ def main() -> None:
         raise ValueError(f"The folder of --confusion {options.confusion} does not exist; make it.")
     start_distributed(options.distributed)
     runtime, table = Runtime(make_mesh(), bars(), options.workers), options.confusion is not None
-    task, weights = open_task(config), weight_file(Path(options.checkpoint), runtime.say)
+    task, weights = open_task(config), weight_file(options.checkpoint, runtime.say)
     model, metadata = task.load(weights)
     split = task.eval_split(metadata.class_names)
     outputs, classes = model.config.num_classes, len(split.class_names)
@@ -73,12 +74,12 @@ def main() -> None:
     if options.confusion and scores.confusion is not None:
         names = imagenet.readable(split.class_names)
         write_confusion(scores.confusion, names, options.confusion)
-        print_confusions(scores.confusion, names, Console())
+        print_confusions(scores.confusion, names, terminal.console())
 
 
 def write_confusion(table: np.ndarray, names: tuple[str, ...], path: Path) -> None:
     """Write counts [true,taken for] as CSV with class names, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["true class", *names])
         writer.writerows([name, *row] for name, row in zip(names, table.tolist(), strict=True))
@@ -89,7 +90,7 @@ def print_confusions(table: np.ndarray, names: tuple[str, ...], console: Console
     wrong = table * ~np.eye(len(table), dtype=bool)
     printed = Table(box=box.SIMPLE_HEAD)
     for heading in ("true class", "taken for"):
-        printed.add_column(heading)
+        printed.add_column(heading, overflow="fold")
     for heading in ("photos", "% of the class"):
         printed.add_column(heading, justify="right")
     for flat in np.argsort(-wrong, axis=None, kind="stable")[:SHOWN]:
@@ -97,7 +98,8 @@ def print_confusions(table: np.ndarray, names: tuple[str, ...], console: Console
         count = wrong[true, taken]
         if count:
             share = 100 * count / table[true].sum()
-            printed.add_row(names[true], names[taken], f"{count:,}", f"{share:.1f}")
+            words = [Text(terminal.printable(names[label])) for label in (true, taken)]
+            printed.add_row(*words, f"{count:,}", f"{share:.1f}")
     console.print(printed)
 
 

@@ -62,7 +62,7 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     Raises:
       ValueError, train.data.fetch.DataError: one sentence for people.
     """
-    task, workdir = open_task(config), Path(options.workdir)
+    task, workdir = open_task(config), options.workdir
     may_differ = (*FREE, *GROWING)
     changes = open_workdir(workdir, config, options.resume, "checkpoints/*", free=may_differ)
     train_split, test_split = task.open_splits(known_classes(config.model))

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from train.paths import expand, path_field
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -28,9 +30,9 @@ class ModelConfig:
     """
 
     name: str | None = None
-    weights: str | None = None
+    weights: str | None = path_field(None)
     new_head: bool = False
-    classifier: str | None = None
+    classifier: str | None = path_field(None)
     depth: int | None = None
     embed_dim: int | None = None
     d_state: int | None = None
@@ -52,11 +54,11 @@ class ModelConfig:
     samples: int | None = None
 
     def __post_init__(self) -> None:
+        expand(self)
         if isinstance(self.img_size, list):  # As JSON has it.
             object.__setattr__(self, "img_size", tuple(self.img_size))
 
     def overrides(self) -> dict:
         """The fields of the model's own config that are set here."""
         others = ("name", "weights", "new_head", "classifier")
-        fields = dataclasses.asdict(self).items()
-        return {k: v for k, v in fields if v is not None and k not in others}
+        return {k: v for k, v in vars(self).items() if v is not None and k not in others}

@@ -1,6 +1,7 @@
 """How a run is carried out here and now: what changes neither its config nor its results."""
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 
@@ -63,8 +64,8 @@ class RunOptions:
       target: for `dry_run`: other devices than those here.
     """
 
-    config: str
-    workdir: str
+    config: Path
+    workdir: Path
     resume: Literal["never", "auto"] = "never"
     dry_run: bool = False
     profile: bool = False

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from ssmjax.analysis.flops import format_flops
 from ssmjax.atomic import replacing
+from ssmjax.terminal import printable
 
 _HEADINGS = ("model", "regime", "tokens")  # Of words; the next one is the task's own.
 _NUMBERS = (
@@ -86,7 +87,7 @@ def print_rows(
     for heading in headings[1:]:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, below, *numbers in rows:
-        table.add_row(Text(name).append(f"\n  {below}", style="dim"), *numbers)
+        table.add_row(Text(printable(name)).append(f"\n  {below}", style="dim"), *numbers)
     console.print(table)
 
 

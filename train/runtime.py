@@ -1,14 +1,12 @@
 """What a run has at hand: devices, processes, and where progress is shown."""
 
 import dataclasses
-import sys
 
 import jax
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.text import Text
 
-from ssmjax.progress import Lines, Said
+from ssmjax import terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,28 +41,5 @@ class Runtime:
 
 
 def bars() -> Progress:
-    """What shows how far each task is, and how long it will take: lines where there is no terminal.
-
-    A task's field `said`, if it has one, stands beside how far it is.
-    """
-    terminal = sys.stderr.isatty()  # Of which rich would take the environment's word.
-    console = Console(
-        stderr=True,
-        quiet=jax.process_index() > 0,
-        markup=False,
-        emoji=False,
-        highlight=False,
-        force_terminal=terminal,
-    )
-    if not terminal or console.is_dumb_terminal:
-        return Lines(console)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}", markup=False),
-        Said(),
-        TimeElapsedColumn(),
-        TextColumn("left", markup=False),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console)
+    """What shows how far each task is and how long it takes; silent but in the first process."""
+    return terminal.progress(terminal.console(stderr=True, quiet=jax.process_index() > 0))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ssmjax.atomic import replacing
+from train.paths import absolute, absolute_path
 
 # Fields that may differ where a run is gone on with. None changes what is learned; data may have
 # moved to another place.
@@ -88,7 +88,7 @@ def open_workdir(
             _refuse(workdir, changes, free)
         if jax.process_index() == 0:
             with replacing(record) as file:
-                file.write_text(json.dumps(dataclasses.asdict(config), indent=1))
+                file.write_text(json.dumps(absolute(config), indent=1))
     except OSError as error:
         raise ValueError(
             f"--workdir {workdir} cannot be written ({error.strerror}); choose a folder of yours."
@@ -127,22 +127,18 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[Difference]:
     if isinstance(there, dict) and _is_kind_of(here, there):
         for field in dataclasses.fields(here):
             stored = there[field.name] if field.name in there else _json(_default(field))
-            yield from _differences(stored, getattr(here, field.name), inside + field.name)
+            value = getattr(here, field.name)
+            if field.metadata.get("path"):
+                stored, value = (path and absolute_path(path) for path in (stored, value))
+            yield from _differences(stored, value, inside + field.name)
     elif isinstance(here, Mapping) and isinstance(there, dict) and here.keys() == there.keys():
         for key, value in here.items():
             yield from _differences(there[key], value, inside + key)
     elif _holds_configs(here) and isinstance(there, list) and len(here) == len(there):
         for number, (stored, value) in enumerate(zip(there, here, strict=True)):
             yield from _differences(stored, value, f"{inside}{number}")
-    elif not _same(there, _json(here)):
+    elif there != _json(here):
         yield Difference(name, there, _json(here))
-
-
-def _same(there: Any, here: Any) -> bool:
-    """Whether two values are equal, or paths of one place."""
-    if isinstance(there, str) and isinstance(here, str):
-        there, here = (os.path.abspath(os.path.expanduser(value)) for value in (there, here))
-    return there == here
 
 
 def _is_kind_of(here: Any, there: dict[str, Any]) -> bool:
@@ -166,15 +162,7 @@ def _json(value: Any) -> Any:
     """As it comes back from a file."""
     if value is dataclasses.MISSING:
         return None
-    whole = dataclasses.asdict(_Holder(value))["value"]
-    return json.loads(json.dumps(whole))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Holder:
-    """Has `dataclasses.asdict` take what is in a tuple or mapping too."""
-
-    value: Any
+    return json.loads(json.dumps(absolute(value)))
 
 
 def _short(value: Any) -> str:

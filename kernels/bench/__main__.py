@@ -60,7 +60,8 @@ def main() -> None:
         "exponentials_per_second": exponentials_per_second(),
         "bytes_per_second": bytes_per_second(),
     }
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+    width = None if sys.stderr.isatty() else 160
+    console = Console(stderr=True, width=width, markup=False, emoji=False)
     records = []
     for case in track(SUITES[options.suite], options.suite, console=console):
         for record in measure(case, options.rounds):

@@ -16,7 +16,6 @@ from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ssmjax import command_line
 from ssmjax.analysis.dense_pictures import legend, stacked, with_objects, with_segments
@@ -30,6 +29,7 @@ from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.upernet import UperNet
 from ssmjax.photos import fitting, read_photo, write_png
+from ssmjax.terminal import printable
 from ssmjax.weights import Metadata
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def predict(options: Options, metadata: Metadata, console: Console) -> None:
         metadata = dataclasses.replace(metadata, class_names=numbers)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("image", overflow="fold")
-    table.add_column("pixels of class" if isinstance(model, UperNet) else "object")
+    table.add_column("pixels of class" if isinstance(model, UperNet) else "object", overflow="fold")
     table.add_column("share" if isinstance(model, UperNet) else "score", justify="right")
     pictures = []
     for path in options.images:
@@ -68,8 +68,7 @@ def predict(options: Options, metadata: Metadata, console: Console) -> None:
         look = _segments if isinstance(model, UperNet) else _objects
         rows, drawn = look(model, photo, metadata)
         for rank, (said, share) in enumerate(rows[: options.top] or [("nothing", "")]):
-            # Text, since square brackets in a name are not markup.
-            table.add_row(Text(str(path) if rank == 0 else ""), Text(said), share)
+            table.add_row(printable(str(path)) if rank == 0 else "", said, share)
         table.add_section()
         pictures += drawn
     console.print(table)

@@ -181,3 +181,12 @@ def test_empty_csv(records, tmp_path):
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     with pytest.raises(ValueError, match="nothing is in it yet"):
         read_records(path)
+
+
+def test_a_csv_that_came_through_windows(records, tmp_path):
+    """A byte order mark, its line ends and blank lines at the end."""
+    append_records(tmp_path / "results.csv", records)
+    content = (tmp_path / "results.csv").read_bytes()
+    windows = b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n") + b"\r\n\r\n"
+    (tmp_path / "windows.csv").write_bytes(windows)
+    assert read_records(tmp_path / "windows.csv") == records

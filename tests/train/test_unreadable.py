@@ -1,5 +1,7 @@
 """Photos that cannot be read are named, counted once, and too many stop the run."""
 
+import io
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -46,3 +48,15 @@ def test_more_than_the_limit_stop_the_run():
     unreadable.note(batch([4], [False]))
     with pytest.raises(DataError, match=r"photo 5.jpg of photos.* nor 1 before it.*max-unreadable"):
         unreadable.note(batch([5], [False]))
+
+
+@pytest.mark.parametrize("name", ["cat/IMG [copy].jpg", "[/].jpg", ":cat:.jpg", "x" * 100 + ".jpg"])
+def test_names_are_told_whole(name):
+    class OfOneName(Named):
+        def __getitems__(self, keys):
+            return [{"image": b"", "label": 0, "file_name": name}]
+
+    file = io.StringIO()
+    split = Split(OfOneName(), ("a",), "[pets]")
+    Unreadable(split, 1, Console(file=file)).note(batch([3], [False]))
+    assert file.getvalue() == f"skipped the unreadable photo {name} of [pets]\n"

@@ -9,10 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from kernels.host_memory import keep_freed_memory
-from ssmjax import command_line
+from ssmjax import command_line, terminal
 from train import cli
 from train.compare.config import Comparison
 from train.compare.report import report
@@ -28,8 +26,8 @@ class CompareOptions:
       workdir: folder for CSV, table, plots and logs.
     """
 
-    config: str
-    workdir: str
+    config: Path
+    workdir: Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +38,19 @@ class TableOptions:
       table: a CSV that this command wrote; the table and the plots go beside it.
     """
 
-    table: str
+    table: Path
 
 
 def main() -> None:
     """The command: compare, or make the table of a comparison again."""
     if any(argument.split("=")[0] == "--table" for argument in sys.argv[1:]):
         options = command_line.parse(TableOptions, description=__doc__ or "")
-        report(Path(options.table), Console(stderr=True))
+        report(options.table, terminal.console(stderr=True))
         return
     keep_freed_memory()
     comparison, options = cli.parse(Comparison, CompareOptions, __doc__ or "")
-    command = shlex.join(["python", "-m", "train.compare", *sys.argv[1:]])
-    compare(comparison, Path(options.workdir), command)
+    command = terminal.printable(shlex.join(["python", "-m", "train.compare", *sys.argv[1:]]))
+    compare(comparison, options.workdir, command)
 
 
 if __name__ == "__main__":

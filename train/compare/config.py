@@ -9,6 +9,7 @@ import tyro
 from ssmjax import PruneConfig
 from train.config import Config, DataConfig, ModelConfig, OptimConfig
 from train.data.dense_config import DetectionData, SegmentationData
+from train.paths import expand, path_field
 from train.tasks.task import open_task
 
 
@@ -106,7 +107,7 @@ class Comparison:
     entries: tyro.conf.Suppress[tuple[Entry, ...]] = ()
     measure: tuple[Literal["accuracy", "speed"], ...] = ("accuracy", "speed")
     seeds: tuple[int, ...] = (0,)
-    weights: str | None = None
+    weights: str | None = path_field(None)
     data: DataConfig | DetectionData | SegmentationData = DataConfig()
     optim: OptimConfig = OptimConfig()
     eval_batch_size: int = 200
@@ -114,6 +115,7 @@ class Comparison:
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
+        expand(self)
         if self.eval_batch_size < 1:
             raise ValueError(f"eval_batch_size is {self.eval_batch_size}; it must be at least 1.")
         for field in ("measure", "seeds"):

@@ -68,7 +68,8 @@ def _draw(lines: Sequence[Line], place: Callable[[Line], float], label: str, pat
                 linestyle="dotted",
                 **look,
             )
-    figure.legend(loc="outside right upper", fontsize="small")
+    for text in figure.legend(loc="outside right upper", fontsize="small").get_texts():
+        text.set_parse_math(False)  # A "$" in a name is no formula.
     save_figure(figure, path)
 
 

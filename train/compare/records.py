@@ -85,7 +85,7 @@ def read_records(path: Path) -> list[Record]:
       ValueError: there is no such file, or it is another CSV or none, or holds no line.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             names = [_RENAMED.get(name, name) for name in reader.fieldnames or ()]
             if names not in (_FIELDS, _FIELDS[: -len(_LATER)]):

@@ -16,7 +16,7 @@ from train.finetune import train
 from train.kept import Kept
 from train.runtime import Runtime, bars
 from train.speed import images_per_second, peak_memory
-from train.tasks.task import Model, Task, known_classes, measurer, open_task
+from train.tasks.task import Model, Task, known_classes, measurer, open_task, tell
 from train.untrained import scores_of
 from train.workdir import open_workdir
 
@@ -106,6 +106,7 @@ def _measure_accuracy(
     if not any(r.key == entry.key and r.seed == seed for r in _known(table)):
         task = open_task(comparison.config(entry, seed))
         train_split, test_split = task.open_splits(known_classes(task.config.model))
+        tell(task, (train_split, test_split), runtime)
         model, metadata = task.start(test_split.class_names)
         model = task.with_prune(model, entry.prune)
         measure = measurer(task, test_split, metadata, runtime)

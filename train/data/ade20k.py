@@ -3,17 +3,21 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from ssmjax.decode import SUFFIXES
 from ssmjax.dense.class_names import ADE20K
+from train.data import turned
 from train.data.classes import check_known
-from train.data.dense_files import identity_of, read_image, read_labels
+from train.data.dense_files import identity_of, read_image
 from train.data.dense_transforms import IGNORED
 from train.data.fetch import DataError
-from train.data.turned import check_not_turned
+from train.data.label_images import read_classes, survey
+from train.data.walk import files_of, same_name
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+_LABEL_SUFFIXES = (".png",)  # Others lose values, or hide them behind a palette.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +29,14 @@ class PairSplit:
       class_names: in the order of the labels.
       zero_is_none: the label images' 0 is no class, and class c is c + 1; otherwise class c is c.
       title: what messages call it.
+      remarks: sentences on classes that never occur and files that were left out, for people.
     """
 
     pairs: tuple[tuple[Path, Path], ...]
     class_names: tuple[str, ...]
     zero_is_none: bool
     title: str
+    remarks: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -46,23 +52,15 @@ class PairSplit:
             that of a class.
         """
         image_path, label_path = self.pairs[index]
-        image, values = read_image(image_path), read_labels(label_path)
-        if values.shape != image.shape[:2]:
-            check_not_turned(image_path, image.shape[:2], values.shape)
+        image = read_image(image_path)
+        labels = read_classes(label_path, len(self.class_names), self.zero_is_none)
+        if labels.shape != image.shape[:2]:
+            turned.check_not_turned(image_path, image.shape[:2], labels.shape)
             raise DataError(
-                f"The label image {label_path} has {values.shape[0]} x {values.shape[1]} pixels, "
+                f"The label image {label_path} has {labels.shape[0]} x {labels.shape[1]} pixels, "
                 f"its image {image.shape[0]} x {image.shape[1]}; they must be equal."
             )
-        count, first = len(self.class_names), int(self.zero_is_none)
-        none = (values == IGNORED) | (self.zero_is_none & (values == 0))
-        wrong = values[~none & ((values < first) | (values >= first + count))]
-        if wrong.size:
-            highest = f"1 to {count}, or 0" if self.zero_is_none else f"0 to {count - 1}"
-            raise DataError(
-                f"The label image {label_path} has the value {wrong[0]}; the {count} classes are "
-                f"{highest} or {IGNORED} where there is none."
-            )
-        return image, np.where(none, IGNORED, values - first).astype(np.uint8)
+        return image, labels
 
 
 def open_ade20k(folder: Path, split: str, classes: Sequence[str] = ()) -> PairSplit:
@@ -78,55 +76,96 @@ def open_ade20k(folder: Path, split: str, classes: Sequence[str] = ()) -> PairSp
     """
     title = f"ADE20K {split}"
     check_known(ADE20K, classes, title)
-    pairs = _pairs(folder / "images" / split, folder / "annotations" / split, title)
-    return PairSplit(pairs, ADE20K, True, title)
+    return _split(folder / "images" / split, folder / "annotations" / split, ADE20K, True, title)
 
 
 def open_pairs(
     images: Path, labels: Path, class_names: Sequence[str], classes: Sequence[str] = ()
 ) -> PairSplit:
-    """A folder of images and one of label images of the same names, as PNG.
+    """A folder of images and one of label images of the same names, as PNG, at any depth.
+
+    The pixels of all label images are counted: see `train.data.label_images`.
 
     Args:
-      images: the images, JPEG or PNG.
+      images: the images, of any kind that `ssmjax.decode` reads.
       labels: one channel each; class c is c, and 255 is none.
       class_names: in the order of the labels, 255 at most.
       classes: names that the weights at hand know, in order; empty where they know none.
 
     Raises:
       DataError: a folder is missing or empty, an image has no label image or the reverse, two
-        differ in their suffix alone, the classes differ or are too many.
+        differ in their suffix alone, the classes differ or are too many, or one of several has all
+        pixels.
     """
     title = str(images)
     if not 0 < len(class_names) <= IGNORED:
         raise DataError(f"{title} has {len(class_names)} classes; there can be 1 to {IGNORED}.")
     check_known(class_names, classes, title)
-    return PairSplit(_pairs(images, labels, title), tuple(class_names), False, title)
+    return _split(images, labels, tuple(class_names), False, title)
 
 
-def _pairs(images: Path, labels: Path, title: str) -> tuple[tuple[Path, Path], ...]:
-    found, labelled = _files(images, _SUFFIXES), _files(labels, (".png",))
-    for have, lack, what in ((found, labels, "label image"), (labelled, images, "image")):
-        if alone := sorted(have.keys() - (labelled if have is found else found).keys()):
+class _Files(NamedTuple):
+    """Files of a folder by their names without suffix, their sizes and times, what else it has."""
+
+    folder: Path
+    paths: dict[str, Path]
+    changed: tuple[tuple[int, int], ...]
+    left_out: str
+
+
+def _split(
+    images: Path, labels: Path, class_names: tuple[str, ...], zero_is_none: bool, title: str
+) -> PairSplit:
+    """The pairs of two folders, their label images counted."""
+    image_files, label_files = _files(images, SUFFIXES), _files(labels, _LABEL_SUFFIXES)
+    for have, lack, what in (
+        (image_files, label_files, "label image"),
+        (label_files, image_files, "image"),
+    ):
+        if alone := sorted(have.paths.keys() - lack.paths.keys()):
+            left_out = f" (left out there: {lack.left_out})" if lack.left_out else ""
             raise DataError(
-                f"{title}: {len(alone):,} of {len(have):,} files have no {what} in {lack}, such as "
-                f"{have[alone[0]].name}; unpack the data set again."
+                f"{title}: {len(alone):,} of {len(have.paths):,} files have no {what} in "
+                f"{lack.folder}, such as {have.paths[alone[0]].name}; unpack the data set again"
+                f"{left_out}."
             )
-    return tuple((found[stem], labelled[stem]) for stem in sorted(found))
+    names = sorted(image_files.paths)
+    counted = survey(
+        tuple(label_files.paths[name] for name in names),
+        label_files.changed,
+        len(class_names),
+        zero_is_none,
+        title,
+    )
+    none = f"0 or {IGNORED}" if zero_is_none else str(IGNORED)
+    counted.check(class_names, none, title)
+    remarks = [
+        f"{title}: left out {files.left_out} in {files.folder}."
+        for files in (image_files, label_files)
+        if files.left_out
+    ]
+    remarks += counted.remarks(class_names, none, title)
+    remarks += turned.remarks([image_files.paths[name] for name in names], title, "label images")
+    pairs = tuple((image_files.paths[name], label_files.paths[name]) for name in names)
+    return PairSplit(pairs, class_names, zero_is_none, title, tuple(remarks))
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """By their names without the suffix."""
+def _files(folder: Path, suffixes: Sequence[str]) -> _Files:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; give the data set's own folder.")
-    files: dict[str, Path] = {}
-    for path in folder.iterdir():
-        if path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in files:
-            both = " and ".join(sorted((files[path.stem].name, path.name)))
+    paths: dict[str, Path] = {}
+    found = files_of(folder, suffixes)
+    for file in found.files:
+        path = folder / file.name
+        name = same_name(str(Path(file.name).with_suffix("")))
+        if name in paths:
+            both = " and ".join(sorted((paths[name].name, path.name)))
             raise DataError(f"The folder {folder} has {both}; give each a name of its own.")
-        files[path.stem] = path
-    if not files:
-        raise DataError(f"The folder {folder} has no files of {', '.join(suffixes)}.")
-    return files
+        paths[name] = path
+    left_out = found.remark()
+    if not paths:
+        wanted = ", ".join(suffixes) if len(suffixes) == 1 else ".jpg, .png and others"
+        there = f"; left out there: {left_out}" if left_out else ""
+        raise DataError(f"The folder {folder} has no files of {wanted}{there}.")
+    changed = tuple((file.size, file.changed) for file in found.files)
+    return _Files(folder, paths, changed, left_out)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from ssmjax import command_line
+from ssmjax import command_line, terminal
 from train.config import AugmentConfig
 from train.data.pipeline import train_batches
 from train.data.source import Split
@@ -62,7 +61,7 @@ def main() -> None:
     for name, augment in RECIPES.items():
         speeds = [speed(split, augment, options, workers) for workers in options.workers]
         table.add_row(name, *(f"{value:.0f}" for value in speeds))
-    Console().print(table)
+    terminal.console().print(table)
 
 
 def speed(split: Split, augment: AugmentConfig, options: BenchOptions, workers: int) -> float:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections import Counter
-
-from rich.console import Console
-from rich.progress import track
+from collections.abc import Iterator
 
 from ssmjax.atomic import replacing
+from ssmjax.terminal import console, track
 from train.data.classes import listed
 from train.data.fetch import DataError
 from train.data.source import MadeUp, Split
 
 # Beside the data set's own files: {title of the split: {label: photos}}.
-COUNTS_FILE = "class_counts.json"
+COUNTS_FILE = "_class_counts.json"
 _AT_ONCE = 256  # Photos of ImageNet-1k are 110 kB on average.
 
 
@@ -30,6 +30,40 @@ def check_classes(split: Split) -> None:
     Raises:
         DataError: naming the classes or labels.
     """
+    empty = _empty(split)
+    if not empty:
+        return
+    lacks = f"{split.title} has no photos of {len(empty):,} of its {split.num_classes:,} classes"
+    if len(split.source) < split.num_classes:
+        console(stderr=True).print(f"{lacks}: good for a trial only")
+        return
+    raise DataError(f"{lacks}: {listed(empty)}; give a split with photos of every class.")
+
+
+def remarks(split: Split) -> Iterator[str]:
+    """A sentence for people on classes without a photo, which no score tells of.
+
+    Raises:
+        DataError: labels without a class.
+    """
+    if empty := _empty(split):
+        yield (
+            f"{split.title} has no photos of {len(empty):,} of its {split.num_classes:,} classes, "
+            f"of which scores say nothing: {listed(empty)}."
+        )
+
+
+def _empty(split: Split) -> list[str]:
+    """Classes without a photo; none of random examples, which may lack some."""
+    if isinstance(split.source, MadeUp):
+        return []
+    counts = _class_counts(split)
+    return [name for label, name in enumerate(split.class_names) if not counts[label]]
+
+
+@functools.lru_cache(maxsize=2)  # A run asks twice.
+def _class_counts(split: Split) -> Counter[int]:
+    """How many photos each label has; raises DataError for labels without a class."""
     counts = _counts(split)
     strange = {label: n for label, n in counts.items() if not 0 <= label < split.num_classes}
     if strange:
@@ -38,18 +72,11 @@ def check_classes(split: Split) -> None:
             f"{split.title} has labels outside 0 to {split.num_classes - 1}, which are its classes:"
             f" {listed(found)}; give a split with labels, or prepare the data set again."
         )
-    empty = [name for label, name in enumerate(split.class_names) if not counts[label]]
-    if not empty or isinstance(split.source, MadeUp):
-        return
-    lacks = f"{split.title} has no photos of {len(empty):,} of its {split.num_classes:,} classes"
-    if len(split.source) < split.num_classes:
-        Console(stderr=True).print(f"{lacks}: good for a trial only")
-        return
-    raise DataError(f"{lacks}: {listed(empty)}; give a split with photos of every class.")
+    return counts
 
 
 def _counts(split: Split) -> Counter[int]:
-    """How many photos each label has, as kept or counted now."""
+    """As kept or counted now."""
     kept = {}
     if split.folder:
         with contextlib.suppress(OSError, ValueError):
@@ -69,10 +96,7 @@ def _count(split: Split) -> Counter[int]:
     total = len(split.source)
     counts = Counter()
     for first in track(
-        range(0, total, _AT_ONCE),
-        f"Counting the photos of each class in {split.title}",
-        console=Console(stderr=True),
-        transient=True,
+        range(0, total, _AT_ONCE), f"Counting the photos of each class in {split.title}"
     ):
         keys = range(first, min(first + _AT_ONCE, total))
         counts.update(int(example["label"]) for example in split.source.__getitems__(keys))

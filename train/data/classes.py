@@ -29,6 +29,32 @@ def check_known(names: Sequence[str], known: Sequence[str], title: str) -> None:
     raise DataError(f"{title} {how}: give weights for this data set, or a new head.")
 
 
+def matched(names: Sequence[str], known: Sequence[str], title: str) -> list[int | None]:
+    """Where each known class is among those of a data set to measure on, which may lack some.
+
+    Args:
+      names: of the data set, in any order.
+      known: of the weights or of the data trained on, in the order of the outputs.
+      title: what messages call the data set.
+
+    Returns:
+      For each of `known` its place in `names`, None where it is not there.
+
+    Raises:
+      DataError: the data set has another class, or several of one name.
+    """
+    if tuple(names) == tuple(known):
+        return list(range(len(known)))
+    if others := [name for name in names if name not in set(known)]:
+        raise DataError(
+            f"{title} has the classes {listed(others)}, which are not among the {len(known):,} of "
+            f"the weights or the training data ({listed(known)}); give weights for this data set."
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{title} has several classes of one name: {listed(twice)}; rename them.")
+    return [names.index(name) if name in names else None for name in known]
+
+
 def listed(names: Sequence[str]) -> str:
     """Up to ten names, and how many more there are."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

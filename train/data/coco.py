@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.data import turned
-from train.data.classes import check_known
+from train.data.classes import check_known, listed, matched
 from train.data.coco_file import check_inside, check_outline, read_annotations
-from train.data.dense_files import check_present, identity_of, pycocotools
+from train.data.dense_files import identity_of, pycocotools
 from train.data.fetch import DataError
+from train.data.walk import present
 
 
 class Photo(NamedTuple):
@@ -45,7 +46,7 @@ class CocoSplit:
     Attributes:
       photos: in the order of the file.
       class_names: in the order of the labels.
-      category_ids: of the classes, in the same order.
+      category_ids: of the classes, in the same order; None for one that the file lacks.
       title: what messages call it.
       remarks: sentences for people, on what was left out and on images turned.
       masks: whether photos have outlines.
@@ -53,7 +54,7 @@ class CocoSplit:
 
     photos: tuple[Photo, ...]
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[int | None, ...]
     title: str
     remarks: tuple[str, ...]
     masks: bool
@@ -79,8 +80,11 @@ def open_coco(
     """Read annotations, and check that their images are there.
 
     Left out of the objects: crowds, those marked `ignore`, those without area, narrower or lower
-    than a pixel, or outside their image. Labels are numbers of the categories in the order of their
-    ids, so COCO's ids, 1 to 90, become 0 to 79.
+    than a pixel, or outside their image. Where an area is not told, that of the box is taken.
+
+    Labels are numbers of the categories in the order of their ids, so COCO's ids, 1 to 90, become 0
+    to 79. What is measured may have them in another order and lack some: its categories are known
+    by their names, and have the labels of `classes`.
 
     Args:
       annotations: a file such as instances_train2017.json.
@@ -104,8 +108,11 @@ def open_coco(
     content = read_annotations(annotations)
     categories = sorted(content["categories"], key=lambda category: category["id"])
     names = tuple(category["name"] for category in categories)
+    ids: tuple[int | None, ...] = tuple(category["id"] for category in categories)
+    if classes and not learn:
+        ids = tuple(None if at is None else ids[at] for at in matched(names, classes, title))
+        names = tuple(classes)
     check_known(names, classes, title)
-    ids = tuple(category["id"] for category in categories)
     records = content["images"]
     known = {record["id"] for record in records}
     annotated: dict[int, list[dict[str, Any]]] = collections.defaultdict(list)
@@ -119,20 +126,38 @@ def open_coco(
     empty = sum(record["id"] not in annotated for record in records)
     if not keep_empty:
         records = [record for record in records if record["id"] in annotated]
-    labels = {category: label for label, category in enumerate(ids)}
+    labels = {category: label for label, category in enumerate(ids) if category is not None}
     left_out: collections.Counter[str] = collections.Counter()
     photos = tuple(
         _photo(record, annotated[record["id"]], labels, images, masks, learn, left_out, title)
         for record in records
     )
-    check_present([photo.path for photo in photos], title)
-    if not any(len(photo.labels) for photo in photos):
-        raise DataError(f"{title} has no object to learn in any of its {len(known):,} images.")
-    remarks = (
+    paths = present([photo.path for photo in photos], title)
+    photos = tuple(photo._replace(path=path) for photo, path in zip(photos, paths, strict=True))
+    if learn:
+        objects = collections.Counter(int(label) for photo in photos for label in photo.labels)
+    else:  # pycocotools leaves out these alone.
+        objects = collections.Counter(
+            labels[one["category_id"]]
+            for one in content["annotations"]
+            if not one["iscrowd"] and one["area"] >= 0
+        )
+    if not objects:
+        raise DataError(
+            f"{title} has no object to {'learn' if learn else 'measure'} in any of its "
+            f"{len(known):,} images{_why_none(left_out)}."
+        )
+    remarks = [
         *_remarks(title, empty, len(known), keep_empty, learn, left_out),
-        *turned.remarks([photo.path for photo in photos], title, "boxes"),
-    )
-    return CocoSplit(photos, names, ids, title, remarks, masks and learn)
+        *_on_categories(title, names, ids, objects, learn),
+        *turned.remarks(paths, title, "boxes"),
+    ]
+    if content["without_area"]:
+        remarks.append(
+            f"{title}: {content['without_area']:,} objects do not tell their area; that of their "
+            "box is taken."
+        )
+    return CocoSplit(photos, names, ids, title, tuple(remarks), masks and learn)
 
 
 def bitmaps(photo: Photo) -> np.ndarray:
@@ -201,11 +226,50 @@ def _why_left_out(annotation: dict[str, Any], height: int, width: int) -> str | 
     x, y, w, h = annotation["bbox"]
     if annotation.get("ignore"):
         return "marked to be ignored"
-    if annotation["area"] <= 0 or w < 1 or h < 1:
-        return "without area or below a pixel"
+    if annotation["area"] <= 0:
+        return "without area"
+    if w < 1 or h < 1:
+        return "below a pixel"
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
         return "outside their image"
     return "crowds" if annotation["iscrowd"] else None
+
+
+def _why_none(left_out: collections.Counter[str]) -> str:
+    """The end of a sentence on annotations without an object, empty where none was left out."""
+    if not left_out:
+        return ""
+    said = f"; left out are {_reasons(left_out)}"
+    if left_out["without area"]:
+        said += ': where boxes are right, write width times height as "area", or leave it out'
+    return said
+
+
+def _reasons(left_out: collections.Counter[str]) -> str:
+    return ", ".join(f"{count:,} {why}" for why, count in sorted(left_out.items()))
+
+
+def _on_categories(
+    title: str,
+    names: tuple[str, ...],
+    ids: tuple[int | None, ...],
+    objects: collections.Counter[int],
+    learn: bool,
+) -> Iterator[str]:
+    """On categories that the file lacks, and those without an object."""
+    lacking = [name for name, of in zip(names, ids, strict=True) if of is None]
+    if lacking:
+        yield (
+            f"{title} lacks {len(lacking):,} of the {len(names):,} categories, which are not "
+            f"measured: {listed(lacking)}."
+        )
+    empty = [name for n, name in enumerate(names) if ids[n] is not None and not objects[n]]
+    if empty:
+        what = "to learn" if learn else "to measure, so averages leave them out"
+        yield (
+            f"{title}: {len(empty):,} of {len(names):,} categories have no object {what}: "
+            f"{listed(empty)}."
+        )
 
 
 def _remarks(
@@ -221,6 +285,5 @@ def _remarks(
         fate = kept if keep_empty else "they are left out"
         yield f"{title}: {empty:,} of {images:,} images have no objects; {fate}."
     if left_out:
-        reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(left_out.items()))
         fate = "left out" if learn else "measured as COCO does"
-        yield f"{title}: {left_out.total():,} objects are {fate}: {reasons}."
+        yield f"{title}: {left_out.total():,} objects are {fate}: {_reasons(left_out)}."

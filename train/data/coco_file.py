@@ -40,7 +40,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
         "iscrowd": (lambda value: value in (None, 0, 1), "0 or 1"),
     },
 }
-_OPTIONAL = ("iscrowd",)
+_OPTIONAL = ("iscrowd", "area")
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
@@ -50,8 +50,8 @@ def read_annotations(path: Path) -> dict[str, Any]:
       path: JSON in COCO's form.
 
     Returns:
-      {"categories", "images" and "annotations": lists of dicts}; "iscrowd" is 0 where it is not
-      told.
+      {"categories", "images" and "annotations": lists of dicts, "without_area": how many of the
+      last do not tell theirs}; "iscrowd" is 0 where it is not told, and "area" that of the box.
 
     Raises:
       DataError: the file is missing or not JSON, or a field is missing or of another kind.
@@ -70,19 +70,23 @@ def read_annotations(path: Path) -> dict[str, Any]:
         for number, record in enumerate(content[part]):
             where = f'In {path}, entry {number} of "{part}"'
             if not isinstance(record, dict):
-                raise DataError(f"{where} is {str(record)[:60]}; it must be an object.")
+                raise DataError(f"{where} is {_shown(record)}; it must be an object.")
             for field, (fits, rule) in fields.items():
                 if field not in record and field not in _OPTIONAL:
                     raise DataError(f'{where} has no "{field}".')
-                if not fits(value := record.get(field)):
-                    value = str(value)[:60]
-                    raise DataError(f'{where} has the "{field}" {value}; it must be {rule}.')
+                if field in record and not fits(value := record[field]):
+                    raise DataError(
+                        f'{where} has the "{field}" {_shown(value)}; it must be {rule}.'
+                    )
     for part in ("categories", "images"):
         if len({record["id"] for record in content[part]}) < len(content[part]):
             raise DataError(f"{path.name} has {part} with the same id; each needs its own.")
+    without_area = [one for one in content["annotations"] if "area" not in one]
+    for annotation in without_area:
+        annotation["area"] = max(annotation["bbox"][2], 0) * max(annotation["bbox"][3], 0)
     for annotation in content["annotations"]:
         annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
-    return content
+    return {**content, "without_area": len(without_area)}
 
 
 def check_outline(outline: Any, height: int, width: int, where: str) -> None:
@@ -160,6 +164,11 @@ def run_lengths(text: str) -> np.ndarray | None:
     for first in (1, 2):
         runs[first::2] = np.cumsum(runs[first::2])
     return runs
+
+
+def _shown(value: Any) -> str:
+    """A value as it stands in the file, a text in quotation marks."""
+    return (json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value))[:60]
 
 
 def _covered(counts: Any, pixels: int) -> int | None:

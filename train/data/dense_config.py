@@ -3,6 +3,7 @@
 import dataclasses
 
 from train.data.dense_transforms import MULTIPLE
+from train.paths import expand, path_field
 
 Shape = tuple[int, int]
 
@@ -30,7 +31,7 @@ class DetectionData:
       ValueError: naming the field, and what would be right.
     """
 
-    path: str = "data/coco"
+    path: str = path_field("data/coco")
     train_annotations: str = "annotations/instances_train2017.json"
     train_images: str = "train2017"
     eval_annotations: str = "annotations/instances_val2017.json"
@@ -42,6 +43,7 @@ class DetectionData:
     flip: float = 0.5
 
     def __post_init__(self) -> None:
+        expand(self)
         _check_sides("data.scale", self.scale, 1)
         if not self.shapes:
             raise ValueError("data.shapes is empty; give heights and widths, as 800 1344.")
@@ -73,7 +75,7 @@ class SegmentationData:
       ValueError: naming the field, and what would be right.
     """
 
-    path: str = "data/ADEChallengeData2016"
+    path: str = path_field("data/ADEChallengeData2016")
     train_split: str = "training"
     eval_split: str = "validation"
     class_names: tuple[str, ...] | None = None
@@ -83,6 +85,7 @@ class SegmentationData:
     stride: Shape | None = None
 
     def __post_init__(self) -> None:
+        expand(self)
         _check_sides("data.scale", self.scale, 1)
         _check_sides("data.crop", self.crop, MULTIPLE)
         if self.window is None and self.stride is None:

@@ -2,8 +2,7 @@
 
 import hashlib
 import importlib
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -105,29 +104,7 @@ def _label_image(path: Path, encoded: bytes) -> Image.Image:
     return image
 
 
-def check_present(paths: Sequence[Path], title: str) -> None:
-    """Refuse paths that are no files; folders are listed, which is faster than to ask for each.
-
-    Raises:
-      DataError: a file is missing.
-    """
-    there = {folder: _names(folder) for folder in {path.parent for path in paths}}
-    missing = [path for path in paths if path.name not in there[path.parent]]
-    if missing:
-        raise DataError(
-            f"{title} lacks {len(missing):,} of its {len(paths):,} files, such as {missing[0]}: "
-            "unpack it again, or give the folder that holds them."
-        )
-
-
 def identity_of(files: Iterable[Path], *others: object) -> str:
     """What changes when files are added, left out or written anew, or the other things change."""
     found = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in files]
     return hashlib.sha256(repr((found, others)).encode()).hexdigest()
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return {entry.name for entry in os.scandir(folder) if entry.is_file()}
-    except OSError:
-        return set()

@@ -12,7 +12,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rich.console import Console
+from rich.text import Text
+
+from ssmjax import terminal
 
 
 class DataError(ValueError):
@@ -79,7 +81,7 @@ def fetched(path: Path, title: str, sha256: str, download: Callable[[Path], Path
             shutil.rmtree(leftover)
         with (
             tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary,
-            Console(stderr=True).status(f"Fetching {title} ..."),
+            terminal.console(stderr=True).status(Text(f"Fetching {title} ...")),
         ):
             file = download(Path(temporary))
             found = _sha256_of(file)

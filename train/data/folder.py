@@ -26,14 +26,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from rich.console import Console
-from rich.progress import track
 from tensorflow_datasets.core.dataset_builder import ShardBasedBuilder
 
+from ssmjax.decode import SUFFIXES
+from ssmjax.terminal import printable, track
+from train.data.classes import listed
 from train.data.fetch import DataError
 from train.data.prepare import prepared
+from train.data.walk import Found, check_name, entries, files_of, is_folder, is_hidden, same_name
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 SHARD_BYTES = 256 << 20
 
 _SPLIT = re.compile(r"([\w-]+)(\[[^\]]*\])?")
@@ -101,27 +102,30 @@ class PhotoFolder(ShardBasedBuilder):
         config = self.builder_config
         order = np.random.default_rng(0).permutation(len(config.photos)).tolist()
         title = f"Preparing {len(order):,} photos"
-        for key, number in enumerate(track(order, title, console=Console(stderr=True))):
+        for key, number in enumerate(track(order, title)):
             photo = config.photos[number]
             # TFDS reads the file when it writes the example.
             path = config.folder / photo.name
             yield key, {"image": path, "label": photo.label, "file_name": photo.name}
 
 
-def prepare(path: Path, split: str, data_dir: Path) -> PhotoFolder:
-    """The builder of the photos in the folder `path/split`, prepared under `data_dir` if needed.
+def prepare(path: Path, split: str, data_dir: Path) -> tuple[Path, str]:
+    """Prepare the photos in the folder `path/split` under `data_dir`, if they are not yet.
 
     Args:
         path: holds a folder per split, and in each a folder per class, with photos at any depth.
         split: name of the split and of its folder, such as "train".
         data_dir: the folder that holds TFDS data sets.
 
+    Returns:
+        The folder of the prepared data set, and what was left out of it, as "5 .heic", or "".
+
     Raises:
         DataError: as `class_folders`; a class without photos; an unreadable file; the disk is
             full or not writable.
     """
-    class_names = class_folders(path, split)
-    photos = tuple(_photos(path / split, class_names))
+    class_names, found = class_folders(path, split), files_of(path / split, SUFFIXES)
+    photos = tuple(_photos(path / split, class_names, found))
     fingerprint = hashlib.sha256(json.dumps([class_names, photos]).encode()).hexdigest()[:12]
     title = re.sub(r"[^\w.-]+", "_", path.resolve().name)
     config = PhotoFolderConfig(
@@ -131,9 +135,10 @@ def prepare(path: Path, split: str, data_dir: Path) -> PhotoFolder:
         class_names=class_names,
         photos=photos,
     )
-    return prepared(
+    builder = prepared(
         lambda: PhotoFolder(config=config, data_dir=data_dir, file_format="array_record"), data_dir
     )
+    return Path(builder.data_path), found.remark()
 
 
 def split_folder(split: str) -> str:
@@ -154,55 +159,76 @@ def split_folder(split: str) -> str:
 def class_folders(path: Path, split: str) -> tuple[str, ...]:
     """The class names of a split, which are those of the folders in `path/split`, sorted.
 
+    Accents are as in NFC, however the folders write them.
+
     Raises:
-        DataError: there is no such folder, or no folder per class in it.
+        DataError: there is no such folder, no folder per class in it, two of one name, or one
+            whose name cannot be that of a class.
     """
     if not path.is_dir():
         raise DataError(
             f"data.path is {path}, which is not a folder; give one that holds a folder per split."
         )
     if not (path / split).is_dir():
+        there = [printable(entry.name) for entry in _folders(path)]
         raise DataError(
             f'The folder {path} has no folder "{split}" for the split "{split}"; it has '
-            f"{', '.join(_folders(path)) or 'no folders'}."
+            f"{', '.join(there) or 'no folders'}."
         )
-    loose = [entry.name for entry in os.scandir(path / split) if _is_photo(entry.name)]
+    loose = [e.name for e in entries(path / split) if _is_photo(e.name) and not is_folder(e)]
     if loose:
         raise DataError(
-            f"The folder {path / split} holds photos itself, such as {min(loose)}; put each into "
+            f"The folder {path / split} holds photos itself, such as {loose[0]}; put each into "
             "the folder of its class."
         )
-    names = _folders(path / split)
+    names = [same_name(entry.name) for entry in _folders(path / split)]
     if not names:
         raise DataError(f"The folder {path / split} is empty; it needs a folder per class.")
-    return names
+    for name in names:
+        check_name(name, path / split / name)
+        if name != name.strip() or name != printable(name):
+            raise DataError(
+                f'The folder {path / split} has the class "{printable(name)}", whose name begins '
+                "or ends with a space or has a control character; rename it."
+            )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(
+            f"The folder {path / split} has several folders of the class {listed(twice)}, which "
+            "write its accents in different ways (NFC and NFD); put their photos into one."
+        )
+    return tuple(sorted(names))
 
 
-def _folders(path: Path) -> tuple[str, ...]:
-    entries = os.scandir(path)
-    return tuple(sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".")))
+def _folders(path: Path) -> list[os.DirEntry[str]]:
+    return [entry for entry in entries(path) if is_folder(entry) and not is_hidden(entry.name)]
 
 
 def _is_photo(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(SUFFIXES) and not is_hidden(name)
 
 
-def _photos(folder: Path, class_names: tuple[str, ...]) -> Iterator[Photo]:
-    """All photos of a split, sorted by class and name."""
-    empty = []
-    for label, class_name in enumerate(class_names):
-        walk = os.walk(folder / class_name, followlinks=True)
-        files = [Path(root, name) for root, _, names in walk for name in names if _is_photo(name)]
-        if not files:
-            empty.append(class_name)
-        for file in sorted(files):
-            if not os.access(file, os.R_OK):
-                raise DataError(f"The photo {file} cannot be read; repair or delete it.")
-            status = file.stat()
-            name = file.relative_to(folder).as_posix()
-            yield Photo(name, label, status.st_size, status.st_mtime_ns)
-    if empty:
+def _photos(
+    folder: Path, class_names: tuple[str, ...], found: Found | None = None
+) -> Iterator[Photo]:
+    """All photos of a split, sorted by class and name; `found` is what the folder holds."""
+    found = found or files_of(folder, SUFFIXES)
+    labels = {name: label for label, name in enumerate(class_names)}
+    photos = [
+        Photo(file.name, labels[of], *file[1:])
+        for file in found.files
+        if (of := same_name(file.name.split("/")[0])) in labels
+    ]
+    photos.sort(key=lambda photo: photo.label)
+    there = {photo.label for photo in photos}
+    if empty := [name for label, name in enumerate(class_names) if label not in there]:
+        folders = {same_name(entry.name): entry.name for entry in _folders(folder)}
+        why = [
+            f"; left out of {name}: {remark}"
+            for name in empty[:10]
+            if (remark := found.remark(f"{folders[name]}/"))
+        ]
         raise DataError(
-            f"The folder {folder} has no photos ({', '.join(SUFFIXES)}) of {', '.join(empty)}: "
-            "add some, or delete what is no class."
+            f"The folder {folder} has no photos (.jpg, .png and others) of {listed(empty)}: add "
+            f"some, or delete what is no class{''.join(why)}."
         )
+    yield from photos

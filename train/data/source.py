@@ -35,7 +35,7 @@ class Source(Protocol):
     def __getitems__(self, keys: Sequence[int], /) -> Sequence[dict[str, Any]]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One split of a data set.
 
@@ -44,12 +44,14 @@ class Split:
         class_names: in the order of the labels.
         title: what messages call it, such as 'cifar10_photos, split "train"'.
         folder: where the data set is prepared; None for one that is in memory.
+        remarks: sentences on files that were left out, for people.
     """
 
     source: Source
     class_names: tuple[str, ...]
     title: str
     folder: Path | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -111,12 +113,14 @@ def open_split(data: DataConfig, split: str, classes: tuple[str, ...] = ()) -> S
         DataError: the data set is not there, cannot be prepared or read, lacks this split, is not
             images with class labels, or has other classes.
     """
-    data_dir = Path(data.data_dir).expanduser()
+    data_dir, left_out = Path(data.data_dir), ""
     if data.path is not None:
-        name, path = data.path, Path(data.path).expanduser()
+        name, path = data.path, Path(data.path)
         # Before what may take hours.
         check_known(_folder_classes(data, path, split), classes, f'The data set "{name}"')
-        builder = _folder_builder(path, split, data_dir)
+        place, left_out = folder.prepare(path, folder.split_folder(split), data_dir)
+        # Opened by its files, since workers get a copy of it and should not get the list of photos.
+        builder = read_only_builder.builder_from_directory(place)
     else:
         name, builder = data.name, _tfds_builder(data.name, data_dir)
     names = _check_features(builder, name)
@@ -128,7 +132,9 @@ def open_split(data: DataConfig, split: str, classes: tuple[str, ...] = ()) -> S
             f'The data set "{name}" in {builder.data_path} is damaged ({error}); copy or prepare '
             "it again."
         ) from error
-    return Split(source, names, f'{name}, split "{split}"', prepared_in)
+    title = f'{name}, split "{split}"'
+    remarks = (f"{title}: left out {left_out}.",) if left_out else ()
+    return Split(source, names, title, prepared_in, remarks)
 
 
 def _folder_classes(data: DataConfig, path: Path, split: str) -> tuple[str, ...]:
@@ -147,12 +153,6 @@ def _folder_classes(data: DataConfig, path: Path, split: str) -> tuple[str, ...]
                 f"them has {listed(differing)}."
             )
     return names
-
-
-def _folder_builder(path: Path, split: str, data_dir: Path) -> tfds.core.DatasetBuilder:
-    prepared = folder.prepare(path, folder.split_folder(split), data_dir)
-    # Opened by its files, since workers get a copy of it and should not get the list of photos.
-    return read_only_builder.builder_from_directory(prepared.data_path)
 
 
 def _tfds_builder(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:

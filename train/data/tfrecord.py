@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 from tensorflow_datasets.core.data_sources.base import BaseDataSource, file_instructions
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
+from ssmjax.terminal import track
 from train.data.fetch import DataError
 
 _HEADER, _FOOTER = 12, 4  # Bytes around those of a record.
@@ -58,9 +57,7 @@ class Records:
                 track(
                     pool.map(_places, instructions),
                     "Reading the lengths of the records",
-                    total=len(self._files),
-                    console=Console(stderr=True),
-                    transient=True,
+                    len(self._files),
                 )
             )
         self._file_of = np.repeat(np.arange(len(places)), [len(each) for each in places])

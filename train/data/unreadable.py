@@ -5,7 +5,9 @@ from typing import Protocol
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
+from ssmjax.terminal import printable
 from train.data.ahead import Batch
 from train.data.fetch import DataError
 
@@ -63,7 +65,8 @@ class Unreadable:
                     "--data.max-unreadable."
                 )
             self._new.append(name)
-            self._console.print(f"skipped the unreadable photo {name} of {self._split.title}")
+            said = f"skipped the unreadable photo {name} of {self._split.title}"
+            self._console.print(Text(printable(said)), soft_wrap=True)  # No name is markup.
 
     def new_names(self) -> list[str]:
         """Names of those met since this was asked last."""

@@ -40,7 +40,7 @@ def detections(
     boxes: np.ndarray,
     scores: np.ndarray,
     labels: np.ndarray,
-    category_ids: Sequence[int],
+    category_ids: Sequence[int | None],
     masks: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """The detections on one image in COCO's form, which JSON can hold.
@@ -50,12 +50,14 @@ def detections(
       boxes: [n,4] float32, (x1, y1, x2, y2) in the original image.
       scores: [n] float32.
       labels: [n] int, numbers of `category_ids`.
-      category_ids: of the classes.
+      category_ids: of the classes; what is found of one that has None is left out.
       masks: [n,height,width] bool, of the original image's size.
 
     Raises:
       DataError: there are masks, and pycocotools is not installed.
     """
+    measured = np.array([category_ids[label] is not None for label in labels], bool)
+    boxes, scores, labels = boxes[measured], scores[measured], labels[measured]
     corners = np.asarray(boxes, np.float64)
     corners = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     found = [
@@ -66,7 +68,7 @@ def detections(
     ]
     if masks is not None:
         rle = pycocotools("mask")
-        for one, mask in zip(found, masks, strict=True):
+        for one, mask in zip(found, masks[measured], strict=True):
             coded = rle.encode(np.asfortranarray(mask, np.uint8))
             one["segmentation"] = {"size": coded["size"], "counts": coded["counts"].decode()}
     return found

@@ -1,9 +1,11 @@
 """Mean intersection over union of a segmentation, as mmsegmentation counts it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from train.data.classes import listed
 from train.data.dense_transforms import IGNORED
 from train.metrics.gather import from_all_processes
 
@@ -59,6 +61,22 @@ def summed(matrix: np.ndarray) -> np.ndarray:
     """The sum of the confusion matrices, [C,C] int64, of all processes; all of them must call."""
     parts = from_all_processes(np.ascontiguousarray(matrix, np.int64).tobytes())
     return np.sum([np.frombuffer(part, np.int64) for part in parts], 0).reshape(matrix.shape)
+
+
+def coverage(matrix: np.ndarray, class_names: Sequence[str]) -> str:
+    """Which classes the means of `scores` are over, for people.
+
+    Args:
+      matrix: [C,C] int64, labels by rows.
+      class_names: C of them.
+    """
+    there, found = matrix.sum(1) > 0, matrix.sum(0) > 0
+    if there.all():
+        return f"means over all {len(there):,} classes"
+    absent = [name for name, has in zip(class_names, there, strict=True) if not has]
+    said = f"means over {there.sum():,} of {len(there):,} classes, no pixel of {listed(absent)}"
+    wrongly = [n for n, f, t in zip(class_names, found, there, strict=True) if f and not t]
+    return said + (f"; mIoU has 0 for {listed(wrongly)}, which was found" if wrongly else "")
 
 
 def scores(matrix: np.ndarray) -> Scores:

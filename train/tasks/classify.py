@@ -17,8 +17,8 @@ from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, read_metadata
 from train import measure, optim
 from train.config import Config, DataConfig
+from train.data import check
 from train.data.ahead import Batch
-from train.data.check import check_classes
 from train.data.pipeline import epoch_steps, eval_batches, train_batches
 from train.data.source import Split, open_split
 from train.runtime import Runtime
@@ -58,11 +58,11 @@ class Classify:
 
     def check(self, split: Split) -> None:
         """Refuse a split that lacks a class."""
-        check_classes(split)
+        check.check_classes(split)
 
     def remarks(self, split: Split) -> Sequence[str]:
-        """None: all photos are there."""
-        return ()
+        """On files that were left out and classes without photos."""
+        return (*split.remarks, *check.remarks(split))
 
     def start(self, class_names: tuple[str, ...]) -> tuple[Backbone, Metadata]:
         """A model from scratch or from weights."""

@@ -64,7 +64,7 @@ class DenseTask:
     @property
     def folder(self) -> Path:
         """Of the data set; raises MissingDataError where it is not."""
-        folder = Path(self.data.path).expanduser()
+        folder = Path(self.data.path)
         if not folder.is_dir():
             raise MissingDataError(
                 f"There is no data set in {folder}; unpack it there, or name its folder with "

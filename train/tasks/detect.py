@@ -56,11 +56,15 @@ class DetectionScores:
 
     def __str__(self) -> str:
         said = [
-            f"{kind} " + " ".join(f"{name} {100 * of[name]:.2f}" for name in coco.NAMES[:3])
+            f"{kind} " + " ".join(f"{name} {_percent(of[name])}" for name in coco.NAMES[:3])
             for kind, of in (("box", self.box), ("mask", self.mask))
             if of
         ]
         return "  ".join([*said, f"{self.images:,} images", f"shapes {self.shapes}"])
+
+
+def _percent(value: float) -> str:
+    return "-" if value < 0 else f"{100 * value:.2f}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,6 @@ from ssmjax.dense.config import UperNetConfig
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata
 from train import optim
-from train.data import turned
 from train.data.ade20k import PairSplit, open_ade20k, open_pairs
 from train.data.ahead import Batch
 from train.data.dense_config import SegmentationData
@@ -44,12 +43,14 @@ class SegmentationScores:
       confusion: [C,C] int64, pixels by true class and found class.
       images: how many there were.
       shapes: how many shapes of batches the model was compiled for.
+      class_names: in the order of the labels.
     """
 
     counted: miou.Scores
     confusion: np.ndarray
     images: int
     shapes: int
+    class_names: tuple[str, ...]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -63,7 +64,8 @@ class SegmentationScores:
 
     def __str__(self) -> str:
         said = [f"{name} {100 * value:.2f}%" for name, value in self.metrics.items()]
-        return "  ".join([*said, f"{self.images:,} images", f"shapes {self.shapes}"])
+        counts = f"{self.images:,} images", f"shapes {self.shapes}"
+        return "  ".join([*said, *counts, miou.coverage(self.confusion, self.class_names)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +106,8 @@ class Segment(DenseTask):
         return self._open(self.data.eval_split, class_names)
 
     def remarks(self, split: PairSplit) -> Sequence[str]:
-        """On images that are turned."""
-        images = [image for image, _ in split.pairs]
-        return tuple(turned.remarks(images, split.title, "label images"))
+        """On classes without a pixel, files that were left out and images that are turned."""
+        return split.remarks
 
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
         """The sum of the model's losses."""
@@ -186,7 +187,8 @@ class Segment(DenseTask):
             bar.update(task, advance=1)
         bar.remove_task(task)
         counts = miou.summed(counts)
-        return SegmentationScores(miou.scores(counts), counts, len(split.pairs), len(plan.shapes))
+        counted, images, shapes = miou.scores(counts), len(split.pairs), len(plan.shapes)
+        return SegmentationScores(counted, counts, images, shapes, split.class_names)
 
     def inference(self, model: DenseModel) -> tuple[jax.stages.Wrapped, tuple]:
         """Classes of pixels."""

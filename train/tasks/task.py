@@ -37,6 +37,11 @@ class Split(Named, Protocol):
         """What changes when its examples do."""
         ...
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Sentences for people on what was left out, all known when it was opened."""
+        ...
+
 
 class Scores(Protocol):
     """How well a model does on a split; as text, for people."""
@@ -249,7 +254,7 @@ def prune_of(model: Model) -> PruneConfig | None:
 
 
 def tell(task: Task, splits: Iterable[Any], runtime: Runtime) -> None:
-    """Say on the progress bar's console what GPUs lack and splits leave out, a line each."""
+    """Say what GPUs lack and splits leave out, a line each."""
     remarks = [remark for split in splits for remark in task.remarks(split)]
     for remark in filter(None, (capability.shortcoming(), *remarks)):
         runtime.say(remark)

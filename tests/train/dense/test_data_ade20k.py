@@ -1,11 +1,15 @@
 """Folders of images and label images: what is read, what is refused."""
 
+import os
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from ssmjax.dense.class_names import ADE20K
 from tests.train.dense.conftest import random_image, write_image, write_pairs
+from train.data import label_images
 from train.data.ade20k import open_ade20k, open_pairs
 from train.data.fetch import DataError
 
@@ -131,3 +135,112 @@ def test_classes_of_the_weights(ade, tmp_path):
     said = refused(open_pairs, *folders, NAMES, classes=("sky",))
     assert "has 3 classes (sky, sea, sand), the weights know 1 (sky)" in said
     assert "has 256 classes; there can be 1 to 255" in refused(open_pairs, *folders, ["x"] * 256)
+
+
+def binary(folder, *masks):
+    """Images and label images of 8 x 8 pixels."""
+    for number, mask in enumerate(masks):
+        write_image(folder / "images" / f"{number}.png", random_image(number, 8, 8))
+        write_image(folder / "labels" / f"{number}.png", mask)
+    return folder / "images", folder / "labels"
+
+
+def mask(value, other=0):
+    labels = np.full((8, 8), other, np.uint8)
+    labels[2:6, 2:6] = value
+    return labels
+
+
+def test_masks_of_0_and_255_are_refused(tmp_path):
+    folders = binary(tmp_path, mask(255), mask(255))
+    said = refused(open_pairs, *folders, ("background", "object"))
+    assert said == (
+        f"{folders[0]}: its 2 label images have pixels of background alone and none of object, so "
+        "there is nothing to learn or to measure; 32 pixels (25.0%) are 255 and do not count. If "
+        "255 means object, it must be written as 1."
+    )
+    said = refused(open_pairs, *folders, ("background", "car", "tree"))
+    assert "If 255 means one of them, such as car, it must be written as 1." in said
+    assert "have pixels of nothing alone and none of a, b, so" in refused(
+        open_pairs, *binary(tmp_path / "all", mask(255, 255)), ("a", "b")
+    )
+    assert open_pairs(*binary(tmp_path / "one", mask(0)), ("all",)).remarks == ()
+
+
+def test_ade20k_of_one_class_is_refused(tmp_path):
+    write_image(tmp_path / "images/training/a.jpg", random_image(0, 8, 8))
+    write_image(tmp_path / "annotations/training/a.png", mask(2))
+    said = refused(open_ade20k, tmp_path, "training")
+    assert "have pixels of building alone and none of wall, sky, " in said
+    assert said.endswith("48 pixels (75.0%) are 0 or 255 and do not count.")
+
+
+def test_classes_that_never_occur_are_told(tmp_path):
+    folders = binary(tmp_path, mask(1), mask(255, 1))
+    assert open_pairs(*folders, ("a", "b", "c")).remarks == (
+        f"{folders[0]}: 1 of 3 classes have no pixel: c; 16 pixels (12.5%) are 255 and do not "
+        "count. If 255 means c, it must be written as 2.",
+    )
+    assert open_pairs(*folders, ("a", "b")).remarks == (
+        f"{folders[0]}: 16 pixels (12.5%) are 255 and do not count.",
+    )
+    assert open_pairs(*binary(tmp_path / "full", mask(1)), ("a", "b")).remarks == ()
+
+
+def test_label_images_are_counted_once_until_they_change(tmp_path, monkeypatch):
+    folders, read = binary(tmp_path, mask(1)), []
+    plain = label_images.read_labels
+    monkeypatch.setattr(label_images, "read_labels", lambda p: (read.append(p), plain(p))[1])
+    for _ in range(2):
+        open_pairs(*folders, ("a", "b"))
+    assert len(read) == 1
+    write_image(folders[1] / "0.png", mask(1, 255))
+    said = refused(open_pairs, *folders, ("a", "b"))
+    assert "have pixels of b alone and none of a" in said and len(read) == 2
+
+
+def test_broken_label_images_are_told_before_they_stop_the_run(tmp_path):
+    folders = binary(tmp_path, mask(1), mask(3))
+    split = open_pairs(*folders, ("a", "b"))
+    assert split.remarks == (
+        f"{folders[0]}: 1 label images stop the run when they are met. The label image "
+        f"{folders[1] / '1.png'} has the value 3; the 2 classes are 0 to 1 or 255 where there is "
+        "none.",
+    )
+
+
+def test_what_is_left_out(tmp_path):
+    images, labels = binary(tmp_path, mask(1), mask(1))
+    for folder in (images, labels):
+        (folder / "._0.png").write_bytes(b"of macOS")
+        (folder / ".ipynb_checkpoints").mkdir()
+        (folder / ".ipynb_checkpoints" / "0.png").write_bytes((folder / "0.png").read_bytes())
+    (images / "0.heic").touch()
+    (images / "1.png").rename(images / "1.PNG")
+    split = open_pairs(images, labels, ("a", "b"))
+    assert [image.name for image, _ in split.pairs] == ["0.png", "1.PNG"]
+    assert split.remarks == (
+        f"{images}: left out 1 .heic, 1 hidden file, 1 hidden folder in {images}.",
+        f"{images}: left out 1 hidden file, 1 hidden folder in {labels}.",
+    )
+    (labels / "1.png").rename(labels / "1.jpg")
+    said = refused(open_pairs, images, labels, ("a", "b"))
+    assert "such as 1.PNG; unpack the data set again (left out there: 1 .jpg, " in said
+
+
+def test_deep_folders_and_accents(tmp_path):
+    for place, form in (("images", "NFC"), ("labels", "NFD")):
+        name = unicodedata.normalize(form, "crème/é.png")
+        image = mask(1) if place == "labels" else random_image(0, 8, 8)
+        write_image(tmp_path / place / name, image)
+        write_image(tmp_path / place / "b/é.png", image)
+    split = open_pairs(tmp_path / "images", tmp_path / "labels", ("a", "b"))
+    assert len(split.pairs) == 2
+    np.testing.assert_array_equal(split.read(1)[1], mask(1))
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    images, labels = binary(tmp_path, mask(1))
+    (labels / "0.png").rename(labels / os.fsdecode(b"caf\xe9.png"))
+    said = refused(open_pairs, images, labels, ("a", "b"))
+    assert said.startswith(f"The name of {labels}/caf\\xe9.png is not UTF-8; rename it")

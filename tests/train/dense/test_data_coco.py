@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -56,12 +57,13 @@ def test_what_is_left_out(tmp_path):
     np.testing.assert_array_equal(split.photos[0].boxes, [[-3, -3, 1, 1], [29, 19, 30, 20]])
     assert split.remarks == (
         "instances.json: 1 of 2 images have no objects; they teach background.",
-        "instances.json: 7 objects are left out: 1 crowds, 1 marked to be ignored, "
-        "2 outside their image, 3 without area or below a pixel.",
+        "instances.json: 7 objects are left out: 2 below a pixel, 1 crowds, 1 marked to be "
+        "ignored, 2 outside their image, 1 without area.",
+        "instances.json: 1 of 2 categories have no object to learn: ant.",
     )
     split = opened(tmp_path, coco_content(SIZES, objects), learn=False)
     assert "images have no objects; what is found on them is wrong." in split.remarks[0]
-    assert "7 objects are measured as COCO does: 1 crowds, " in split.remarks[1]
+    assert "7 objects are measured as COCO does: 2 below a pixel, 1 crowds, " in split.remarks[1]
 
 
 def test_images_without_annotations_may_be_left_out(tmp_path):
@@ -130,7 +132,9 @@ def test_two_with_an_id(tmp_path):
         ("annotations", {"iscrowd": []}, 'the "iscrowd" []; it must be 0 or 1'),
         ("annotations", {"image_id": [1]}, 'the "image_id" [1]; it must be a whole number'),
         ("images", {"height": 0}, 'the "height" 0; it must be a whole number above 0'),
-        ("images", {"id": "a"}, 'the "id" a; it must be a whole number'),
+        ("images", {"id": "12"}, 'the "id" "12"; it must be a whole number'),
+        ("annotations", {"category_id": "7"}, 'the "category_id" "7"; it must be a whole number'),
+        ("annotations", {"area": "80"}, 'the "area" "80"; it must be a number'),
     ],
 )
 def test_fields_of_another_kind(tmp_path, part, change, message):
@@ -182,6 +186,57 @@ def test_classes_of_the_weights(tmp_path):
     assert 'instances.json calls class 1 "cup", the weights "mug"' in said
     said = refused(tmp_path, content, classes=("x",) * 80)
     assert "has 2 classes (ant, cup), the weights know 80 (x, x, x" in said
+
+
+def test_areas_that_are_not_told_are_those_of_the_boxes(tmp_path):
+    objects = [annotation(1, 10, (2, 3, 10, 8)), annotation(2, 20, (1, 1, 5, 4))]
+    del objects[0]["area"]
+    for learn in (True, False):
+        split = opened(tmp_path, coco_content(SIZES, objects), learn=learn)
+        assert [len(photo.labels) for photo in split.photos] == [1, 1]
+        said = "instances.json: 1 objects do not tell their area; that of their box is taken."
+        assert said in split.remarks
+    content = read_annotations(tmp_path / "instances.json")
+    assert [one["area"] for one in content["annotations"]] == [80, 20]
+
+
+def test_objects_without_area_are_measured_but_not_learnt(tmp_path):
+    """As mmdetection's loader and pycocotools do."""
+    content = coco_content(SIZES, [ONE[0] | {"area": 0}])
+    said = refused(tmp_path, content)
+    assert "no object to learn in any of its 2 images; left out are 1 without area: where" in said
+    assert (
+        "1 of 2 categories have no object to measure"
+        in opened(tmp_path, content, learn=False).remarks[-1]
+    )
+    content = coco_content(SIZES, [ONE[0] | {"iscrowd": 1}])
+    said = refused(tmp_path, content, learn=False)
+    assert "no object to measure in any of its 2 images; left out are 1 crowds." in said
+
+
+def test_measured_categories_are_known_by_name(tmp_path):
+    """In another order, under other ids, and fewer than those that were learnt."""
+    content = coco_content(SIZES, [ONE[0], annotation(2, 20, (1, 1, 5, 4), category_id=3)])
+    known = ("cup", "dog", "ant")
+    split = opened(tmp_path, content, learn=False, classes=known)
+    assert split.class_names == known and split.category_ids == (7, None, 3)
+    assert [photo.labels.tolist() for photo in split.photos] == [[0], [2]]
+    said = "instances.json lacks 1 of the 3 categories, which are not measured: dog."
+    assert said in split.remarks
+    said = refused(tmp_path, content, learn=False, classes=("cup", "dog"))
+    assert "instances.json has the classes ant, which are not among the 2 of" in said
+    content["categories"][1]["name"] = "cup"
+    said = refused(tmp_path, content, learn=False, classes=known)
+    assert "has several classes of one name: cup; rename them." in said
+
+
+def test_accents_of_file_names(tmp_path):
+    content = coco_content(SIZES, ONE)
+    content["images"][0]["file_name"] = unicodedata.normalize("NFD", "é.png")
+    annotations, images = write_coco(tmp_path, content)
+    content["images"][0]["file_name"] = unicodedata.normalize("NFC", "é.png")
+    annotations.write_text(json.dumps(content))
+    assert open_coco(annotations, images).photos[0].path.is_file()
 
 
 def test_without_pycocotools(tmp_path, monkeypatch):

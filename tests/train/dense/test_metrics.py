@@ -176,3 +176,14 @@ def test_two_processes_get_what_one_would(official, tmp_path):
         assert dict(results) == by_image(official)
         assert [i for i, _ in results] == sorted(by_image(official))
         assert matrix == [[2**41 + 2, 1], [6, 2**54]]
+
+
+def test_coverage_of_the_means():
+    names = ("sky", "sea", "sand")
+    assert miou.coverage(np.eye(3, dtype=int), names) == "means over all 3 classes"
+    matrix = np.array([[5, 0, 0], [1, 2, 0], [0, 0, 0]])
+    assert miou.coverage(matrix, names) == "means over 2 of 3 classes, no pixel of sand"
+    matrix[0, 2] = 1
+    assert miou.coverage(matrix, names).endswith("; mIoU has 0 for sand, which was found")
+    assert miou.scores(matrix).mean_iou == (5 / 7 + 2 / 3 + 0) / 3
+    assert miou.scores(matrix).mean_accuracy == (5 / 6 + 2 / 3) / 2

@@ -20,10 +20,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from ssmjax import command_line
+from ssmjax.terminal import track
 from train.data import cifar10
 from train.data.coco_writer import CocoWriter, new_data_set
 from train.data.composites.draw import Pasted, composite, number_of_objects, part_of
@@ -153,8 +152,7 @@ def write(
     writer = CocoWriter(CLASS_NAMES, folder / "images" / split)
     labels = folder / "labels" / split
     labels.mkdir(parents=True)
-    console = Console(stderr=True)
-    for image, objects in track(made, f"Making {split}", total=count, console=console):
+    for image, objects in track(made, f"Making {split}", count):
         masks = [pasted.mask for pasted in objects]
         numbers = [pasted.label for pasted in objects]
         name = writer.add_with_masks(image, masks, numbers)

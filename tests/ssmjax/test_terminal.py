@@ -1,0 +1,72 @@
+"""Names of the outside world are printed as they are."""
+
+import ast
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+
+from ssmjax import command_line, terminal
+
+ROOT = Path(__file__).parent.parent.parent
+NAMES = ("IMG [copy].jpg", "[/]", "[/red] x", "[bold]cats", ":smile:", r"a\[b]", "{task} {0}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_consoles_bars_and_tables(name, monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", file)
+    console = terminal.console(stderr=True)
+    console.width = 100
+    console.print(name)
+    table = Table(name, title=name)
+    table.add_row(name)
+    console.print(table)
+    assert file.getvalue().count(name) == 4
+    progress = terminal.bars(console, transient=False)
+    with progress:
+        progress.add_task(name, total=1)
+    assert file.getvalue().count(name) == 5
+    assert list(terminal.track([1, 2], name)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("caf\udce9 [copy].jpg", r"caf\xe9 [copy].jpg"),
+        ("a\nb\x1b[31m\u2028", r"a\nb\x1b[31m\u2028"),
+        ("Bildschirmfoto 10.00\u202fUhr é 犬", "Bildschirmfoto 10.00\u202fUhr é 犬"),
+    ],
+)
+def test_printable(name, shown):
+    assert terminal.printable(name) == shown
+
+
+def test_errors_are_one_printable_line(capsys):
+    def fail():
+        raise ValueError("There is no  file \udcff[/x]\x1b,\n  or so.")
+
+    with pytest.raises(SystemExit):
+        command_line.run(fail)
+    assert capsys.readouterr().err == "error: There is no  file \\xff[/x]\\x1b, or so.\n"
+
+
+@pytest.mark.parametrize("floor", ["ssmjax", "train"])
+def test_nothing_prints_but_by_the_one_module(floor):
+    """No other makes a console or a bar of rich, which would read markup."""
+    makers = {"Console", "Progress", "track", "TextColumn"}
+    for path in (ROOT / floor).rglob("*.py"):
+        if path.name == "terminal.py":
+            continue
+        tree = ast.parse(path.read_text())
+        of_rich = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rich")
+            for alias in node.names
+        }
+        calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+        called = {call.id for call in calls if isinstance(call, ast.Name)}
+        assert not called & makers & of_rich, path
