@@ -39,12 +39,19 @@ def bars(console: Console, *, transient: bool) -> Progress:
 def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
     """Go through `items` under a bar on stderr, which disappears at the end.
 
+    Where stderr is no terminal, the title alone is told.
+
     Args:
       items: anything that can be gone through once.
       title: of the bar.
       total: how many items there are, where they cannot tell.
     """
-    with bars(console(stderr=True), transient=True) as progress:
+    where = console(stderr=True)
+    if not where.is_terminal:
+        where.print(title, soft_wrap=True)
+        yield from items
+        return
+    with bars(where, transient=True) as progress:
         yield from progress.track(items, total, description=title)
 
 

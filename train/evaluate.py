@@ -48,8 +48,8 @@ def main() -> None:
     """The command: load, measure, print one line."""
     keep_freed_memory()
     config, options = cli.parse(Config, EvaluateOptions, __doc__ or "")
-    if options.confusion and not options.confusion.absolute().parent.is_dir():
-        raise ValueError(f"The folder of --confusion {options.confusion} does not exist; make it.")
+    if options.confusion:
+        command_line.check_out("--confusion", options.confusion)
     start_distributed(options.distributed)
     task, path = open_task(config), options.checkpoint
     weights = path / "weights.safetensors" if path.is_dir() else path

@@ -42,6 +42,8 @@ def test_config_fields(home):
     assert Comparison(weights="~/w").weights == f"{home}/w"
     for kind in (DetectionData, SegmentationData):
         assert kind(path="~/x").path == f"{home}/x" and kind(path="a/~b").path == "a/~b"
+    assert DetectionData(eval_images="~/v").eval_images == f"{home}/v"
+    assert absolute(DetectionData())["eval_images"] == "val2017"
     assert ModelConfig(weights="~nobody-of-this-name/w").weights == "~nobody-of-this-name/w"
 
 
