@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ssmjax.atomic import replacing
+from train.data.walk import check_name
 from train.paths import absolute
 
 
@@ -21,6 +22,7 @@ def open_workdir(workdir: Path, config: Any, resume: str, *traces: str) -> None:
       ValueError: the folder cannot be written, or holds a run that may not be gone on with, or
         one of another config.
     """
+    check_name(str(workdir), workdir)
     record = workdir / "config.json"
     mine = json.dumps(absolute(config), indent=1)
     try:

@@ -137,3 +137,5 @@ def test_a_run_is_gone_on_with_from_another_folder(home, monkeypatch):
         begin(folder, path)
     with pytest.raises(ValueError, match="another"):
         begin("two", "data")
+    with pytest.raises(ValueError, match=r"The name of caf\\xe9 is not UTF-8"):
+        open_workdir(Path(os.fsdecode(b"caf\xe9")), Config(), "auto", "checkpoints/*")
