@@ -62,6 +62,8 @@ def bars(console: Console, *, transient: bool) -> Progress:
 def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
     """Go through `items` under a bar on stderr, which disappears at the end, or beside lines.
 
+    Where stderr is no terminal, the title alone is told.
+
     Args:
       items: anything that can be gone through once.
       title: of the bar.

@@ -54,7 +54,7 @@ def load_config(path: str, kind: type[Kind]) -> Kind:
     """
     name, path = kind.__name__.lower(), os.path.expanduser(path)
     if not Path(path).is_file():
-        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py"))) or "none here"
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("[!.]*.py"))) or "none here"
         raise ValueError(f"There is no config file {path}; those in configs/: {known}.")
     try:
         config = runpy.run_path(path).get(name)

@@ -50,8 +50,8 @@ def main() -> None:
     """The command: load, measure, print one line."""
     keep_freed_memory()
     config, options = cli.parse(Config, EvaluateOptions, __doc__ or "")
-    if options.confusion and not options.confusion.absolute().parent.is_dir():
-        raise ValueError(f"The folder of --confusion {options.confusion} does not exist; make it.")
+    if options.confusion:
+        command_line.check_out("--confusion", options.confusion)
     start_distributed(options.distributed)
     runtime, table = Runtime(make_mesh(), bars(), options.workers), options.confusion is not None
     task, weights = open_task(config), weight_file(options.checkpoint, runtime.say)

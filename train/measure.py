@@ -12,6 +12,7 @@ from flax import nnx
 from ssmjax import Backbone
 from ssmjax.weights import Metadata
 from train.config import DataConfig
+from train.data.fetch import DataError
 from train.data.pipeline import eval_batches
 from train.data.source import Split
 from train.data.unreadable import Unreadable
@@ -72,7 +73,7 @@ def score(
       confusion: whether to count who is taken for whom.
 
     Raises:
-      train.data.fetch.DataError: more photos are unreadable than `data` allows.
+      train.data.fetch.DataError: more photos are unreadable than `data` allows, or all.
     """
     graphdef, state = nnx.split(model)
     state = place_state(state, runtime.mesh, fsdp=False)
@@ -108,6 +109,8 @@ def score(
         runtime.progress.update(task, advance=1)
     runtime.progress.remove_task(task)
     top1, top5, photos = (int(totals[name]) for name in ("top1", "top5", "photos"))
+    if not photos:
+        raise DataError(f"No photo of {split.title} can be read, so there is nothing to score.")
     table = np.asarray(totals["confusion"]) if confusion else None
     return Scores(top1 / photos, top5 / photos, photos, table)
 

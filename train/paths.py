@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 
-def path_field(default: str | None) -> Any:
-    """A dataclass' field that is a path, as text; None where there is none."""
-    return dataclasses.field(default=default, metadata={"path": True})
+def path_field(default: str | None, *, inside: bool = False) -> Any:
+    """A dataclass' field that is a path, as text; None where there is none.
+
+    `inside` is of one that starts in another field's folder, unless it is absolute.
+    """
+    return dataclasses.field(default=default, metadata={"path": "inside" if inside else "whole"})
 
 
 def expand(config: Any) -> None:
     """Replace `~` in the path fields of a dataclass, at the end of its construction."""
-    for field in _fields(config):
+    for field in _fields(config, "whole", "inside"):
         if value := getattr(config, field):
             object.__setattr__(config, field, os.path.expanduser(value))
 
@@ -26,7 +29,7 @@ def expand(config: Any) -> None:
 def absolute(value: Any) -> Any:
     """What `dataclasses.asdict` makes of a config, with absolute paths."""
     if dataclasses.is_dataclass(value):
-        paths = _fields(value)
+        paths = _fields(value, "whole")
         content = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return {
             n: absolute_path(v) if n in paths and v else absolute(v) for n, v in content.items()
@@ -36,8 +39,8 @@ def absolute(value: Any) -> Any:
     return [absolute(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _fields(config: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(config) if field.metadata.get("path")}
+def _fields(config: Any, *kinds: str) -> set[str]:
+    return {f.name for f in dataclasses.fields(config) if f.metadata.get("path") in kinds}
 
 
 def absolute_path(path: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ssmjax.atomic import replacing
+from train.data.walk import check_name
 from train.paths import absolute, absolute_path
 
 # Fields that may differ where a run is gone on with. None changes what is learned; data may have
@@ -73,6 +74,7 @@ def open_workdir(
       ValueError: the folder cannot be written, or holds a run that may not be gone on with, or
         one of another config.
     """
+    check_name(str(workdir), workdir)
     record = workdir / "config.json"
     changes: list[Difference] = []
     try:

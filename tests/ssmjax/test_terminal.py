@@ -30,6 +30,7 @@ def test_consoles_bars_and_tables(name, monkeypatch):
         progress.add_task(name, total=1)
     assert file.getvalue().count(name) == 5
     assert list(terminal.track([1, 2], name)) == [1, 2]
+    assert file.getvalue().count(name) == 6
 
 
 @pytest.mark.parametrize(

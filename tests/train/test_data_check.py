@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from train.config import DataConfig
-from train.data.check import COUNTS_FILE, check_classes
+from train.data.check import COUNTS_FILE, check_classes, remarks
 from train.data.fetch import DataError
 from train.data.source import Split, open_split
 
@@ -103,3 +103,14 @@ def test_made_up_photos_may_lack_classes(tmp_path):
     with tfds.testing.mock_data(num_examples=5):
         split = open_split(DataConfig(name="imagenet2012", data_dir=str(tmp_path)), "train")
         check_classes(split)
+
+
+def test_classes_that_are_not_measured_are_told():
+    split = split_of([1, 1, 2], title='pets, split "val"')
+    assert list(remarks(split)) == [
+        'pets, split "val" has no photos of 1 of its 3 classes, of which scores say nothing: ant.'
+    ]
+    assert list(remarks(split)) and split.source.read == 3  # Counted once.
+    assert list(remarks(split_of([0, 1, 2]))) == []
+    with pytest.raises(DataError, match=r"labels outside 0 to 2, .*: 3 \(1 photos\)"):
+        list(remarks(split_of([0, 1, 2, 3])))

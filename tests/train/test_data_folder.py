@@ -1,5 +1,6 @@
 """Folders of photos: what is prepared, when it is prepared anew, and refused folders."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -278,7 +279,7 @@ def test_classes_are_the_same_however_accents_are_written(data):
         add(data, f"{split}/{unicodedata.normalize(form, 'crème')}/1.png")
     names = ("cat", unicodedata.normalize("NFC", "crème"), "dog")
     for name, label in (("train", 1), ("val", 1)):
-        split = open_split(data, name)
+        split = open_split(data, name, [unicodedata.normalize("NFD", known) for known in names])
         assert split.class_names == names
         numbers = range(len(split.source))
         (of_new,) = [e for e in split.source.__getitems__(numbers) if e["image"] == b"photo"]
@@ -296,6 +297,14 @@ def test_names_that_are_not_utf8(data):
     refuse(data, "val", r"The name of .*/val/cat/caf\\xe9.png is not UTF-8")
     add(data, os.fsdecode(b"val/ca\xe9/1.png"))
     refuse(data, "val", r"The name of .*/val/ca\\xe9 is not UTF-8")
+
+
+def test_a_place_for_data_that_is_not_utf8(data, tmp_path):
+    place = str(tmp_path / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(DataError, match=r"The name of .*/caf\\xe9 is not UTF-8"):
+        open_split(dataclasses.replace(data, data_dir=place), "val")
+    photos = pets(data).rename(place)
+    assert len(open_split(dataclasses.replace(data, path=str(photos)), "val").source) == 3
 
 
 @pytest.mark.parametrize("name", ["ant\r", "ant ", "a\nnt"])

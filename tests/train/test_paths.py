@@ -42,6 +42,8 @@ def test_config_fields(home):
     assert Comparison(weights="~/w").weights == f"{home}/w"
     for kind in (DetectionData, SegmentationData):
         assert kind(path="~/x").path == f"{home}/x" and kind(path="a/~b").path == "a/~b"
+    assert DetectionData(eval_images="~/v").eval_images == f"{home}/v"
+    assert absolute(DetectionData())["eval_images"] == "val2017"
     assert ModelConfig(weights="~nobody-of-this-name/w").weights == "~nobody-of-this-name/w"
 
 
@@ -135,3 +137,5 @@ def test_a_run_is_gone_on_with_from_another_folder(home, monkeypatch):
         begin(folder, path)
     with pytest.raises(ValueError, match="another"):
         begin("two", "data")
+    with pytest.raises(ValueError, match=r"The name of caf\\xe9 is not UTF-8"):
+        open_workdir(Path(os.fsdecode(b"caf\xe9")), Config(), "auto", "checkpoints/*")

@@ -13,6 +13,7 @@ from ssmjax import command_line, terminal
 from train.config import AugmentConfig
 from train.data.pipeline import train_batches
 from train.data.source import Split
+from train.data.walk import files_of
 
 BATCH_SIZE = 64
 SIZE = (224, 224)
@@ -42,7 +43,8 @@ class Files:
     """The same few encoded photos as a source of very many."""
 
     def __init__(self, folder: Path):
-        self._encoded = [path.read_bytes() for path in sorted(folder.glob("*.jp*g"))]
+        files = files_of(folder, (".jpg", ".jpeg")).files
+        self._encoded = [(folder / file.name).read_bytes() for file in files]
         if not self._encoded:
             raise ValueError(f"There are no JPEG files in {folder}; name a folder of some.")
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from train.data.fetch import DataError
+from train.data.walk import same_name
 
 
 def check_known(names: Sequence[str], known: Sequence[str], title: str) -> None:
@@ -16,7 +17,8 @@ def check_known(names: Sequence[str], known: Sequence[str], title: str) -> None:
     Raises:
       DataError: the names or their order differ.
     """
-    if not known or tuple(known) == tuple(names):
+    names, known = [*map(same_name, names)], [*map(same_name, known)]
+    if not known or known == names:
         return
     if len(known) != len(names):
         how = (
@@ -43,7 +45,8 @@ def matched(names: Sequence[str], known: Sequence[str], title: str) -> list[int 
     Raises:
       DataError: the data set has another class, or several of one name.
     """
-    if tuple(names) == tuple(known):
+    names, known = [*map(same_name, names)], [*map(same_name, known)]
+    if names == known:
         return list(range(len(known)))
     if others := [name for name in names if name not in set(known)]:
         raise DataError(

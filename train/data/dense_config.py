@@ -32,10 +32,10 @@ class DetectionData:
     """
 
     path: str = path_field("data/coco")
-    train_annotations: str = "annotations/instances_train2017.json"
-    train_images: str = "train2017"
-    eval_annotations: str = "annotations/instances_val2017.json"
-    eval_images: str = "val2017"
+    train_annotations: str = path_field("annotations/instances_train2017.json", inside=True)
+    train_images: str = path_field("train2017", inside=True)
+    eval_annotations: str = path_field("annotations/instances_val2017.json", inside=True)
+    eval_images: str = path_field("val2017", inside=True)
     keep_empty: bool = True
     scale: Shape = (1333, 800)
     shapes: tuple[Shape, ...] = ((800, 1344), (1344, 800))

@@ -1,11 +1,13 @@
 """Label images: the class of each pixel, and which classes a split has pixels of at all."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -140,8 +142,9 @@ def survey(
             return str(error)
         return np.bincount(labels.ravel(), minlength=IGNORED + 1)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(counted, paths)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, contextlib.ExitStack() as stack:
+        found: Any = pool.map(counted, paths)
+        stack.callback(found.close)  # Interrupted, it waits for none that has not begun.
         for counts in track(found, f"Counting the pixels of each class in {title}", len(paths)):
             if isinstance(counts, str):
                 broken.append(counts)

@@ -19,6 +19,7 @@ from train.data import cifar10, folder
 from train.data.classes import check_known, listed
 from train.data.fetch import DataError, MissingDataError
 from train.data.tfrecord import TFRecordDataSource
+from train.data.walk import check_name
 
 # What data sets call the file that a photo came from.
 _FILE_NAMES = ("file_name", "filename", "image/filename")
@@ -114,6 +115,7 @@ def open_split(data: DataConfig, split: str, classes: tuple[str, ...] = ()) -> S
             images with class labels, or has other classes.
     """
     data_dir, left_out = Path(data.data_dir), ""
+    check_name(data.data_dir, data_dir)
     if data.path is not None:
         name, path = data.path, Path(data.path)
         # Before what may take hours.
