@@ -13,7 +13,7 @@ KIND = "floating-point numbers of 16, 32 or 64 bits"
 # recomputed.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _KINDS = ("missing", "unknown", "unused", "unfilled")  # Problems with a name alone.
-_FEW, _FIRST, _LONGEST = 20, 3, 200
+_FEW, _FIRST, _LONGEST = 20, 3, 300
 
 
 class MisfitError(ValueError):

@@ -123,8 +123,8 @@ def load_weights(
     """
     params = flat_params(model)
     arrays, prefix = unwrapped(read_arrays(path), params)
-    config = made_for and trunk_config(model)
-    if config is not None and config.num_classes != made_for.num_classes:
+    configs = None if made_for is None else (made_for, trunk_config(model))
+    if configs is not None and configs[0].num_classes != configs[1].num_classes:
         for name in [name for name in params if name.startswith("head.")]:
             arrays.pop(name, None)
             params.pop(name)
@@ -134,8 +134,8 @@ def load_weights(
         leaf = params[name]
         try:
             array = in_dtype(name, arrays[name], leaf.dtype)
-            if config is not None and name.split(".")[-1] == "pos_embed":
-                array = _regridded(array, made_for, config)
+            if configs is not None and name.split(".")[-1] == "pos_embed":
+                array = _regridded(array, *configs)
             if array.shape != leaf.shape:
                 raise ValueError(f"is {array.shape}, not {leaf.shape}")
             arrays[name] = array

@@ -176,7 +176,7 @@ def shapes_of(model: nnx.Module, entries: Sequence[Entry]) -> dict[str, tuple[in
     return shapes
 
 
-def official_grids(model: Model, kind: type[BackboneConfig]) -> set[tuple[int, int]]:
+def official_grids(model: nnx.Module, kind: type[BackboneConfig]) -> set[tuple[int, int]]:
     """(H, W) patches of the published models of a model's kind whose trunks are of a kind."""
     if isinstance(model, Backbone):
         return registry.official_grids(kind)
@@ -187,7 +187,7 @@ def official_grids(model: Model, kind: type[BackboneConfig]) -> set[tuple[int, i
 
 
 def _fitted(
-    model: Model, entry: Entry, value: Any, dtype: Any, grid: tuple[int, int] | None
+    model: nnx.Module, entry: Entry, value: Any, dtype: Any, grid: tuple[int, int] | None
 ) -> np.ndarray:
     """What a state_dict has for an entry, in a dtype and for the model's grid.
 
@@ -196,8 +196,7 @@ def _fitted(
     """
     array = in_dtype(entry.ours, _array(value), dtype)
     config = entry.positions
-    patches = config and patches_of(array.shape, config)
-    if not patches:
+    if config is None or (patches := patches_of(array.shape, config)) is None:
         return array
     try:
         source = source_grid(patches, config, grid, official_grids(model, type(config)))

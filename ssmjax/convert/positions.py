@@ -43,7 +43,8 @@ def source_grid(
         return grid
     candidates = {*official, config.grid}
     if config.grid[0] * config.grid[1] == patches:
-        candidates.add((math.isqrt(patches),) * 2)
+        side = math.isqrt(patches)
+        candidates.add((side, side))
     known = sorted(g for g in candidates if g[0] * g[1] == patches)
     if len(known) == 1:
         return known[0]
