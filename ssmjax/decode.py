@@ -36,15 +36,18 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImageP
 
 Image.init()
 # What Pillow reads and writes without programs beside it, frequent ones first; not the formats of
-# floating-point numbers alone and of macOS icons, and none that it is about to drop.
+# floating-point numbers alone and of macOS icons, none that it is about to drop, and not PCX, which
+# cannot be told from a part of it.
 FORMATS = tuple(
     name
     for name in (
         *("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI"),
-        *("DDS", "DIB", "PCX", "SGI", "BLP", "MSP", "XBM", "TGA"),
+        *("DDS", "DIB", "SGI", "BLP", "MSP", "XBM", "TGA"),
     )
     if name in Image.OPEN
 )
+# What a whole file holds at the end of its picture, by formats where Pillow does not look for it.
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG2000": b"\xff\xd9"}
 PNG_DEPTH = 24  # Place of the byte in a PNG that tells the bits of a sample.
 _JPEG = ("JPEG", "MPO")  # The latter holds several JPEG pictures one after the other.
 # What the names of such files end in, in lower case: .avif, .bmp, .jfif, .jpg, .tif and so on.
@@ -88,7 +91,7 @@ def decode(encoded: bytes) -> np.ndarray:
         if pixels is None or pixels.shape[1::-1] != image.size:
             pixels = _by_pillow(image, encoded)
     except Exception as error:  # Pillow's readers raise nearly anything for broken files.
-        raise ValueError(str(error) or type(error).__name__) from error
+        raise ValueError(_reason(error)) from error
     return upright(pixels, orientation_of(image))
 
 
@@ -103,11 +106,13 @@ def open_image(encoded: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         raise ValueError("it begins like no image file that is known") from error
     except Exception as error:  # As in `decode`.
-        raise ValueError(str(error) or type(error).__name__) from error
+        raise ValueError(_reason(error)) from error
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"it has {image.height:,} x {image.width:,} pixels, more than {MAX_PIXELS:,} in all"
         )
+    if _ENDS.get(str(image.format), b"") not in encoded:
+        raise ValueError("it ends too early")
     return image
 
 
@@ -127,6 +132,11 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels [h,w,...], turned as EXIF's number says: [H,W,...]."""
     turn = _UPRIGHT.get(orientation)
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _is_ordinary_jpeg(image: Image.Image) -> bool:

@@ -34,7 +34,6 @@ LOSSLESS = {
     "ICO": ("1 L LA P RGB RGBA", {}),
     "QOI": ("RGB RGBA", {}),
     "DDS": ("L LA RGB RGBA", {}),
-    "PCX": ("1 L P RGB", {}),
     "SGI": ("L RGB RGBA", {}),
     "MSP": ("1", {}),
     "XBM": ("1", {}),

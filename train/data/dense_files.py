@@ -38,7 +38,8 @@ def read_image(path: Path) -> np.ndarray:
         return decode(encoded)
     except ValueError as error:
         raise DataError(
-            f"The image {path} is not a readable JPEG or PNG ({error}); copy it again."
+            f"An image cannot be decoded ({error}): {path} is not a readable JPEG or PNG; copy it "
+            "again."
         ) from error
 
 
