@@ -109,7 +109,8 @@ def _scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArg
 
     def update(updates, state, params=None, *, step=None, **others):
         count = state.count if step is None else step
-        updates = jax.tree.map(lambda a: -rate(count) * a, updates)
+        scale = -jnp.asarray(rate(count))
+        updates = jax.tree.map(lambda a: scale.astype(a.dtype) * a, updates)
         return updates, optax.ScaleByScheduleState(count + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
