@@ -166,9 +166,8 @@ class OptimConfig:
 
     Attributes:
       lr: peak learning rate.
-      schedule: `cosine` falls to `min_lr` after the warm-up; `full_cosine` and `linear` fall to it
-        from the first step, and `step` to a tenth after each of `drop_epochs`, while the warm-up
-        multiplies.
+      schedule: `cosine` falls to `min_lr` after the warm-up, which multiplies the others: from the
+        first step, `full_cosine` and `linear` to `min_lr`, `step` to a tenth after `drop_epochs`.
       min_lr: learning rate at the end.
       drop_epochs: of the schedule `step`.
       epochs: passes over the training split; may be a fraction.
@@ -183,8 +182,7 @@ class OptimConfig:
       b2: decay of AdamW's second moment.
       clip: largest gradient norm; None without limit.
       layer_decay: factor of the learning rate from each block to the one before it; None is 1.
-      layer_decay_blocks: whether `layer_decay` slows the blocks; otherwise the embedding alone, by
-        as much as below slowed blocks.
+      layer_decay_blocks: whether `layer_decay` slows blocks and embedding, or this alone, as much.
       frozen: parameters that stay as they are: beginnings of their dotted names, as "patch_embed".
       remat: recompute the blocks' insides in the backward pass; needs less memory, more time.
       label_smoothing: share of the target spread over all classes.
@@ -221,10 +219,8 @@ class OptimConfig:
         positive = {name: getattr(self, name) for name in ("epochs", "batch_size", "lr")}
         positive |= {n: v for n in ("clip", "steps") if (v := getattr(self, n)) is not None}
         _check(positive, "optim", "above 0", lambda value: value > 0)
-        least = {
-            n: getattr(self, n)
-            for n in ("min_lr", "warmup_lr", "warmup_steps", "weight_decay", "max_skipped")
-        }
+        names = ("min_lr", "warmup_lr", "warmup_steps", "weight_decay", "max_skipped")
+        least = {name: getattr(self, name) for name in names}
         _check(least, "optim", "at least 0", lambda value: value >= 0)
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
