@@ -116,9 +116,8 @@ class OptimConfig:
 
     Attributes:
       lr: peak learning rate.
-      schedule: `cosine` falls to `min_lr` after the warm-up; `full_cosine` and `linear` fall to it
-        from the first step, and `step` to a tenth after each of `drop_epochs`, while the warm-up
-        multiplies.
+      schedule: `cosine` falls to `min_lr` after the warm-up, which multiplies the others: from the
+        first step, `full_cosine` and `linear` to `min_lr`, `step` to a tenth after `drop_epochs`.
       min_lr: learning rate at the end.
       drop_epochs: of the schedule `step`.
       epochs: passes over the training split; may be a fraction.
@@ -134,8 +133,7 @@ class OptimConfig:
       b2: decay of AdamW's second moment.
       clip: largest gradient norm; None without limit.
       layer_decay: factor of the learning rate from each block to the one before it; None is 1.
-      layer_decay_blocks: whether `layer_decay` slows the blocks; otherwise the embedding alone, by
-        as much as below slowed blocks.
+      layer_decay_blocks: whether `layer_decay` slows blocks and embedding, or this alone, as much.
       frozen: parameters that stay as they are: beginnings of their dotted names, as "patch_embed".
       remat: recompute the blocks' insides in the backward pass; needs less memory, more time.
       label_smoothing: share of the target spread over all classes.

@@ -5,7 +5,7 @@ kernel, without and with `optim.remat`, and with the scan that older GPUs run; a
 the GPUs that leaves room for the compiler's temporary arrays. That of a GPU of 32 GB may be too old
 for the kernel, so it must hold both.
 
-    python -m train.memory_table configs/{imagenet,coco,ade20k}_*.py
+    python -m train.memory_table configs/{imagenet,coco,ade20k,composites,trees}_*.py
 """
 
 import dataclasses

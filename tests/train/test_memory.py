@@ -21,8 +21,8 @@ from train.tasks.task import open_task
 
 RECIPES = sorted(
     path
-    for pattern in ("imagenet_*.py", "coco_*.py", "ade20k_*.py")
-    for path in (ROOT / "configs").glob(pattern)
+    for kind in ("imagenet", "coco", "ade20k", "composites", "trees")
+    for path in (ROOT / "configs").glob(f"{kind}_*.py")
 )
 ONE = Devices(1, "cpu", 2**30, cuda=False)
 SIZES = {"depth": 4, "embed_dim": 64, "d_state": 8, "img_size": 64}
