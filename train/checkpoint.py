@@ -1,8 +1,10 @@
 """Checkpoints on orbax: the training state and the place in the data, together and atomic."""
 
+import atexit
 import contextlib
 import errno
 import functools
+import glob
 import hashlib
 import json
 import logging
@@ -59,7 +61,7 @@ class Checkpoints:
             if jax.process_index() == 0:
                 for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):
                     shutil.rmtree(leftover)
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+            self._manager = ocp.CheckpointManager(_plain(self._folder), options=options)
         for step in self._manager.all_steps():
             with contextlib.suppress(*_UNREADABLE):  # `restore` says so.
                 self._note_score(step, self._read_record(step)["score"])
@@ -253,6 +255,21 @@ def _raw(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """As it lies on the disk: a random key is integers there."""
     is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
     return jax.eval_shape(jax.random.key_data, array) if is_key else array
+
+
+def _plain(folder: Path) -> Path:
+    """The folder by a path that is no pattern: orbax looks for its files by `glob`.
+
+    Brackets in it would be one, so it gets a link, of one name in all processes, until the end.
+    """
+    if glob.escape(str(folder)) == str(folder):
+        return folder
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    link = Path(tempfile.gettempdir(), f"ssmjax-checkpoints-{digest}")
+    with contextlib.suppress(FileExistsError):  # Another process of the run was first.
+        link.symlink_to(folder)
+        atexit.register(link.unlink, missing_ok=True)
+    return link
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -71,6 +71,16 @@ def test_comes_back_bit_for_bit(tmp_path):
     assert restored[1] == {"first": 50}
 
 
+def test_folders_whose_names_could_be_patterns(tmp_path):
+    """Orbax looks for its files by `glob`."""
+    for name in ("run [a]", "a*?", "[!b]"):
+        save(tmp_path / name, 3, 5)
+        restored, reports = restore(tmp_path / name)
+        assert restored is not None and not reports
+        assert_same(restored[0], state_of(5))
+        assert kept(tmp_path / name) == [3, 5]
+
+
 def test_nothing_to_restore(tmp_path):
     assert restore(tmp_path) == (None, [])
 

@@ -56,6 +56,13 @@ def test_loops_and_repeated_folders_give_each_file_once(tmp_path):
     assert remark == "4 repeated folders"
 
 
+def test_links_to_the_folders_above_are_loops(tmp_path):
+    write(tmp_path, "train/cat/1.png", "val/cat/2.png")
+    (tmp_path / "train" / "cat" / "up").symlink_to("../..")
+    (tmp_path / "train" / "cat" / "root").symlink_to("/")
+    assert found(tmp_path / "train") == (["cat/1.png"], "2 repeated folders")
+
+
 def test_links_to_folders_and_files_elsewhere_are_followed(tmp_path):
     write(tmp_path, "photos/a/1.png", "photos/2.png", "root/3.png")
     (tmp_path / "root" / "linked").symlink_to(tmp_path / "photos")

@@ -1,14 +1,21 @@
 """Photos that cannot be read are named, counted once, and too many stop the run."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from flax import nnx
 from rich.console import Console
 
+from ssmjax.weights import Metadata
+from train import measure
+from train.config import DataConfig
 from train.data.fetch import DataError
 from train.data.source import Split
 from train.data.unreadable import Unreadable
+from train.devices import make_mesh
+from train.runtime import Runtime, bars
 
 
 class Named:
@@ -60,3 +67,18 @@ def test_names_are_told_whole(name):
     split = Split(OfOneName(), ("a",), "[pets]")
     Unreadable(split, 1, Console(file=file)).note(batch([3], [False]))
     assert file.getvalue() == f"skipped the unreadable photo {name} of [pets]\n"
+
+
+def test_a_split_without_a_readable_photo_has_no_score(monkeypatch):
+    batch = {"image": np.zeros((4, 16, 16, 3), np.uint8), "label": np.zeros(4, np.int32)}
+    batch |= {"mask": np.zeros(4, bool), "index": np.arange(4)}
+    monkeypatch.setattr(measure, "eval_batches", lambda *_, **__: iter([batch]))
+    nothing = {"top1": 0, "top5": 0, "photos": 0}
+    monkeypatch.setattr(measure, "_count", lambda *_: nothing)
+    config = nnx.static(SimpleNamespace(image_shape=(16, 16, 3)))
+    metadata = Metadata("", {}, (), *[(0.5,) * 3] * 2)
+    runtime, data = Runtime(make_mesh(), bars()), DataConfig(max_unreadable=10)
+    with pytest.raises(DataError, match=r"No photo of photos, split \"train\" can be read"):
+        measure.score(
+            nnx.Dict(config=config), SPLIT, metadata, data, runtime, "", batch_size=4, seed=0
+        )

@@ -72,7 +72,7 @@ def make(options: TreesOptions) -> None:
       DataError: there is something in `path` already, the photos cannot be fetched, or the disk is
         full or not writable.
     """
-    path, side = options.path.expanduser(), options.side
+    path, side = options.path, options.side
     with new_data_set(path) as folder:
         for split, names in PHOTOS.items():
             writer = CocoWriter(("tree",), folder / "images" / split)

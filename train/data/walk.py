@@ -4,7 +4,7 @@
   `._x.png` that macOS leaves), and what systems put beside people's files (`@eaDir`, `__MACOSX`,
   `Thumbs.db`).
 - Links to folders are followed, after all that is in the folder itself; a folder that was met
-  before, on the way of a loop or by another name, is left out.
+  before, on the way of a loop or by another name, and those above are left out.
 - Files of other endings and empty ones are left out. Endings count in any case: `.JPG` is `.jpg`.
 
 What was left out is counted by its kind, for people to see.
@@ -160,14 +160,15 @@ def _names(folder: Path) -> dict[str, str]:
 
 def _walk(root: Path, suffixes: Sequence[str], left_out: list[tuple[str, str]]) -> Iterator[File]:
     """Real folders first, so that a link to one of them is what is left out."""
-    waiting, links, met = collections.deque([""]), collections.deque(), set()
+    waiting, links = collections.deque([""]), collections.deque()
+    met = {_identity(folder) for folder in root.resolve().parents}  # Links up are loops too.
     while waiting or links:
         below = waiting.popleft() if waiting else links.popleft()
-        status = os.stat(root / below)
-        if (status.st_dev, status.st_ino) in met:
+        identity = _identity(root / below)
+        if identity in met:
             left_out.append((below, "repeated folder"))
             continue
-        met.add((status.st_dev, status.st_ino))
+        met.add(identity)
         for entry in entries(root / below):
             name = f"{below}{entry.name}"
             if is_folder(entry) and not is_hidden(entry.name):
@@ -183,6 +184,11 @@ def _walk(root: Path, suffixes: Sequence[str], left_out: list[tuple[str, str]]) 
                     yield File(name, status.st_size, status.st_mtime_ns)
                 else:
                     left_out.append((name, "empty file"))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _unwanted(entry: os.DirEntry[str], suffixes: Sequence[str]) -> str | None:

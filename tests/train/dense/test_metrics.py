@@ -187,3 +187,34 @@ def test_coverage_of_the_means():
     assert miou.coverage(matrix, names).endswith("; mIoU has 0 for sand, which was found")
     assert miou.scores(matrix).mean_iou == (5 / 7 + 2 / 3 + 0) / 3
     assert miou.scores(matrix).mean_accuracy == (5 / 6 + 2 / 3) / 2
+
+
+def test_categories_that_the_file_lacks_are_not_measured(official, truth):
+    """Whatever is found of them."""
+    ids = sorted(category["id"] for category in official["gt"]["categories"])
+    results = {}
+    for image, found in by_image(official).items():
+        boxes = np.array([[0, 0, 9, 9], *(d["bbox"] for d in found)], np.float64)
+        boxes[1:, 2:] += boxes[1:, :2]
+        results[image] = coco.detections(
+            image,
+            boxes,
+            np.array([1.0, *(d["score"] for d in found)]),
+            np.array([0, *(1 + ids.index(d["category_id"]) for d in found)]),
+            (None, *ids),
+        )
+        assert len(results[image]) == len(found)
+    got = list(coco.evaluate(truth, results, "bbox").values())
+    np.testing.assert_allclose(got, official["stats"]["bbox"], rtol=0, atol=1e-12)
+
+
+def test_areas_that_are_not_told_are_those_of_the_boxes(official, truth):
+    got, gt = [], json.loads(truth.read_text())
+    for told in (True, False):
+        for one in gt["annotations"]:
+            one["area"] = one["bbox"][2] * one["bbox"][3]
+            if not told:
+                del one["area"]
+        truth.write_text(json.dumps(gt))
+        got.append(coco.evaluate(truth, by_image(official), "bbox"))
+    assert got[0] == got[1] and got[0]["AP"] > 0

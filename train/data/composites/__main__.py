@@ -98,9 +98,9 @@ def make(options: CompositesOptions) -> None:
       DataError: there is something in `path` already, pycocotools is not installed, photos cannot
         be fetched, or the disk is full or not writable.
     """
-    path = options.path.expanduser()
+    path = options.path
     with new_data_set(path) as folder:
-        photos: Any = cifar10.prepare(options.data_dir.expanduser()).as_data_source()
+        photos: Any = cifar10.prepare(options.data_dir).as_data_source()
         downloads = path.parent / "downloads"
         for number, split in enumerate(BACKGROUNDS):
             found = backgrounds(split, downloads)
