@@ -67,15 +67,19 @@ def unwrapped(arrays: Mapping[Any, Any], wanted: Collection[str]) -> tuple[dict[
 def in_dtype(name: str, given: np.ndarray, dtype: Any) -> np.ndarray:
     """Numbers for the variable `name` in its dtype.
 
+    Counts may be floating-point numbers, as in a file that was cast as a whole, if they are whole.
+
     Raises:
       ValueError: what is wrong with them, without the name.
     """
     whole = np.issubdtype(dtype, np.integer)
-    if whole and not np.issubdtype(given.dtype, np.integer):
-        raise ValueError(f"holds {given.dtype}, not whole numbers")
-    if not whole and given.dtype.name not in FLOATS:
-        raise ValueError(f"holds {given.dtype}, not {KIND}")
-    with np.errstate(over="ignore"):  # What overflows is found below.
+    if given.dtype.name not in FLOATS and not (whole and np.issubdtype(given.dtype, np.integer)):
+        raise ValueError(f"holds {given.dtype}, not {'whole numbers' if whole else KIND}")
+    if whole and given.dtype.name in FLOATS:
+        given = given.astype(np.float64)
+        if (given != np.trunc(given)).any() or not np.isfinite(given).all():
+            raise ValueError(f"holds {given.max()}, which is not a whole number")
+    with np.errstate(over="ignore", invalid="ignore"):  # What overflows is found below.
         array = given.astype(dtype, copy=False)
     if whole and (array != given).any():
         raise ValueError(f"holds {given.max()}, more than {np.dtype(dtype)} can")

@@ -96,7 +96,7 @@ def test_one_error_lists_all_problems():
     state["backbone.layers.1.mamba.D"] = np.full(32, 1e300)
     state["head.fc.bias"] = np.zeros(3, np.int64)
     state[COUNT] = np.array(2**31)
-    state[COUNT.replace("stem", "convs")] = np.array(1.0)
+    state[COUNT.replace("stem", "convs")] = np.array(1.5)
     state["backbone.layers.2.dw.1.running_var"] = -np.ones(16, np.float32)
     state["backbone.layers.2.norm.weight"] = [[1.0], [1.0, 2.0]]
     before = to_torch_state_dict(model)
@@ -114,7 +114,7 @@ def test_one_error_lists_all_problems():
         "backbone.layers.2.norm.weight is no array",
         "head.fc.bias holds int64, not floating-point numbers",
         f"{COUNT} holds 2147483648, more than int32 can",
-        f"{COUNT.replace('stem', 'convs')} holds float64, not whole numbers",
+        f"{COUNT.replace('stem', 'convs')} holds 1.5, which is not a whole number",
     ):
         assert problem in str(error.value)
     assert_same(to_torch_state_dict(model), before)

@@ -141,7 +141,13 @@ def test_what_no_weight_file_holds(weights, change, said):
 
 @pytest.mark.parametrize(
     ("count", "said"),
-    [(np.float16(3), "holds float16, not whole numbers"), (np.int64(2**31), "more than int32")],
+    [
+        (np.float16(3.5), "holds 3.5, which is not a whole number"),
+        (np.float16(np.inf), "holds inf, which is not a whole number"),
+        (np.float64(2**31), "more than int32"),
+        (np.int64(2**31), "more than int32"),
+        (np.True_, "holds bool, not whole numbers"),
+    ],
 )
 def test_counts_are_whole(weights, count, said):
     path = weights(*PLAIN)
@@ -149,9 +155,10 @@ def test_counts_are_whole(weights, count, said):
     changed(path, lambda n, array: np.asarray(count) if n == name else array)
     with pytest.raises(ValueError, match=f"{name} holds .*{said.removeprefix('holds ')}"):
         ssmjax.create_model(weights=path)
-    changed(path, lambda n, array: np.asarray(np.int64(7)) if n == name else array)
-    got = flat_params(ssmjax.create_model(weights=path))[name][...]
-    assert got.dtype == np.int32 and got == 7
+    for seven in (np.int64(7), np.float16(7), np.float64(7)):
+        changed(path, lambda n, array, seven=seven: np.asarray(seven) if n == name else array)
+        got = flat_params(ssmjax.create_model(weights=path))[name][...]
+        assert got.dtype == np.int32 and got == 7
 
 
 def test_variances_are_not_negative(weights):
@@ -226,12 +233,12 @@ def test_tensors_of_8_bits_are_refused():
     state = random_state(model)
     state["head.fc.bias"] = torch.ones(3).to(torch.float8_e5m2)
     state["head.fc.weight"] = torch.ones(3, 16, dtype=torch.complex64)
-    state[COUNT] = torch.tensor(4.0)
+    state[COUNT] = torch.tensor(4.5)
     with pytest.raises(ValueError, match="^3 problems with the state_dict") as error:
         ssmjax.load_torch_state_dict(model, state)
     for said in (
         "head.fc.bias holds float8_e5m2, not floating-point",
         "head.fc.weight holds complex64, not floating-point",
-        f"{COUNT} holds float32, not whole numbers",
+        f"{COUNT} holds 4.5, which is not a whole number",
     ):
         assert said in str(error.value)
