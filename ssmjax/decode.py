@@ -60,7 +60,7 @@ SUFFIXES = tuple(
 )
 
 # By EXIF's number: what makes of the stored rows and columns those of the upright picture.
-_UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
+_TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
     4: lambda a: a[::-1],
@@ -92,7 +92,7 @@ def decode(encoded: bytes) -> np.ndarray:
             pixels = _by_pillow(image, encoded)
     except Exception as error:  # Pillow's readers raise nearly anything for broken files.
         raise ValueError(_reason(error)) from error
-    return upright(pixels, orientation_of(image))
+    return _upright(pixels, orientation_of(image))
 
 
 def open_image(encoded: bytes) -> Image.Image:
@@ -123,14 +123,14 @@ def orientation_of(image: Image.Image) -> int:
     """
     try:
         number = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return number if number in _UPRIGHT else 1
+        return number if number in _TURNS else 1
     except Exception:  # Broken EXIF data, which viewers overlook too.
         return 1
 
 
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels [h,w,...], turned as EXIF's number says: [H,W,...]."""
-    turn = _UPRIGHT.get(orientation)
+    turn = _TURNS.get(orientation)
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
