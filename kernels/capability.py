@@ -60,7 +60,7 @@ def only_on_cuda(
     return _only_on_cuda_p.bind(x, kernel=kernel, oldest=oldest)
 
 
-def _default_device() -> jax.Device:
+def _default_device():
     chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     return chosen if isinstance(chosen, jax.Device) else jax.devices(chosen)[0]
 

@@ -149,12 +149,10 @@ def _first_of(batch: Any, parts: int) -> Any:
 def _recomputed(program: core.Jaxpr) -> Iterator[Any]:
     """Of every part of a program that a backward pass runs again: shapes of what it then keeps."""
     for equation in program.eqns:
-        inner = [
-            getattr(value, "jaxpr", value)
-            for value in jax.tree.leaves(list(equation.params.values()))
-            if isinstance(value, core.Jaxpr | core.ClosedJaxpr)
-        ]
-        for part in inner:
+        for value in jax.tree.leaves(list(equation.params.values())):
+            part = value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
+            if not isinstance(part, core.Jaxpr):
+                continue
             if equation.primitive.name in CHECKPOINT:
                 yield _held(part)
             else:
@@ -164,7 +162,8 @@ def _recomputed(program: core.Jaxpr) -> Iterator[Any]:
 def _held(part: core.Jaxpr) -> Any:
     """Shapes of what a part of a program keeps for the gradients of all its floating inputs."""
     run = core.jaxpr_as_fun(core.ClosedJaxpr(part, ()))
-    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in part.invars]
+    arrays: list[Any] = [variable.aval for variable in part.invars]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
     floating = [jnp.issubdtype(shape.dtype, jnp.floating) for shape in shapes]
 
     def keep(*inputs):
