@@ -106,7 +106,7 @@ def plain_mamba(name: str, prune: PruneConfig | None) -> Config:
     float32, as there. The paper's code for PlainMamba is not public.
 
     The insides of blocks are recomputed in the backward pass (`optim.remat`): without, a step is
-    estimated at 88, 278 and 241 GiB on each of 8 GPUs when dense; with it, at 9, 22 and 13. Parts
+    estimated at 90, 281 and 242 GiB on each of 8 GPUs when dense; with it, at 10, 24 and 14. Parts
     of a batch in its place (`optim.accumulate`) would give batch norms fewer images to learn from.
     """
     chosen = _PLAIN_MAMBA[name]
