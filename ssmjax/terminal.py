@@ -69,7 +69,10 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
       title: of the bar.
       total: how many items there are, where they cannot tell.
     """
-    with progress(console(stderr=True), transient=True) as shown:
+    where = console(stderr=True)
+    if not where.is_terminal:  # Whose first line may come late, or never.
+        where.print(title, soft_wrap=True)
+    with progress(where, transient=True) as shown:
         yield from shown.track(items, total, description=title)
 
 

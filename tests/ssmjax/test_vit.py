@@ -17,12 +17,12 @@ SIZES = {"embed_dim": 16, "depth": 2, "patch_size": 8}
 NAME, HEADS = "deit_tiny_patch16_224", 4
 
 
-def small(seed, tokens=13, **options):
+def small(seed, tokens=13, grid=None, **options):
     """(model, weights by the recipe)."""
     state = golden.vit_state(seed, **SIZES, tokens=tokens, classes=5)
     options = {**SIZES, "num_heads": HEADS, "img_size": (24, 32), "num_classes": 5, **options}
     model = blank_model(NAME, **options)
-    ssmjax.load_torch_state_dict(model, state)
+    ssmjax.load_torch_state_dict(model, state, grid=grid)
     return model, state
 
 
@@ -44,7 +44,7 @@ def test_bfloat16_is_near():
 
 def test_checkpoint_of_another_grid():
     """4 x 4 patches to 3 x 4; the class token's embedding, first, is not resized."""
-    model, state = small(2, tokens=17)
+    model, state = small(2, tokens=17, grid=(4, 4))
     images = recipe.images(2, (2, 24, 32, 3))
     logits, feats = model(images, return_intermediates=True)
     first = state["cls_token"][0, 0] + state["pos_embed"][0, 0]
