@@ -78,7 +78,8 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
         for other in untrained(model, config):
             given = task, test_split, measure, kept, runtime
             found = scores_of(other.model, other.title, *given)
-            results.append((*other, found[task.metrics[0]]))
+            score = found[task.metrics[0]]
+            results.append((other.name, other.regime, other.model, score))
         model = task.with_prune(model, config.prune)
         sinks = (
             open_sinks(workdir, dataclasses.asdict(config), options.wandb) if runtime.first else []

@@ -37,10 +37,10 @@ def sample(
     slot = jnp.arange(size, dtype=jnp.int32)
     nth = slot - of_positives
     if key is None:
-        first = slot * positives // jnp.maximum(of_positives, 1)
+        nth_positive = slot * positives // jnp.maximum(of_positives, 1)
         nth = nth * backgrounds // jnp.maximum(of_backgrounds, 1)
     else:
-        first = slot
-    place = jnp.where(slot < of_positives, first, positives + nth)
+        nth_positive = slot
+    place = jnp.where(slot < of_positives, nth_positive, positives + nth)
     chosen = slot < of_positives + of_backgrounds
     return jnp.where(chosen, order[jnp.where(chosen, place, 0)], 0), chosen
