@@ -78,7 +78,7 @@ def test_loss_and_gradient_do_not_hang_on_the_parts(name, monkeypatch):
     monkeypatch.setattr(BatchNorm, "_update", stored)
     with jax.enable_x64(True):
         whole, grads = stepped(name, 1)
-        assert whole > 0.1 and optax.tree.norm(grads) > 0.01
+        assert whole > 0.1 and optax.tree.norm(grads) > 1e-3
         for parts in (2, 4):
             loss, of_parts = stepped(name, parts)
             chex.assert_trees_all_close(loss, whole, rtol=1e-5)
