@@ -111,3 +111,15 @@ def test_files_are_present_however_accents_are_written(tmp_path, on_disk):
     assert present(paths, "list") == [tmp_path / name] * 2
     with pytest.raises(DataError, match=r"list lacks 1 of its 2 files, such as .*b.png"):
         present([paths[0], tmp_path / "b.png"], "list")
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+def test_files_are_present_in_folders_however_accents_are_written(tmp_path, on_disk):
+    name = unicodedata.normalize(on_disk, "é/ü/a.png")
+    write(tmp_path, name, "plain/a.png")
+    paths = [tmp_path / unicodedata.normalize(form, "é/ü/a.png") for form in ("NFC", "NFD")]
+    paths.append(tmp_path / "plain" / "a.png")
+    assert present(paths, "list") == [tmp_path / name] * 2 + [paths[2]]
+    for lacking in ("é/none/a.png", "é/ü", "\ud800/a.png", "a\0/a.png"):
+        with pytest.raises(DataError, match="list lacks 1 of its 2 files"):
+            present([paths[0], tmp_path / lacking], "list")

@@ -14,7 +14,7 @@ import collections
 import dataclasses
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,7 +129,7 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> Found:
 
 
 def present(paths: Sequence[Path], title: str) -> list[Path]:
-    """The files that paths name, whichever way the two write accents.
+    """The files that paths name, whichever way the two write accents, in folders too.
 
     Their folders are listed, which is faster than to ask for each.
 
@@ -140,7 +140,8 @@ def present(paths: Sequence[Path], title: str) -> list[Path]:
     Raises:
       DataError: a file is missing.
     """
-    there = {folder: _names(folder) for folder in {path.parent for path in paths}}
+    folders = {folder: _spelled(folder) for folder in {path.parent for path in paths}}
+    there = {folder: _names(spelled, os.DirEntry.is_file) for folder, spelled in folders.items()}
     names = [there[path.parent].get(same_name(path.name)) for path in paths]
     missing = [path for path, name in zip(paths, names, strict=True) if name is None]
     if missing:
@@ -148,13 +149,22 @@ def present(paths: Sequence[Path], title: str) -> list[Path]:
             f"{title} lacks {len(missing):,} of its {len(paths):,} files, such as {missing[0]}: "
             "unpack it again, or give the folder that holds them."
         )
-    return [path.with_name(str(name)) for path, name in zip(paths, names, strict=True)]
+    return [folders[path.parent] / str(name) for path, name in zip(paths, names, strict=True)]
 
 
-def _names(folder: Path) -> dict[str, str]:
+def _spelled(folder: Path) -> Path:
+    """A folder with the accents that the disk has; one that is not there as it is."""
+    if folder.is_dir() or folder == folder.parent:
+        return folder
+    above = _spelled(folder.parent)
+    return above / _names(above, is_folder).get(same_name(folder.name), folder.name)
+
+
+def _names(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> dict[str, str]:
+    """{name as in NFC: name} of what is wanted in a folder; empty where it cannot be listed."""
     try:
-        return {same_name(e.name): e.name for e in os.scandir(folder) if e.is_file()}
-    except OSError:
+        return {same_name(entry.name): entry.name for entry in os.scandir(folder) if wanted(entry)}
+    except (OSError, ValueError):  # The latter of a name that no file can have.
         return {}
 
 
