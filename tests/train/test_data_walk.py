@@ -72,10 +72,13 @@ def test_links_to_folders_and_files_elsewhere_are_followed(tmp_path):
 
 
 def test_links_that_lead_nowhere(tmp_path):
-    write(tmp_path, "1.png")
+    write(tmp_path, "cat/1.png", "LICENSE", "README")
     (tmp_path / "self").symlink_to("self")
-    (tmp_path / "gone").symlink_to("nowhere")
-    assert found(tmp_path) == (["1.png"], "2 files without an ending")
+    (tmp_path / "dog").symlink_to("nowhere")  # Like a class whose folder is on another disk.
+    (tmp_path / "cat" / "more.photos").symlink_to("nowhere")
+    (tmp_path / ".hidden").symlink_to("nowhere")
+    remark = "3 broken links, 2 files without an ending, 1 hidden file"
+    assert found(tmp_path) == (["cat/1.png"], remark)
     (tmp_path / "self.png").symlink_to("self.png")
     with pytest.raises(DataError, match=r"self.png cannot be read; repair or delete it."):
         found(tmp_path)

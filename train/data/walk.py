@@ -5,7 +5,8 @@
   `Thumbs.db`).
 - Links to folders are followed, after all that is in the folder itself; a folder that was met
   before, on the way of a loop or by another name, and those above are left out.
-- Files of other endings and empty ones are left out. Endings count in any case: `.JPG` is `.jpg`.
+- Files of other endings, empty ones and links to nothing are left out, but a link to nothing with
+  an ending that counts is refused. Endings count in any case: `.JPG` is `.jpg`.
 
 What was left out is counted by its kind, for people to see.
 """
@@ -13,6 +14,7 @@ What was left out is counted by its kind, for people to see.
 import collections
 import dataclasses
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,7 +49,7 @@ class Found:
     Attributes:
       files: those that count, sorted by the parts of their names.
       left_out: (name, kind) of each file and folder that does not; kinds are as ".heic",
-        "hidden file" or "repeated folder".
+        "hidden file", "repeated folder" or "broken link".
     """
 
     files: tuple[File, ...]
@@ -208,11 +210,13 @@ def _unwanted(entry: os.DirEntry[str], suffixes: Sequence[str]) -> str | None:
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in suffixes:
         return None
+    if entry.is_symlink() and not os.path.exists(entry.path):  # Perhaps to a folder of photos.
+        return "broken link"
     return printable(suffix) if suffix else "file without an ending"
 
 
 def _counted(count: int, kind: str) -> str:
     """As "5 .heic", "1 hidden file" or "2 files without an ending"."""
-    if count == 1 or kind.startswith("."):
-        return f"{count:,} {kind}"
-    return f"{count:,} {kind.replace('file', 'files').replace('folder', 'folders')}"
+    if count > 1 and not kind.startswith("."):
+        kind = re.sub(r"\b(file|folder|link)\b", r"\1s", kind)
+    return f"{count:,} {kind}"
