@@ -6,9 +6,9 @@ The rule for every file:
   pages the first picture is taken.
 - The picture is turned as its EXIF orientation says, or else its XMP orientation.
 - Transparent parts are laid on white, whether an alpha channel, a palette or a colour key says so.
-- Samples of 16 bits become their upper 8; of 1, 2 and 4 bits, the highest becomes 255. Whole
-  numbers of 32 bits are taken for 16 if all fit; floating-point numbers have no known range, so
-  they are refused.
+- Samples of 12 and 16 bits become their upper 8; of 1, 2 and 4 bits, the highest becomes 255.
+  Whole numbers of 32 bits are taken for 16 if all fit; floating-point numbers have no known range,
+  so they are refused. A TIFF's grey may count from white.
 - Grey becomes three equal channels; CMYK, YCbCr, Lab and palettes become RGB as Pillow does it;
   colour profiles are ignored.
 - Bytes that end too early are refused; what follows the picture is ignored.
@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 # The largest picture, height times width: twice Pillow's own first limit. Beyond it lie files made
 # to fill the memory.
@@ -49,6 +49,7 @@ FORMATS = tuple(
 # What a whole file holds at the end of its picture, by formats where Pillow does not look for it.
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG2000": b"\xff\xd9"}
 PNG_DEPTH = 24  # Place of the byte in a PNG that tells the bits of a sample.
+_WHITE_IS_ZERO = 0  # A TIFF's photometric interpretation.
 _JPEG = ("JPEG", "MPO")  # The latter holds several JPEG pictures one after the other.
 # What the names of such files end in, in lower case: .avif, .bmp, .jfif, .jpg, .tif and so on.
 SUFFIXES = tuple(
@@ -156,7 +157,7 @@ def _by_pillow(image: Image.Image, encoded: bytes) -> np.ndarray:
         raise ValueError("its pixels are floating-point numbers of no known range")
     key = image.info.get("transparency")
     if image.mode.startswith("I"):
-        return _of_16_bits(np.asarray(image), key)
+        return _of_16_bits(_whole_numbers(image), key)
     if image.format == "PNG" and key is not None and image.mode in ("L", "RGB"):
         # Pillow brings samples to 8 bits, but not the transparent colour.
         image.info["transparency"] = _in_8_bits(key, encoded[PNG_DEPTH])
@@ -164,6 +165,17 @@ def _by_pillow(image: Image.Image, encoded: bytes) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
+
+
+def _whole_numbers(image: Image.Image) -> np.ndarray:
+    """Grey values [h,w], 0 black; Pillow gives a TIFF's of 12 and 16 bits as they are stored."""
+    values = np.asarray(image)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if image.tag_v2[ExifTags.Base.BitsPerSample] == (12,):
+            values = values << 4
+        if image.tag_v2[ExifTags.Base.PhotometricInterpretation] == _WHITE_IS_ZERO:
+            values = 2**16 - 1 - values
+    return values
 
 
 def _of_16_bits(values: np.ndarray, key: int | None) -> np.ndarray:

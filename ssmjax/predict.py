@@ -79,7 +79,7 @@ def _predict(options: Options) -> None:
     images = read_images(options.images, config, metadata)
     logits, stages = in_batches(classify, images, metadata, BATCH)
     probabilities = np.asarray(jax.nn.softmax(logits))
-    names = imagenet.readable(metadata.class_names)
+    names = tuple(map(terminal.printable, imagenet.readable(metadata.class_names)))
     if len(names) != config.num_classes:
         names = tuple(f"class {number}" for number in range(config.num_classes))
     _print_table(options.images, probabilities, names, options.top)

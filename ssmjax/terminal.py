@@ -9,7 +9,14 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from ssmjax.progress import Lines, Said
 
@@ -50,7 +57,7 @@ def bars(console: Console, *, transient: bool) -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total}", markup=False),
+        MofNCompleteColumn(),
         Said(),
         TimeElapsedColumn(),
         TextColumn("left", markup=False),
@@ -66,10 +73,10 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
 
     Args:
       items: anything that can be gone through once.
-      title: of the bar.
+      title: of the bar, in which names of the outside world may stand.
       total: how many items there are, where they cannot tell.
     """
-    where = console(stderr=True)
+    where, title = console(stderr=True), printable(title)
     if not where.is_terminal:  # Whose first line may come late, or never.
         where.print(title, soft_wrap=True)
     with progress(where, transient=True) as shown:

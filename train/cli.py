@@ -30,7 +30,7 @@ def parse(kind: type[Kind], options: type[Options], description: str) -> tuple[K
       SystemExit: after `--help`.
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
+    finder.add_argument("--config", nargs="?")  # Without a value it is missing.
     found, others = finder.parse_known_args()
     if found.config is None and not {"-h", "--help"} & set(others):
         raise ValueError("--config is missing; give a file, as --config configs/NAME.py.")

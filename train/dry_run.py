@@ -8,6 +8,7 @@ from flax import nnx
 
 from kernels import capability
 from ssmjax.analysis.flops import count_parameters, format_flops
+from ssmjax.terminal import printable
 from train import optim
 from train.config import Config
 from train.data.fetch import MissingDataError
@@ -62,7 +63,7 @@ def dry_run(config: Config, fsdp: bool, target: TargetOptions) -> None:
     for sentence in missing:
         print(f"missing:   {sentence}")
     for sentence in remarks:
-        print(f"data:      {sentence}")
+        print(f"data:      {printable(sentence)}")
 
 
 def _look_at_data(

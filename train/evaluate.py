@@ -91,7 +91,7 @@ def print_confusions(table: np.ndarray, names: tuple[str, ...], console: Console
     printed = Table(box=box.SIMPLE_HEAD)
     for heading in ("true class", "taken for"):
         printed.add_column(heading, overflow="fold")
-    for heading in ("photos", "% of the class"):
+    for heading in ("count", "% of the class"):
         printed.add_column(heading, justify="right")
     for flat in np.argsort(-wrong, axis=None, kind="stable")[:SHOWN]:
         true, taken = np.unravel_index(flat, wrong.shape)

@@ -37,7 +37,7 @@ class Runtime:
 
     def say(self, sentence: str) -> None:
         """Tell people something, as it stands and on one line."""
-        self.progress.console.print(Text(sentence), soft_wrap=True)
+        self.progress.console.print(Text(terminal.printable(sentence)), soft_wrap=True)
 
 
 def bars() -> Progress:

@@ -55,9 +55,10 @@ def predict(options: Options, metadata: Metadata, console: Console) -> None:
     prune = DensePruneConfig(given.after_blocks, given.keep_ratio) if given else "stored"
     model = registry.create_model(options.model, weights=options.weights, prune=prune)
     classes = model.config.num_classes
-    if len(metadata.class_names) != classes:
-        numbers = tuple(f"class {number}" for number in range(classes))
-        metadata = dataclasses.replace(metadata, class_names=numbers)
+    names = tuple(map(printable, metadata.class_names))
+    if len(names) != classes:
+        names = tuple(f"class {number}" for number in range(classes))
+    metadata = dataclasses.replace(metadata, class_names=names)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("image", overflow="fold")
     table.add_column("pixels of class" if isinstance(model, UperNet) else "object", overflow="fold")

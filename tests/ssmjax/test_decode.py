@@ -115,6 +115,35 @@ def test_16_bits_keep_the_upper_8(suffix, channels):
     chex.assert_trees_all_equal(decode(encoded.tobytes()), on_white(colours, alpha))
 
 
+def grey_tiff(bits: int, white_is_zero: bool, width: int, row: bytes) -> bytes:
+    """A TIFF of one row of packed samples, written by hand."""
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: 1 - white_is_zero}
+    tags |= {273: 10 + 12 * 8 + 4, 278: 1, 279: len(row)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4) + row
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "seen"),
+    [
+        (1, b"\xa0", [255, 0, 255, 0]),
+        (2, b"\x1b", [0, 85, 170, 255]),
+        (4, b"\x0f\x18", [0, 255, 17, 136]),
+        (8, b"\x00\xff\x07\x80", [0, 255, 7, 128]),
+        (16, struct.pack("<4H", 0, 2**16 - 1, 0x07FF, 0x8000), [0, 255, 7, 128]),
+    ],
+)
+def test_grey_of_a_tiff_that_counts_from_white(bits, row, seen):
+    black = decode(grey_tiff(bits, False, 4, row))[0]
+    chex.assert_trees_all_equal(black, np.repeat(np.uint8(seen)[:, None], 3, 1))
+    chex.assert_trees_all_equal(decode(grey_tiff(bits, True, 4, row))[0], 255 - black)
+
+
+def test_12_bits_keep_the_upper_8():
+    found = decode(grey_tiff(12, False, 4, bytes.fromhex("000fff07f800")))[0]
+    chex.assert_trees_all_equal(found, np.repeat(np.uint8([0, 255, 7, 128])[:, None], 3, 1))
+
+
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
 def test_the_first_picture_is_taken(kind):
     first, second = Image.new("RGB", (8, 8), (200, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 200))

@@ -64,6 +64,16 @@ def expected(model, path):
     return [(CLASSES[i], p[i]) for i in np.argsort(-p)]
 
 
+def test_names_of_classes_stay_on_their_line(predict, monkeypatch, model, tmp_path, photo):
+    monkeypatch.setenv("COLUMNS", "200")
+    names = ("a\nb", "\x1b[31mred", "[/c]")
+    metadata = Metadata(NAME, config_overrides(NAME, model.config), names, MEAN, STD)
+    save_weights(tmp_path / "w.safetensors", model, metadata)
+    status, out, _ = predict(photo, "--weights", tmp_path / "w.safetensors")
+    assert status == 0 and "\x1b" not in out
+    assert {name for name, _ in printed(out)} == {r"a\nb", r"\x1b[31mred", "[/c]"}
+
+
 def test_prints_the_classes_in_order(predict, monkeypatch, model, weights, photo):
     monkeypatch.setenv("COLUMNS", "200")
     status, out, err = predict(photo, "--weights", weights)

@@ -33,6 +33,21 @@ def test_consoles_bars_and_tables(name, monkeypatch):
     assert file.getvalue().count(name) == 6
 
 
+def test_tracked_items_are_counted_whole_and_titles_are_one_line(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for file in (Terminal(), io.StringIO()):
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "150")
+        monkeypatch.setattr(sys, "stderr", file)
+        assert list(terminal.track([1, 2, 3], "a\nb\x1b[31m")) == [1, 2, 3]
+        said = file.getvalue()
+        assert r"a\nb\x1b[31m" in said and "\x1b[31ma" not in said and "a\nb" not in said
+        assert not file.isatty() or ("m3/3\x1b" in said and "3.0" not in said)
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [

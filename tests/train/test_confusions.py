@@ -24,6 +24,8 @@ def test_names_are_printed_whole(width):
     if width > 100:
         rows = [line.split("  ") for line in said.splitlines()]
         cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+        # Not of photos: segmentation counts pixels.
+        assert ["true class", "taken for", "count", "% of the class"] in cells
         assert ["[old] cats", ":dog:", "3", "37.5"] in cells  # Of 8.
         assert ["crème [/]", 'a "b", c', "1", "100.0"] in cells
     assert said.count("x") == 90 and "…" not in said

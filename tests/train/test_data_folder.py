@@ -1,48 +1,25 @@
 """Folders of photos: what is prepared, when it is prepared anew, and refused folders."""
 
-import dataclasses
 import os
 import signal
 import subprocess
 import sys
-import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from tests.train.photo_folders import pets, prepared, refuse, write_pets
 from train.config import DataConfig
 from train.data import folder
 from train.data.fetch import DataError
 from train.data.source import open_split
 
-COUNTS = {"train/cat": 5, "train/dog": 7, "val/cat": 2, "val/dog": 1}
-
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder of two splits and two classes; the photos' bytes are not looked at."""
-    for place, count in COUNTS.items():
-        (tmp_path / "pets" / place).mkdir(parents=True)
-        for n in range(count):
-            (tmp_path / "pets" / place / f"{n}.JPEG").write_bytes(f"{place}/{n}".encode())
-    (tmp_path / "pets" / "train" / "cat" / "notes.txt").write_text("no photo")
-    return DataConfig(
-        source="folder",
-        path=str(tmp_path / "pets"),
-        data_dir=str(tmp_path / "data"),
-        eval_split="val",
-    )
-
-
-def pets(data):
-    return Path(data.path)
-
-
-def prepared(data):
-    """The prepared data sets, by name."""
-    return sorted(path.name for path in Path(data.data_dir, "photo_folder").iterdir())
+    return write_pets(tmp_path)
 
 
 def test_bytes_labels_and_names(data, capsys):
@@ -153,12 +130,6 @@ def test_labels_follow_the_sorted_folders(data):
     assert "ant/deep/x.png" in numbers
 
 
-def refuse(data, split, said, classes=()):
-    with pytest.raises(DataError, match=said):
-        open_split(data, split, classes)
-    assert not Path(data.data_dir).exists()
-
-
 def test_missing_folder(data):
     os.rename(data.path, data.path + "-moved")
     refuse(data, "train", f"data.path is {data.path}, which is not a folder")
@@ -229,93 +200,3 @@ def test_order_is_mixed_and_the_same_each_time(data, tmp_path):
     again = DataConfig(**{**vars(data), "data_dir": str(tmp_path / "again")})
     assert [open_split(again, "train").photo_name(n) for n in range(12)] == names
     assert np.unique(names).size == 12
-
-
-def add(data, *names, content=b"photo"):
-    for name in names:
-        path = pets(data) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def test_what_is_left_out_is_told(data):
-    assert open_split(data, "val").remarks == ()
-    add(data, "train/cat/1.heic", "train/dog/.ipynb_checkpoints/0.png", "train/dog/._0.png")
-    split = open_split(data, "train")
-    said = "left out 1 .heic, 1 .txt, 1 hidden file, 1 hidden folder."
-    assert split.remarks == (f'{data.path}, split "train": {said}',)
-    assert len(split.source) == 12
-
-
-def test_a_rule_that_changes_what_is_in_it_makes_another_data_set(data, monkeypatch):
-    add(data, "train/cat/9.tif")
-    assert len(open_split(data, "train").source) == 13
-    monkeypatch.setattr(folder, "SUFFIXES", (".jpeg",))
-    assert len(open_split(data, "train").source) == 12
-    assert len(prepared(data)) == 2
-
-
-def test_a_class_of_which_all_was_left_out(data):
-    add(data, "val/bee/1.heic", "val/bee/2.heic", "train/bee/1.png")
-    refuse(data, "val", "of bee: add some, or delete what is no class; left out of bee: 2 .heic")
-
-
-def test_two_classes_are_not_one_folder(data):
-    for split in ("train", "val"):
-        (pets(data) / split / "wolf").symlink_to("dog")
-    refuse(data, "train", "of wolf: .*; left out of wolf: 1 repeated folder")
-
-
-def test_class_folders_may_be_links(data):
-    (pets(data) / "train" / "dog").rename(pets(data) / "dogs")
-    (pets(data) / "train" / "dog").symlink_to("../dogs")
-    split = open_split(data, "train")
-    labels = [int(e["label"]) for e in split.source.__getitems__(range(12))]
-    assert sorted(labels) == [0] * 5 + [1] * 7
-
-
-def test_classes_are_the_same_however_accents_are_written(data):
-    for split, form in (("train", "NFD"), ("val", "NFC")):
-        add(data, f"{split}/{unicodedata.normalize(form, 'crème')}/1.png")
-    names = ("cat", unicodedata.normalize("NFC", "crème"), "dog")
-    for name, label in (("train", 1), ("val", 1)):
-        split = open_split(data, name, [unicodedata.normalize("NFD", known) for known in names])
-        assert split.class_names == names
-        numbers = range(len(split.source))
-        (of_new,) = [e for e in split.source.__getitems__(numbers) if e["image"] == b"photo"]
-        assert of_new["label"] == label
-
-
-def test_one_class_in_two_spellings(data):
-    for form in ("NFC", "NFD"):
-        add(data, f"train/{unicodedata.normalize(form, 'crème')}/1.png")
-    refuse(data, "train", "several folders of the class crème, which write its accents in differ")
-
-
-def test_names_that_are_not_utf8(data):
-    add(data, "val/cat/" + os.fsdecode(b"caf\xe9.png"))
-    refuse(data, "val", r"The name of .*/val/cat/caf\\xe9.png is not UTF-8")
-    add(data, os.fsdecode(b"val/ca\xe9/1.png"))
-    refuse(data, "val", r"The name of .*/val/ca\\xe9 is not UTF-8")
-
-
-def test_a_place_for_data_that_is_not_utf8(data, tmp_path):
-    place = str(tmp_path / os.fsdecode(b"caf\xe9"))
-    with pytest.raises(DataError, match=r"The name of .*/caf\\xe9 is not UTF-8"):
-        open_split(dataclasses.replace(data, data_dir=place), "val")
-    photos = pets(data).rename(place)
-    assert len(open_split(dataclasses.replace(data, path=str(photos)), "val").source) == 3
-
-
-@pytest.mark.parametrize("name", ["ant\r", "ant ", "a\nnt"])
-def test_class_names_that_would_not_be_read_again(data, name):
-    add(data, f"val/{name}/1.png")
-    refuse(data, "val", "whose name begins or ends with a space or has a control character")
-
-
-@pytest.mark.parametrize("name", [".ipynb_checkpoints", "@eaDir", "__MACOSX"])
-def test_hidden_folders_are_no_classes(data, name):
-    add(data, f"val/{name}/1.png", "val/.DS_Store")
-    split = open_split(data, "val")
-    assert split.class_names == ("cat", "dog") and len(split.source) == 3
-    assert split.remarks[0].endswith("left out 1 hidden file, 1 hidden folder.")

@@ -72,10 +72,13 @@ def test_links_to_folders_and_files_elsewhere_are_followed(tmp_path):
 
 
 def test_links_that_lead_nowhere(tmp_path):
-    write(tmp_path, "1.png")
+    write(tmp_path, "cat/1.png", "LICENSE", "README")
     (tmp_path / "self").symlink_to("self")
-    (tmp_path / "gone").symlink_to("nowhere")
-    assert found(tmp_path) == (["1.png"], "2 files without an ending")
+    (tmp_path / "dog").symlink_to("nowhere")  # Like a class whose folder is on another disk.
+    (tmp_path / "cat" / "more.photos").symlink_to("nowhere")
+    (tmp_path / ".hidden").symlink_to("nowhere")
+    remark = "3 broken links, 2 files without an ending, 1 hidden file"
+    assert found(tmp_path) == (["cat/1.png"], remark)
     (tmp_path / "self.png").symlink_to("self.png")
     with pytest.raises(DataError, match=r"self.png cannot be read; repair or delete it."):
         found(tmp_path)
@@ -111,3 +114,15 @@ def test_files_are_present_however_accents_are_written(tmp_path, on_disk):
     assert present(paths, "list") == [tmp_path / name] * 2
     with pytest.raises(DataError, match=r"list lacks 1 of its 2 files, such as .*b.png"):
         present([paths[0], tmp_path / "b.png"], "list")
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+def test_files_are_present_in_folders_however_accents_are_written(tmp_path, on_disk):
+    name = unicodedata.normalize(on_disk, "é/ü/a.png")
+    write(tmp_path, name, "plain/a.png")
+    paths = [tmp_path / unicodedata.normalize(form, "é/ü/a.png") for form in ("NFC", "NFD")]
+    paths.append(tmp_path / "plain" / "a.png")
+    assert present(paths, "list") == [tmp_path / name] * 2 + [paths[2]]
+    for lacking in ("é/none/a.png", "é/ü", "\ud800/a.png", "a\0/a.png"):
+        with pytest.raises(DataError, match="list lacks 1 of its 2 files"):
+            present([paths[0], tmp_path / lacking], "list")

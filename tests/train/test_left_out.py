@@ -61,3 +61,8 @@ def test_training_and_evaluation(home, capsys):
     tell(task, splits, Runtime(make_mesh(), bars()))
     lines = capsys.readouterr().err.splitlines()
     assert f'{home}/[pets], split "val": left out 1 .heic.' in lines
+
+
+def test_what_is_told_is_one_line(capsys):
+    Runtime(make_mesh(), bars()).say("a.json lacks [x]\n\x1b[31mcup")
+    assert capsys.readouterr().err == "a.json lacks [x]\\n\\x1b[31mcup\n"

@@ -104,7 +104,7 @@ def check_outline(outline: Any, height: int, width: int, where: str) -> None:
         size, pixels = outline.get("size", []), height * width
         if size != [height, width] or not all(map(_is_whole, size)):
             raise DataError(
-                f"{where} has an RLE of the size {size}; its image has {[height, width]}."
+                f"{where} has an RLE of the size {_shown(size)}; its image has {[height, width]}."
             )
         covered = _covered(outline.get("counts"), pixels)
         if covered != pixels:
@@ -116,7 +116,7 @@ def check_outline(outline: Any, height: int, width: int, where: str) -> None:
     for polygon in outline:
         if not _is_polygon(polygon):
             raise DataError(
-                f"{where} has a broken polygon, {str(polygon)[:60]}; it must be x, y, x, y, ... of "
+                f"{where} has a broken polygon, {_shown(polygon)}; it must be x, y, x, y, ... of "
                 f"three points or more, within {FARTHEST:,} pixels."
             )
 
@@ -167,8 +167,8 @@ def run_lengths(text: str) -> np.ndarray | None:
 
 
 def _shown(value: Any) -> str:
-    """A value as it stands in the file, a text in quotation marks."""
-    return (json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value))[:60]
+    """The beginning of a value as it stands in the file: a text in quotation marks, or null."""
+    return json.dumps(value, ensure_ascii=False)[:60]
 
 
 def _covered(counts: Any, pixels: int) -> int | None:

@@ -75,10 +75,10 @@ class Survey:
         if len(class_names) < 2 or len(absent) < len(class_names) - 1 or self.broken:
             return
         there = [name for name in class_names if name not in absent]
+        have = f"pixels of {there[0]} alone and none of" if there else "no pixels of"
         raise DataError(
-            f"{title}: its {self.images:,} label images have pixels of {listed(there) or 'nothing'}"
-            f" alone and none of {listed(absent)}, so there is nothing to learn or to measure"
-            f"{self._ignored(class_names, none) or '.'}"
+            f"{title}: its {self.images:,} label images have {have} {listed(absent)}, so there is "
+            f"nothing to learn or to measure{self._ignored(class_names, none) or '.'}"
         )
 
     def remarks(self, class_names: Sequence[str], none: str, title: str) -> Iterator[str]:

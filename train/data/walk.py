@@ -5,7 +5,8 @@
   `Thumbs.db`).
 - Links to folders are followed, after all that is in the folder itself; a folder that was met
   before, on the way of a loop or by another name, and those above are left out.
-- Files of other endings and empty ones are left out. Endings count in any case: `.JPG` is `.jpg`.
+- Files of other endings, empty ones and links to nothing are left out, but a link to nothing with
+  an ending that counts is refused. Endings count in any case: `.JPG` is `.jpg`.
 
 What was left out is counted by its kind, for people to see.
 """
@@ -13,8 +14,9 @@ What was left out is counted by its kind, for people to see.
 import collections
 import dataclasses
 import os
+import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +49,7 @@ class Found:
     Attributes:
       files: those that count, sorted by the parts of their names.
       left_out: (name, kind) of each file and folder that does not; kinds are as ".heic",
-        "hidden file" or "repeated folder".
+        "hidden file", "repeated folder" or "broken link".
     """
 
     files: tuple[File, ...]
@@ -129,7 +131,7 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> Found:
 
 
 def present(paths: Sequence[Path], title: str) -> list[Path]:
-    """The files that paths name, whichever way the two write accents.
+    """The files that paths name, whichever way the two write accents, in folders too.
 
     Their folders are listed, which is faster than to ask for each.
 
@@ -140,7 +142,8 @@ def present(paths: Sequence[Path], title: str) -> list[Path]:
     Raises:
       DataError: a file is missing.
     """
-    there = {folder: _names(folder) for folder in {path.parent for path in paths}}
+    folders = {folder: _spelled(folder) for folder in {path.parent for path in paths}}
+    there = {folder: _names(spelled, os.DirEntry.is_file) for folder, spelled in folders.items()}
     names = [there[path.parent].get(same_name(path.name)) for path in paths]
     missing = [path for path, name in zip(paths, names, strict=True) if name is None]
     if missing:
@@ -148,13 +151,22 @@ def present(paths: Sequence[Path], title: str) -> list[Path]:
             f"{title} lacks {len(missing):,} of its {len(paths):,} files, such as {missing[0]}: "
             "unpack it again, or give the folder that holds them."
         )
-    return [path.with_name(str(name)) for path, name in zip(paths, names, strict=True)]
+    return [folders[path.parent] / str(name) for path, name in zip(paths, names, strict=True)]
 
 
-def _names(folder: Path) -> dict[str, str]:
+def _spelled(folder: Path) -> Path:
+    """A folder with the accents that the disk has; one that is not there as it is."""
+    if folder.is_dir() or folder == folder.parent:
+        return folder
+    above = _spelled(folder.parent)
+    return above / _names(above, is_folder).get(same_name(folder.name), folder.name)
+
+
+def _names(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> dict[str, str]:
+    """{name as in NFC: name} of what is wanted in a folder; empty where it cannot be listed."""
     try:
-        return {same_name(e.name): e.name for e in os.scandir(folder) if e.is_file()}
-    except OSError:
+        return {same_name(entry.name): entry.name for entry in os.scandir(folder) if wanted(entry)}
+    except (OSError, ValueError):  # The latter of a name that no file can have.
         return {}
 
 
@@ -198,11 +210,13 @@ def _unwanted(entry: os.DirEntry[str], suffixes: Sequence[str]) -> str | None:
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in suffixes:
         return None
+    if entry.is_symlink() and not os.path.exists(entry.path):  # Perhaps to a folder of photos.
+        return "broken link"
     return printable(suffix) if suffix else "file without an ending"
 
 
 def _counted(count: int, kind: str) -> str:
     """As "5 .heic", "1 hidden file" or "2 files without an ending"."""
-    if count == 1 or kind.startswith("."):
-        return f"{count:,} {kind}"
-    return f"{count:,} {kind.replace('file', 'files').replace('folder', 'folders')}"
+    if count > 1 and not kind.startswith("."):
+        kind = re.sub(r"\b(file|folder|link)\b", r"\1s", kind)
+    return f"{count:,} {kind}"

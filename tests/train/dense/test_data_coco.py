@@ -123,10 +123,10 @@ def test_two_with_an_id(tmp_path):
     [
         ("annotations", {"bbox": [1, 2, 3]}, '"bbox" [1, 2, 3]; it must be four numbers'),
         ("annotations", {"bbox": [1, 2, None, 4]}, "must be four numbers, x, y, w, h"),
-        ("annotations", {"bbox": None}, 'the "bbox" None'),
+        ("annotations", {"bbox": None}, 'the "bbox" null'),
         ("annotations", {"bbox": [1, 2, 10**400, 4]}, "must be four numbers, x, y, w, h"),
-        ("annotations", {"area": None}, 'the "area" None; it must be a number'),
-        ("annotations", {"area": float("nan")}, 'the "area" nan; it must be a number'),
+        ("annotations", {"area": None}, 'the "area" null; it must be a number'),
+        ("annotations", {"area": float("nan")}, 'the "area" NaN; it must be a number'),
         ("annotations", {"id": 2**63}, "it must be a whole number of 64 bits"),
         ("annotations", {"iscrowd": 2}, 'the "iscrowd" 2; it must be 0 or 1'),
         ("annotations", {"iscrowd": []}, 'the "iscrowd" []; it must be 0 or 1'),
@@ -134,6 +134,8 @@ def test_two_with_an_id(tmp_path):
         ("images", {"height": 0}, 'the "height" 0; it must be a whole number above 0'),
         ("images", {"id": "12"}, 'the "id" "12"; it must be a whole number'),
         ("annotations", {"category_id": "7"}, 'the "category_id" "7"; it must be a whole number'),
+        ("annotations", {"id": True}, 'the "id" true; it must be a whole number'),
+        ("annotations", {"image_id": ["a"]}, 'the "image_id" ["a"]; it must be a whole number'),
         ("annotations", {"area": "80"}, 'the "area" "80"; it must be a number'),
     ],
 )
