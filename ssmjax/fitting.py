@@ -34,7 +34,7 @@ class MisfitError(ValueError):
           prefix: what all were freed of before they were compared, if anything.
         """
         self.problems = tuple(problems)
-        freed = f" (without the prefix {prefix} of the names)" if prefix else ""
+        freed = f" (without the prefix {_shortened(prefix)} of the names)" if prefix else ""
         super().__init__(f"{start}{freed}: {_listed(problems)}.")
 
 

@@ -83,11 +83,27 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a `log.jsonl`, without a last line that a killed run left unfinished."""
+    """The entries of a `log.jsonl`, without a last line that a killed run left unfinished.
+
+    Raises:
+      ValueError: another line is no entry, as after a crash of the disk.
+    """
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            entry = json.loads(line)
+            entry["step"] + 0
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"Line {number} of {path} is no entry of a log; delete that line."
+            ) from error
+        entries.append(entry)
+    return entries
 
 
 def open_sinks(workdir: Path, config: dict[str, Any], wandb: str | None) -> list[Sink]:

@@ -29,6 +29,7 @@ FREE = (
     "optim.remat",
 )
 GROWING = ("optim.epochs", "optim.steps")  # May differ too, but not become less.
+_FEW = 6  # Fields that a message names beside the first one.
 
 
 class Difference(NamedTuple):
@@ -105,12 +106,21 @@ def _refuse(workdir: Path, changes: list[Difference], free: Collection[str]) -> 
         if change.field not in free or (change.field in GROWING and not change.grows)
     ]
     if refused:
-        others = f", and {len(refused) - 1} more differ" if len(refused) > 1 else ""
-        less = "; it may only grow" if refused[0].field in free else ""
+        first, *others = refused
+        less = first.field in GROWING and all(isinstance(v, int | float) for v in first[1:])
+        also = _names([change.field for change in others])
         raise ValueError(
-            f"{workdir} holds a run of another config: {refused[0]}{less}{others}. Give the "
-            "same, or choose another --workdir."
+            f"{workdir} holds a run of another config: {first}{'; it may only grow' * less}{also}. "
+            "Give the same, or choose another --workdir."
         )
+
+
+def _names(fields: list[str]) -> str:
+    """The fields that differ beside the one told of, as the end of a sentence."""
+    if not fields:
+        return ""
+    more = f" and {len(fields) - _FEW} more" if len(fields) > _FEW else ""
+    return f"; other values too of {', '.join(fields[:_FEW])}{more}"
 
 
 def _read(record: Path) -> dict[str, Any]:

@@ -169,6 +169,10 @@ def test_weight_files_that_do_not_fit_say_so_in_short(ours):
         f"{path} does not fit this model (without the prefix _orig_mod. of the names): missing "
         "norm.scale."
     )
+    path = write({f"{'a' * 40_000}.{n}": a for n, a in arrays.items() if n != "norm.scale"})
+    with pytest.raises(MisfitError, match="without the prefix a{300}") as error:
+        ssmjax.create_model(weights=path)
+    assert len(str(error.value)) < 500 + len(str(path))
     path = write({f"thing_{number}": np.zeros(2, np.float32) for number in range(500)})
     with pytest.raises(
         MisfitError, match="missing .* and .* more; unknown thing_0, .* 497"

@@ -57,6 +57,16 @@ def test_a_resumed_run_drops_what_it_does_again_and_what_a_kill_left_half(tmp_pa
     assert [float(row["loss"]) for row in rows(tmp_path)] == [2, 4, 60]
 
 
+@pytest.mark.parametrize("line", [b"\0\0\0", b"{\xff", b"3", b"{}", b'{"step": "one"}'])
+def test_a_line_that_is_no_entry_is_named(tmp_path, line):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1, "loss": 2.5}\n' + line + b'\n{"step": 3, "loss": 2.0}\n')
+    with pytest.raises(ValueError, match=rf"Line 2 of {path} is no entry of a log; delete"):
+        read_log(path)
+    path.write_bytes(b'{"step": 1, "loss": 2.5}\n' + line)
+    assert read_log(path) == [{"step": 1, "loss": 2.5}]
+
+
 def test_tensorboard_gets_the_numbers(tmp_path):
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"

@@ -10,6 +10,7 @@ from ssmjax import PruneConfig
 from train.compare.config import Comparison, Entry
 from train.config import Config, DataConfig, ModelConfig, OptimConfig
 from train.data.dense_config import DetectionData
+from train.paths import absolute, absolute_path
 from train.workdir import FREE, GROWING, Difference, open_workdir
 
 CONFIG = Config(
@@ -47,7 +48,7 @@ def test_the_same_config_goes_on(begun):
         (change(CONFIG, eval_batch_size=7), Difference("eval_batch_size", 200, 7)),
         (
             change(CONFIG, data=DataConfig(data_dir="elsewhere")),
-            Difference("data.data_dir", DataConfig().data_dir, "elsewhere"),
+            Difference("data.data_dir", *map(absolute_path, (DataConfig().data_dir, "elsewhere"))),
         ),
         (
             change(CONFIG, optim=change(CONFIG.optim, epochs=6.5)),
@@ -58,7 +59,7 @@ def test_the_same_config_goes_on(begun):
 def test_what_may_differ_is_told_and_recorded(begun, config, difference):
     assert open_again(begun, config) == [difference]
     assert open_again(begun, config) == []
-    assert recorded(begun) == json.loads(json.dumps(dataclasses.asdict(config)))
+    assert recorded(begun) == json.loads(json.dumps(absolute(config)))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_what_may_differ_is_told_and_recorded(begun, config, difference):
         ),
         (
             change(CONFIG, optim=change(CONFIG.optim, steps=300)),
-            "optim.steps is null there and 300 here; it may only grow.",
+            "optim.steps is null there and 300 here. Give",
         ),
         (
             change(CONFIG, optim=change(CONFIG.optim, drop_epochs=(3.0,))),
@@ -84,9 +85,14 @@ def test_what_may_differ_is_told_and_recorded(begun, config, difference):
         (change(CONFIG, prune=None), '"keep_ratio": 0.5'),
         (
             change(CONFIG, prune=PruneConfig((1,), 0.25), log_every=1),
-            "prune.after_blocks is [1, 2] there and [1] here, and 1 more differ.",
+            "is [1, 2] there and [1] here; other values too of prune.keep_ratio. Give",
         ),
-        (change(CONFIG, data=DetectionData()), '{"path": "data/coco", "train_annotations'),
+        (
+            change(CONFIG, seed=1, optim=OptimConfig(lr=0.5, clip=None, b2=0.5, weight_decay=0)),
+            "other values too of optim.schedule, optim.drop_epochs, optim.epochs, "
+            "optim.weight_decay, optim.b2, optim.clip and 1 more. Give",
+        ),
+        (change(CONFIG, data=DetectionData()), 'there and {"path": "/'),
     ],
 )
 def test_what_may_not_is_refused_in_a_short_line(begun, config, sentence):
