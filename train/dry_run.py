@@ -12,9 +12,9 @@ from ssmjax.terminal import printable
 from train import optim
 from train.config import Config
 from train.data.fetch import MissingDataError
-from train.devices import check_batch_size
 from train.memory import GIB, Devices, Estimate, devices_of, estimate
 from train.options import TargetOptions
+from train.start import check_parts
 from train.tasks.task import Model, Task, open_task
 
 
@@ -37,7 +37,7 @@ def dry_run(config: Config, fsdp: bool, target: TargetOptions) -> None:
     steps, num_classes = _look_at_data(task, missing, remarks)
     model = _model(task, num_classes, missing)
     devices, chosen = devices_of(target), config.optim
-    check_batch_size(chosen.batch_size // chosen.accumulate, devices.mesh, "optim.batch_size")
+    check_parts(chosen, devices.mesh)
     needed = estimate(task, model, devices, fsdp=fsdp)
     dense = task.flops(task.with_prune(model, None))
     counts = [
@@ -55,7 +55,7 @@ def dry_run(config: Config, fsdp: bool, target: TargetOptions) -> None:
         "memory": _memory(needed, devices),
     }
     if needed.total > devices.room:
-        facts["warning"] = _too_much(needed, devices, config, fsdp)
+        facts["warning"] = warning(needed, devices, config, fsdp)
     if target.devices is None and (sentence := capability.shortcoming()):
         facts["remark"] = sentence
     for name, value in facts.items():
@@ -110,12 +110,14 @@ def _memory(needed: Estimate, devices: Devices) -> str:
     )
 
 
-def _too_much(needed: Estimate, devices: Devices, config: Config, fsdp: bool) -> str:
+def warning(needed: Estimate, devices: Devices, config: Config, fsdp: bool) -> str:
     """That a step may not fit, and what to do."""
     chosen = config.optim
     ways = [] if chosen.remat else ["--optim.remat"]
-    ways.append(f"--optim.accumulate {2 * chosen.accumulate}")
+    if chosen.batch_size % (2 * chosen.accumulate * devices.number) == 0:
+        ways.append(f"--optim.accumulate {2 * chosen.accumulate}")
     ways += ["--fsdp"] if devices.number > 1 and not fsdp else []
+    ways = ways or ["more devices", "a smaller model"]
     return (
         f"{needed.total / GIB:.2f} GiB do not fit {devices.name} with room for temporary arrays, "
         f"which is {devices.room / GIB:.2f}; give {' or '.join(ways)}."

@@ -18,7 +18,6 @@ from train.checkpoint import Checkpoints
 from train.config import Config
 from train.data.unreadable import Unreadable
 from train.devices import (
-    check_batch_size,
     make_mesh,
     of_this_process,
     start_distributed,
@@ -32,7 +31,7 @@ from train.loop import Plan, fit
 from train.options import RunOptions
 from train.profile import Trace
 from train.runtime import Runtime, bars
-from train.start import means_of, start
+from train.start import check_parts, means_of, start
 from train.step import TrainState
 from train.summary import RAW, Result, summarise, trained_results
 from train.tasks.task import Measure, Model, Split, Task, known_classes, measurer, open_task, tell
@@ -146,7 +145,7 @@ def train(
     """
     config, mesh, main = task.config, runtime.mesh, task.metrics[0]
     chosen = config.optim
-    check_batch_size(chosen.batch_size // chosen.accumulate, mesh, "optim.batch_size")
+    check_parts(chosen, mesh)
     steps_per_epoch = task.steps_per_epoch(split)
     plan = Plan(
         total=optim.total_steps(chosen, steps_per_epoch),

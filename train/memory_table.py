@@ -18,9 +18,9 @@ from flax import nnx
 from ssmjax import command_line
 from train.cli import load_config
 from train.config import Config
-from train.devices import check_batch_size
 from train.memory import GIB, Devices, devices_of, estimate
 from train.options import TargetOptions
+from train.start import check_parts
 from train.tasks.task import open_task
 
 HEADINGS = ("config", "images", "dtype", "remat", "without", "with", "older GPU", "fits")
@@ -70,7 +70,7 @@ def line(path: str, config: Config, devices: int) -> tuple[str, ...]:
     """The cells of one config. Raises ValueError as `table`."""
     chosen = config.optim
     new, old = gpus(80, "pallas_triton", devices), gpus(80, "reference", devices)
-    check_batch_size(chosen.batch_size // chosen.accumulate, new.mesh, "optim.batch_size")
+    check_parts(chosen, new.mesh)
     needed = {gpu.scan: total(config, gpu) for gpu in (new, old)}
     other = dataclasses.replace(config, optim=dataclasses.replace(chosen, remat=not chosen.remat))
     pair = needed[new.scan], total(other, new)

@@ -7,7 +7,8 @@ import optax
 
 from ssmjax.weights import Metadata
 from train import optim
-from train.devices import place_state
+from train.config import OptimConfig
+from train.devices import check_batch_size, place_state
 from train.step import Loss, Step, TrainState, init_state, make_train_step
 from train.tasks.task import Model, Task
 
@@ -27,6 +28,12 @@ class Means(NamedTuple):
     rate: optax.Schedule
     optimizer: optax.GradientTransformation
     loss: Loss
+
+
+def check_parts(config: OptimConfig, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> None:
+    """Refuse parts of a batch that the devices cannot share evenly; raises ValueError."""
+    name = "optim.batch_size" + (" / optim.accumulate" if config.accumulate > 1 else "")
+    check_batch_size(config.batch_size // config.accumulate, mesh, name)
 
 
 def means_of(task: Task, model: Model, metadata: Metadata, steps_per_epoch: int) -> Means:

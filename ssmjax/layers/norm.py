@@ -1,13 +1,29 @@
 """Normalisation, computed in float32 whatever the compute dtype."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import errors, nnx
 from jax import lax
 
 MOMENTUM = 0.1  # Of PyTorch: how far stored statistics move to those of a batch.
+
+
+@contextlib.contextmanager
+def changing_statistics() -> Iterator[None]:
+    """Around what changes statistics in place; raises ValueError where JAX forbids it."""
+    try:
+        yield
+    except errors.TraceContextError as error:
+        raise ValueError(
+            "Training moves the statistics of this model's batch norms in place, which a function "
+            "that JAX transforms may only do to a model of its own: merge it there, by "
+            "nnx.merge(graphdef, ..., copy=True), and return nnx.state(model, nnx.BatchStat); or "
+            "give the model to nnx.jit or nnx.grad."
+        ) from error
 
 
 class RMSNorm(nnx.Module):
@@ -61,6 +77,9 @@ class BatchNorm(nnx.Module):
 
         Returns:
           [...,D] of x's dtype; computed in float32 (or wider).
+
+        Raises:
+          ValueError: with `train`, inside a function that JAX transforms, of a norm from outside.
         """
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if not train:
@@ -88,9 +107,10 @@ class BatchNorm(nnx.Module):
         unbiased = squares / jnp.maximum(number - 1, 1)
         counts = number[0].ravel()[0] > 0
         rate = jnp.where(counts, MOMENTUM, 0)
-        for stored, new in ((self.mean, mean), (self.var, unbiased)):
-            old = stored[...]
-            moved = old + rate * (lax.stop_gradient(new[0].ravel()) - old)
-            stored.set_value(moved.astype(old.dtype))
-        self.count.set_value(self.count[...] + counts)
+        with changing_statistics():
+            for stored, new in ((self.mean, mean), (self.var, unbiased)):
+                old = stored[...]
+                moved = old + rate * (lax.stop_gradient(new[0].ravel()) - old)
+                stored.set_value(moved.astype(old.dtype))
+            self.count.set_value(self.count[...] + counts)
         return mean, squares / jnp.maximum(number, 1)

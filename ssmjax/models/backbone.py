@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ssmjax.layers.norm import changing_statistics
 from ssmjax.models.trunk import Run, Trunk
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.reduce import Present, Stream, reduce_tokens
@@ -71,7 +72,8 @@ class Backbone(Trunk):
           [B,num_classes] logits in float32 (or wider), followed by what was asked for.
 
         Raises:
-          ValueError: images of another shape than the model's, or a key is needed and missing.
+          ValueError: images of another shape than the model's, a key is needed and missing, or
+            batch norms would train inside a function that JAX transforms, of a model from outside.
         """
         images = jnp.asarray(images)
         if images.ndim != 4 or images.shape[1:] != self.config.image_shape:
@@ -89,7 +91,8 @@ class Backbone(Trunk):
             graphdef, state, images, key, train, return_intermediates, implementation, remat
         )
         if train:
-            nnx.update(self, statistics)
+            with changing_statistics():
+                nnx.update(self, statistics)
         results = (logits,) + (stages,) * return_positions + (intermediates,) * return_intermediates
         return results if len(results) > 1 else logits
 

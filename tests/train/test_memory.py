@@ -15,9 +15,10 @@ from tests.train.conftest import ROOT
 from train import finetune, memory_table
 from train.cli import load_config
 from train.config import Config, ModelConfig, OptimConfig
-from train.memory import GIB, Devices, devices_of, estimate
+from train.dry_run import warning
+from train.memory import GIB, Devices, Estimate, devices_of, estimate
 from train.options import RunOptions, TargetOptions
-from train.start import NO_PHOTOS, means_of
+from train.start import NO_PHOTOS, check_parts, means_of
 from train.tasks.task import open_task
 
 RECIPES = sorted(
@@ -139,6 +140,33 @@ def test_dry_run_names_the_memory_and_warns(gigabytes, fits, tmp_path, capsys, m
     assert (warning is None) == fits
     if warning:
         assert warning[1] == "--optim.remat or --optim.accumulate 2 or --fsdp"
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "fsdp", "ways"),
+    [
+        (32, False, "--optim.accumulate 64 or --fsdp"),
+        (64, False, "--fsdp"),
+        (64, True, "more devices or a smaller model"),
+    ],
+)
+def test_what_the_run_would_refuse_is_not_advised(accumulate, fsdp, ways):
+    """Of 512 images, 64 parts leave each of 8 devices one."""
+    optim = OptimConfig(batch_size=512, accumulate=accumulate, remat=True)
+    gpus = devices_of(TargetOptions(8, 1))
+    said = warning(Estimate(GIB, 0, 0, 0), gpus, Config(optim=optim), fsdp)
+    assert said.startswith("1.00 GiB do not fit GPU of 1 GB")
+    assert said.endswith(f"; give {ways}.")
+
+
+def test_parts_that_devices_cannot_share_are_named():
+    mesh = ONE._replace(number=8).mesh
+    check_parts(OptimConfig(batch_size=64, accumulate=8), mesh)
+    said = "optim.batch_size / optim.accumulate is 4; on 8 devices it must be a multiple of 8"
+    with pytest.raises(ValueError, match=said):
+        check_parts(OptimConfig(batch_size=64, accumulate=16), mesh)
+    with pytest.raises(ValueError, match="optim.batch_size is 12; on 8 devices"):
+        check_parts(OptimConfig(batch_size=12), mesh)
 
 
 def test_a_gpu_too_old_for_the_kernel_is_said(monkeypatch):

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from ssmjax import create_model
 from ssmjax.layers.norm import BatchNorm
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense import units
@@ -104,3 +106,25 @@ def test_bfloat16_is_normalised_in_float32():
     got, want = low(x, train=True), wide(x.astype(jnp.float32), train=True)
     np.testing.assert_array_equal(got, want.astype(jnp.bfloat16))
     np.testing.assert_array_equal(low.var[...], wide.var[...])
+
+
+def test_statistics_from_outside_of_a_transformed_function():
+    """One sentence that says what to do, of a norm alone and of a classifier; both ways work."""
+    sizes = {"depth": 1, "embed_dim": 8, "patch_size": 4, "img_size": 8, "d_state": 2}
+    model = create_model("plainmamba_l1", **sizes, stem_convs=0, dwconv_blocks=(), num_classes=2)
+    images, x = jnp.ones((2, 8, 8, 3)), jnp.asarray(batch(4))
+    norm, said = BatchNorm(FEATURES), r"copy=True\), and return nnx.state\(model, nnx.BatchStat"
+    with pytest.raises(ValueError, match=said):
+        jax.jit(lambda x: norm(x, train=True))(x)
+    graphdef, params, others = nnx.split(model, nnx.Param, ...)
+
+    def loss(params, copy):
+        own = nnx.merge(graphdef, params, others, copy=copy)
+        return own(images, train=True).sum(), nnx.state(own, nnx.BatchStat)
+
+    with pytest.raises(ValueError, match=said):
+        jax.grad(loss, has_aux=True)(params, False)
+    _, of_copy = jax.grad(loss, has_aux=True)(params, True)
+    assert model.patch_embed.stem[0].norm.count[...] == 0
+    nnx.grad(lambda model: model(images, train=True).sum())(model)
+    chex.assert_trees_all_close(of_copy, nnx.state(model, nnx.BatchStat), rtol=1e-6)
