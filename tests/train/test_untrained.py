@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ssmjax import PruneConfig
+from ssmjax import PruneConfig, create_model, imagenet
+from ssmjax.weights import Metadata, read_metadata, save_weights
 from tests.ssmjax.blank import blank_model
 from train.config import Config, DataConfig, ModelConfig
 from train.devices import make_mesh
@@ -34,9 +35,10 @@ def test_what_a_vit_is_compared_with():
 def start(tmp_path, capsys):
     """Measures as one start of a run does; gives the scores, and which were measured now."""
     weights = tmp_path / "weights.safetensors"
-    weights.write_bytes(b"first")
+    name = "vim_tiny_patch16_224"
     config = Config(ModelConfig(weights=str(weights)), prune=PruneConfig((1,), 0.5))
-    model = blank_model("vim_tiny_patch16_224", depth=2, embed_dim=16, img_size=32)
+    model = create_model(name, depth=2, embed_dim=16, img_size=32)
+    save_weights(weights, model, Metadata(name, {}, (), *imagenet.photos(name)))
 
     def measured(config=config, identity="split", killed_at=None):
         seen = []
@@ -92,7 +94,8 @@ def test_a_change_of_what_it_depends_on_measures_anew(start):
     start(prune)
     assert start(prune, identity="another")[1] == TITLES
     start(prune)
-    start.weights.write_bytes(b"second")
+    other = create_model("vim_tiny_patch16_224", seed=1, depth=2, embed_dim=16, img_size=32)
+    save_weights(start.weights, other, read_metadata(start.weights))
     assert start(prune)[1] == TITLES
     assert start(dataclasses.replace(prune, log_every=1))[1] == []
 
