@@ -135,13 +135,13 @@ def grey_tiff(bits: int, white_is_zero: bool, width: int, row: bytes) -> bytes:
 )
 def test_grey_of_a_tiff_that_counts_from_white(bits, row, seen):
     black = decode(grey_tiff(bits, False, 4, row))[0]
-    chex.assert_trees_all_equal(black, np.repeat(np.uint8(seen)[:, None], 3, 1))
+    chex.assert_trees_all_equal(black, np.repeat(np.array(seen, np.uint8)[:, None], 3, 1))
     chex.assert_trees_all_equal(decode(grey_tiff(bits, True, 4, row))[0], 255 - black)
 
 
 def test_12_bits_keep_the_upper_8():
     found = decode(grey_tiff(12, False, 4, bytes.fromhex("000fff07f800")))[0]
-    chex.assert_trees_all_equal(found, np.repeat(np.uint8([0, 255, 7, 128])[:, None], 3, 1))
+    chex.assert_trees_all_equal(found, np.array([[0] * 3, [255] * 3, [7] * 3, [128] * 3], np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
