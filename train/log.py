@@ -97,7 +97,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             entry = json.loads(line)
-            entry["step"] + 0
+            _ = entry["step"] + 0
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"Line {number} of {path} is no entry of a log; delete that line."
