@@ -14,8 +14,8 @@ from kernels.selective_scan.order import by_gathering
 
 ALIGNMENTS = ("previous", "constant", "none")
 
-# `(y [B,K,E], last state [B,E,N])` of a checked scan. It may raise `NotImplementedError` with the
-# reason when it cannot run this one here.
+# Computes `(y [B,K,E], last state [B,E,N])` of a checked scan, or raises `NotImplementedError` with
+# the reason why it cannot run this one here.
 Implementation = Callable[[Scan], tuple[jax.Array, jax.Array]]
 
 IMPLEMENTATIONS: dict[str, Implementation] = {

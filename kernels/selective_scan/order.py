@@ -1,7 +1,7 @@
 """Rows in another order than the steps, for implementations that only know one order."""
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def by_gathering(scan: Callable[[Scan], tuple[jax.Array, jax.Array]]) -> Callabl
         if order is None:
             return scan(inputs)
         u, z = (None if a is None else _take(a, order) for a in (inputs.u, inputs.z))
-        y, last_state = scan(dataclasses.replace(inputs, u=u, z=z, order=None))
+        y, last_state = scan(replace(inputs, u=u, z=z, order=None))
         return _take(y, jnp.argsort(order, axis=1)), last_state
 
     return run

@@ -1,6 +1,6 @@
 """What the implementations share: everything around `h = exp(decay A) h + step u B`."""
 
-import dataclasses
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def prepare(scan: Scan) -> Scan:
     u, A, B, C = (a.astype(scan.dtype) for a in (scan.u, scan.A, scan.B, scan.C))
     gaps = scan.gaps
     if gaps.delta is not None:
-        gaps = dataclasses.replace(gaps, delta=gaps.delta.astype(scan.dtype))
+        gaps = replace(gaps, delta=gaps.delta.astype(scan.dtype))
     return Scan(u, scan.steps, A, B, C, gaps=gaps, order=scan.order, reverse=scan.reverse)
 
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import ssmjax
-from kernels.selective_scan import IMPLEMENTATIONS, Gaps, Scan
+from kernels.selective_scan import IMPLEMENTATIONS, Scan
 from ssmjax.analysis.attention_maps import attention_maps, cosine_similarity
 from ssmjax.analysis.hidden_attention import hidden_attention, mean_attention
 from tests.golden import recipe
@@ -66,16 +66,8 @@ def apply(inputs):
     return y + inputs.D * inputs.u
 
 
-def scan_of(arrays, options):
-    """What `selective_scan` makes of these arguments."""
-    arrays, options = jax.tree.map(jnp.asarray, arrays), dict(options)
-    positions = options.pop("positions", None)
-    gaps = Gaps(positions, options.pop("alignment"), arrays.pop("gap_delta", None))
-    return Scan(**arrays, gaps=gaps, softplus=options.pop("delta_softplus"), **options)
-
-
 def run(function, arrays, options, *others):
-    return compiled(function)(scan_of(arrays, options), *others)
+    return compiled(function)(scan_cases.as_scan(arrays, options), *others)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
