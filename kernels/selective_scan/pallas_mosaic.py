@@ -83,9 +83,13 @@ def _scan(interpret: Any, inputs: Scan) -> tuple[jax.Array, jax.Array]:
     for name in STREAMED:
         if (array := getattr(inputs, name)) is not None:
             operands[name] = _pad(array, LANES)
-    named = {"A": LOG2_E * inputs.A.astype(jnp.float32).T}
-    named |= zip(CHANNELS, (inputs.D, inputs.delta_bias, inputs.gaps.delta), strict=True)
-    for name, array in named.items():
+    channel_arrays = {
+        "A": LOG2_E * inputs.A.astype(jnp.float32).T,
+        "D": inputs.D,
+        "delta_bias": inputs.delta_bias,
+        "gap_delta": inputs.gaps.delta,
+    }
+    for name, array in channel_arrays.items():
         if array is not None:
             array = _pad(array.astype(jnp.float32), LANES)
             operands[name] = array.reshape(*array.shape[:-1], -1, LANES)
