@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels.selective_scan import IMPLEMENTATIONS, recurrence, selective_scan
+from kernels.selective_scan import IMPLEMENTATIONS, Gaps, Scan, recurrence, selective_scan
 
 Arguments = Mapping[str, Any]
 Phase = Callable[[int], Any]
@@ -85,30 +85,22 @@ def _of_jax(scan: Callable, rotation: Sequence[Arguments]) -> Prepared:
     return Prepared(phases, needed.temp_size_in_bytes + needed.output_size_in_bytes)  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def _textbook(u, delta, A, B, C, D, z, delta_bias, positions, *, rematerialise: bool):
+def _textbook(positions, *, rematerialise: bool, **arrays):
     """The plain loop: one token a step, state [B,E,N], differentiated by JAX."""
-    dtype = recurrence.state_dtype(u, delta, A)
-    step, decay = recurrence.steps(
-        delta,
-        delta_bias,
-        None,
-        positions,
-        delta_softplus=True,
-        alignment="previous",
-        reverse=False,
-        dtype=dtype,
-    )
+    inputs = Scan(**arrays, gaps=Gaps(positions), softplus=True)
+    prepared = recurrence.prepare(inputs)
 
     def advance(h, token):
         x, decay, B, C = token
-        h = jnp.exp(decay[..., None] * A) * h + x[..., None] * B[:, None, :]
+        h = jnp.exp(decay[..., None] * prepared.A) * h + x[..., None] * B[:, None, :]
         return h, jnp.einsum("ben,bn->be", h, C)
 
-    tokens = (step * u.astype(dtype), decay, B.astype(dtype), C.astype(dtype))
+    x, decay = prepared.delta * prepared.u, recurrence.decays(prepared)
+    tokens = (x, decay, prepared.B, prepared.C)
     body = jax.checkpoint(advance) if rematerialise else advance
-    start = jnp.zeros((u.shape[0], *A.shape), dtype)
+    start = jnp.zeros((len(x), *prepared.A.shape), x.dtype)
     _, y = lax.scan(body, start, tuple(a.swapaxes(0, 1) for a in tokens))
-    return recurrence.finish(y.swapaxes(0, 1), u, D, z)
+    return recurrence.finish(inputs, y.swapaxes(0, 1))
 
 
 def _jax_linear_attention(u, delta, A, B, C, D, z, delta_bias, positions):

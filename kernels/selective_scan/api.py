@@ -1,6 +1,6 @@
 """`selective_scan`: argument checks and the choice of an implementation."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,43 +8,15 @@ import numpy as np
 from jax.core import Tracer
 
 from kernels import capability
-from kernels.selective_scan import (
-    associative,
-    pallas_mosaic,
-    pallas_triton,
-    recurrence,
-    reference,
-)
+from kernels.selective_scan import associative, pallas_mosaic, pallas_triton, reference
+from kernels.selective_scan.inputs import Gaps, Scan
 from kernels.selective_scan.order import by_gathering
 
 ALIGNMENTS = ("previous", "constant", "none")
 
-
-class Implementation(Protocol):
-    """What an implementation computes: checked arguments in, `(y [B,K,E], last_state [B,E,N])` out.
-
-    It may raise `NotImplementedError` with the reason when it cannot run these arguments here.
-    """
-
-    def __call__(
-        self,
-        u: jax.Array,
-        delta: jax.Array,
-        A: jax.Array,
-        B: jax.Array,
-        C: jax.Array,
-        D: jax.Array | None,
-        z: jax.Array | None,
-        delta_bias: jax.Array | None,
-        gap_delta: jax.Array | None,
-        positions: jax.Array | None,
-        *,
-        delta_softplus: bool,
-        alignment: str,
-        reverse: bool,
-        order: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array]: ...
-
+# Computes `(y [B,K,E], last state [B,E,N])` of a checked scan, or raises `NotImplementedError` with
+# the reason why it cannot run this one here.
+Implementation = Callable[[Scan], tuple[jax.Array, jax.Array]]
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "reference": by_gathering(reference.scan),
@@ -122,10 +94,9 @@ def selective_scan(
             f'gap_delta belongs to alignment="constant" and only to it; alignment is {alignment!r} '
             f"and gap_delta is {'missing' if gap_delta is None else 'given'}."
         )
-    required = {"u": u, "delta": delta, "A": A, "B": B, "C": C}
-    optional = {"D": D, "z": z, "delta_bias": delta_bias, "gap_delta": gap_delta}
-    given = required | {name: array for name, array in optional.items() if array is not None}
-    given = {name: jnp.asarray(array) for name, array in given.items()}
+    arrays = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
+    arrays |= {"delta_bias": delta_bias, "gap_delta": gap_delta}
+    given = {name: jnp.asarray(array) for name, array in arrays.items() if array is not None}
     _check_arrays(given)
     if positions is not None:
         _check_positions(positions, given["u"].shape[:2])
@@ -133,23 +104,36 @@ def selective_scan(
     if order is not None:
         order = jnp.asarray(order)
         _check_order(order, given["u"].shape[:2])
-    name = _best(given) if implementation is None else implementation
-    if not isinstance(name, str) or name not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation is {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}.")
-    arrays: Any = *(given.get(name) for name in (*required, *optional)), positions
-    y, last_state = IMPLEMENTATIONS[name](
-        *arrays,
-        delta_softplus=delta_softplus,
-        alignment=alignment,
-        reverse=reverse,
-        **({} if order is None else {"order": order.astype(jnp.int32)}),
-    )
+        order = order.astype(jnp.int32)
+    gaps = Gaps(positions, alignment, given.pop("gap_delta", None))
+    inputs = Scan(**given, gaps=gaps, order=order, softplus=delta_softplus, reverse=reverse)
+    y, last_state = run_scan(inputs, implementation)
     return (y, last_state) if return_last_state else y
 
 
-def _best(given: dict[str, jax.Array]) -> str:
+def run_scan(inputs: Scan, implementation: str | None = None) -> tuple[jax.Array, jax.Array]:
+    """`selective_scan` of inputs that need no check.
+
+    Args:
+      inputs: of the shapes and dtypes that `Scan` states.
+      implementation: as in `selective_scan`.
+
+    Returns:
+      y [B,K,E] and the last state [B,E,N], as in `selective_scan`.
+
+    Raises:
+      ValueError: an unknown implementation.
+      NotImplementedError: the named implementation cannot run here.
+    """
+    name = _best(inputs) if implementation is None else implementation
+    if not isinstance(name, str) or name not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation is {name!r}; choose one of {', '.join(IMPLEMENTATIONS)}.")
+    return IMPLEMENTATIONS[name](inputs)
+
+
+def _best(inputs: Scan) -> str:
     """The fastest implementation; the figures are in kernels/README.md."""
-    single = recurrence.state_dtype(*given.values()) == jnp.float32
+    single = inputs.dtype == jnp.float32
     return "pallas_triton" if single and capability.has_cuda() else "reference"
 
 

@@ -1,19 +1,23 @@
 """Rows in another order than the steps, for implementations that only know one order."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 
+from kernels.selective_scan.inputs import Scan
 
-def by_gathering(scan: Callable) -> Callable:
+
+def by_gathering(scan: Callable[[Scan], tuple[jax.Array, jax.Array]]) -> Callable:
     """An implementation with `order`, made from one without: it moves rows in memory."""
 
-    def run(u, delta, A, B, C, D, z, *rest, order: jax.Array | None = None, **options):
+    def run(inputs: Scan) -> tuple[jax.Array, jax.Array]:
+        order = inputs.order
         if order is None:
-            return scan(u, delta, A, B, C, D, z, *rest, **options)
-        u, z = (None if a is None else _take(a, order) for a in (u, z))
-        y, last_state = scan(u, delta, A, B, C, D, z, *rest, **options)
+            return scan(inputs)
+        u, z = (None if a is None else _take(a, order) for a in (inputs.u, inputs.z))
+        y, last_state = scan(replace(inputs, u=u, z=z, order=None))
         return _take(y, jnp.argsort(order, axis=1)), last_state
 
     return run

@@ -19,6 +19,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from kernels.capability import only_on_cuda
 from kernels.per_image import per_image
 from kernels.selective_scan import pallas_triton, recurrence
+from kernels.selective_scan.inputs import Scan
 from kernels.selective_scan.lanes import LOG1P, LOG2_E
 
 HOPPER = (9, 0)  # The first compute capability with the copy engine.
@@ -37,34 +38,18 @@ class Plan:
 
     Attributes:
       softplus: whether the step is a softplus.
-      alignment: as in `kernels.selective_scan`; "none" without positions.
+      gaps: whether `rows` has them.
       reverse: whether the last token comes first.
       interpret: how Pallas interprets the kernel (its `InterpretGPUParams`); None compiles it.
     """
 
     softplus: bool
-    alignment: str
+    gaps: bool
     reverse: bool
     interpret: Any
 
 
-def scan(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array | None,
-    z: jax.Array | None,
-    delta_bias: jax.Array | None,
-    gap_delta: jax.Array | None,
-    positions: jax.Array | None,
-    *,
-    delta_softplus: bool,
-    alignment: str,
-    reverse: bool,
-    interpret: Any = None,
-) -> tuple[jax.Array, jax.Array]:
+def scan(inputs: Scan, *, interpret: Any = None) -> tuple[jax.Array, jax.Array]:
     """See `kernels.selective_scan` and `api.Implementation`.
 
     Args beyond those:
@@ -74,41 +59,42 @@ def scan(
       NotImplementedError: for float64 inputs or more than 64 states; when run on anything but a
         CUDA GPU of compute capability 9.0 or more.
     """
-    if recurrence.state_dtype(u, delta, A, B, C, D, z, delta_bias, gap_delta) != jnp.float32:
+    if inputs.dtype != jnp.float32:
         raise NotImplementedError(
             "pallas_mosaic keeps its state in float32; for float64 inputs choose another "
             'implementation, such as "reference".'
         )
-    if A.shape[1] > MAX_STATES:
+    states = inputs.A.shape[1]
+    if states > MAX_STATES:
         raise NotImplementedError(
-            f"pallas_mosaic keeps at most {MAX_STATES} states and A has {A.shape[1]}; choose "
+            f"pallas_mosaic keeps at most {MAX_STATES} states and A has {states}; choose "
             'another implementation, such as "reference".'
         )
-    plan = Plan(delta_softplus, "none" if positions is None else alignment, reverse, interpret)
-    return _scan(plan, (u, delta, A, B, C, D, z, delta_bias, gap_delta, positions))
+    return _scan(interpret, inputs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(plan: Plan, arrays: tuple) -> tuple[jax.Array, jax.Array]:
-    """`scan` of the arrays it takes, in its order."""
-    u, delta, A, B, C, D, z, delta_bias, gap_delta, positions = arrays
-    (batch, length, channels), states = u.shape, A.shape[1]
-    rows = [B, C]
-    if plan.alignment != "none":
-        rows.append(recurrence.gaps(positions, plan.reverse)[..., None])
+def _scan(interpret: Any, inputs: Scan) -> tuple[jax.Array, jax.Array]:
+    (batch, length, channels), states = inputs.u.shape, inputs.A.shape[1]
+    gaps = recurrence.pruned_before(inputs)
+    rows = [inputs.B, inputs.C] if gaps is None else [inputs.B, inputs.C, gaps[..., None]]
     rows = jnp.concatenate([row.astype(jnp.float32) for row in rows], axis=-1)
     operands = {"rows": _pad(rows, 16 // rows.itemsize)}
-    for name, array in zip(STREAMED, (u, delta, z), strict=True):
-        if array is not None:
+    for name in STREAMED:
+        if (array := getattr(inputs, name)) is not None:
             operands[name] = _pad(array, LANES)
-    named = {"A": LOG2_E * A.astype(jnp.float32).T}
-    named |= zip(CHANNELS, (D, delta_bias, gap_delta), strict=True)
-    for name, array in named.items():
+    channel_arrays = {
+        "A": LOG2_E * inputs.A.astype(jnp.float32).T,
+        "D": inputs.D,
+        "delta_bias": inputs.delta_bias,
+        "gap_delta": inputs.gaps.delta,
+    }
+    for name, array in channel_arrays.items():
         if array is not None:
             array = _pad(array.astype(jnp.float32), LANES)
             operands[name] = array.reshape(*array.shape[:-1], -1, LANES)
-    launch = partial(_launch, plan)
-    if plan.interpret is None:  # The interpreter has effects, which cannot be partitioned.
+    launch = partial(_launch, Plan(inputs.softplus, gaps is not None, inputs.reverse, interpret))
+    if interpret is None:  # The interpreter has effects, which cannot be partitioned.
         y, last = per_image(launch, operands, (*CHANNELS, "A"))
     else:
         y, last = launch(operands)
@@ -118,20 +104,14 @@ def _scan(plan: Plan, arrays: tuple) -> tuple[jax.Array, jax.Array]:
     )
 
 
-def _scan_forward(plan, arrays):
-    return _scan(plan, arrays), arrays
+def _scan_forward(interpret, inputs):
+    return _scan(interpret, inputs), inputs
 
 
-def _scan_backward(plan, arrays, cotangents):
-    triton = partial(
-        pallas_triton.scan,
-        delta_softplus=plan.softplus,
-        alignment=plan.alignment,
-        reverse=plan.reverse,
-        interpret=plan.interpret is not None,
-    )
-    _, pullback = jax.vjp(triton, *arrays)
-    return (pullback(cotangents),)
+def _scan_backward(interpret, inputs, cotangents):
+    triton = partial(pallas_triton.scan, interpret=interpret is not None)
+    _, pullback = jax.vjp(triton, inputs)
+    return pullback(cotangents)
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
@@ -205,7 +185,7 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
             if plan.softplus:
                 step = softplus(step)
             total = step
-            if plan.alignment != "none":
+            if plan.gaps:
                 gamma = before if gap_delta is None else gap_delta
                 total = step + tile["rows"][token, 2 * states] * gamma
             x, y = step * u, zeros if D is None else D * u

@@ -6,6 +6,7 @@ and figures are in kernels/README.md.
 """
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -16,9 +17,9 @@ from jax.experimental.pallas import triton as pltriton
 from kernels.capability import only_on_cuda
 from kernels.per_image import per_image
 from kernels.selective_scan import pallas_triton_vjp, recurrence
+from kernels.selective_scan.inputs import Scan
 from kernels.selective_scan.lanes import LANES, LOG2_E
 from kernels.selective_scan.triton_block import (
-    CHANNELS,
     GAPS,
     GROUP,
     MATRIX,
@@ -42,23 +43,7 @@ warnings.filterwarnings(
 
 
 def scan(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array | None,
-    z: jax.Array | None,
-    delta_bias: jax.Array | None,
-    gap_delta: jax.Array | None,
-    positions: jax.Array | None,
-    *,
-    delta_softplus: bool,
-    alignment: str,
-    reverse: bool,
-    order: jax.Array | None = None,
-    interpret: bool = False,
-    tokens: int = GROUP,
+    inputs: Scan, *, interpret: bool = False, tokens: int = GROUP
 ) -> tuple[jax.Array, jax.Array]:
     """See `kernels.selective_scan` and `api.Implementation`.
 
@@ -69,48 +54,45 @@ def scan(
     Raises:
       NotImplementedError: for float64 inputs; when run on anything but a CUDA GPU.
     """
-    if recurrence.state_dtype(u, delta, A, B, C, D, z, delta_bias, gap_delta) != jnp.float32:
+    if inputs.dtype != jnp.float32:
         raise NotImplementedError(
             "pallas_triton keeps its state in float32; for float64 inputs choose another "
             'implementation, such as "reference".'
         )
-    gaps = None
-    if positions is not None and alignment != "none":
-        gaps = recurrence.gaps(positions, reverse).astype(jnp.float32)
-    run = partial(
-        _scan_few_states,
-        u=u,
-        delta=delta,
-        delta_bias=delta_bias,
-        gap_delta=None if gaps is None else gap_delta,
-        gaps=gaps,
-        order=order,
-        plan=Plan(delta_softplus, reverse, tokens, interpret),
-    )
-    states = A.shape[1]
+    plan = Plan(inputs.softplus, inputs.reverse, tokens, interpret)
+    states = inputs.A.shape[1]
     if states <= MAX_STATES:
-        return run(A=A, B=B, C=C, D=D, z=z)
+        return _scan_few_states(plan, inputs)
+
     # States are independent of each other but for the sum in y: scan them in pieces.
-    A, B, C = (_pieces(a) for a in (A, B, C))
-    wide = u.astype(jnp.float32)
-    y, last = jax.vmap(lambda A, B, C: run(A=A, B=B, C=C, D=None, z=None, u=wide))(A, B, C)
+    def scan_piece(A, B, C):
+        u = inputs.u.astype(jnp.float32)
+        return _scan_few_states(plan, replace(inputs, u=u, A=A, B=B, C=C, D=None, z=None))
+
+    y, last = jax.vmap(scan_piece)(*(_pieces(a) for a in (inputs.A, inputs.B, inputs.C)))
     last = jnp.moveaxis(last, 0, 2)
     return (
-        recurrence.finish(y.sum(axis=0), u, D, z),
+        recurrence.finish(inputs, y.sum(axis=0)),
         last.reshape(*last.shape[:2], -1)[..., :states],
     )
 
 
-def _scan_few_states(*, plan: Plan, **arrays) -> tuple[jax.Array, jax.Array]:
+def _scan_few_states(plan: Plan, inputs: Scan) -> tuple[jax.Array, jax.Array]:
     """`scan` for at most `MAX_STATES` states: pads them and the channels to what kernels take."""
-    channels, states = arrays["u"].shape[-1], arrays["A"].shape[1]
+    channels, states = inputs.A.shape
     more_channels, more_states = -channels % LANES, max(2, pl.next_power_of_2(states)) - states
-    arrays["A"] = _pad(LOG2_E * arrays["A"].astype(jnp.float32), more_states).T
-    operands = {name: arrays[name] for name in (GAPS, ORDER) if arrays[name] is not None}
-    for name in (*TOKENS, *STATES, *CHANNELS, MATRIX):
-        if (array := arrays[name]) is not None:
-            array = array if name in TOKENS else array.astype(jnp.float32)
-            operands[name] = _pad(array, more_states if name in STATES else more_channels)
+    gaps = recurrence.pruned_before(inputs)
+    arrays = {name: getattr(inputs, name) for name in (*TOKENS, *STATES, "D", "delta_bias", ORDER)}
+    arrays |= {GAPS: gaps, "gap_delta": None if gaps is None else inputs.gaps.delta}
+    arrays[MATRIX] = _pad(LOG2_E * inputs.A.astype(jnp.float32), more_states).T
+
+    def operand(name, array):
+        if name in (GAPS, ORDER):
+            return array
+        array = array if name in TOKENS else array.astype(jnp.float32)
+        return _pad(array, more_states if name in STATES else more_channels)
+
+    operands = {name: operand(name, a) for name, a in arrays.items() if a is not None}
     y, last = _scan(plan, operands)  # pyright: ignore[reportGeneralTypeIssues]
     return y[..., :channels], last[:, :states, :channels].swapaxes(1, 2)
 

@@ -1,80 +1,69 @@
-"""What the implementations in plain JAX share: everything around `h = exp(decay A) h + x B`."""
+"""What the implementations share: everything around `h = exp(decay A) h + step u B`."""
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 
-
-def state_dtype(*arrays: jax.Array | None) -> jnp.dtype:
-    """Float32, or float64 when any array is: the dtype of steps, exponentials and state."""
-    return jnp.result_type(jnp.float32, *(a for a in arrays if a is not None))
+from kernels.selective_scan.inputs import Scan
 
 
-def gaps(positions: jax.Array, reverse: bool) -> jax.Array:
-    """[B,K] pruned positions just before each kept token in scan order; 0 at the first."""
+def prepare(scan: Scan) -> Scan:
+    """The scan without skip and gate, its arrays of the state's dtype, its deltas the steps."""
+    u, A, B, C = (a.astype(scan.dtype) for a in (scan.u, scan.A, scan.B, scan.C))
+    gaps = scan.gaps
+    if gaps.delta is not None:
+        gaps = replace(gaps, delta=gaps.delta.astype(scan.dtype))
+    return Scan(u, scan.steps, A, B, C, gaps=gaps, order=scan.order, reverse=scan.reverse)
+
+
+def pruned_before(scan: Scan) -> jax.Array | None:
+    """[B,K] pruned positions just before each kept token in scan order, of the state's dtype.
+
+    0 at the first token; None where the scan sees no gap.
+    """
+    positions = scan.gaps.positions
+    if positions is None or scan.gaps.alignment == "none" or positions.shape[1] == 1:
+        return None
     between = jnp.diff(positions, axis=1) - 1
-    return jnp.pad(between, ((0, 0), (0, 1) if reverse else (1, 0)))
+    return jnp.pad(between, ((0, 0), (0, 1) if scan.reverse else (1, 0))).astype(scan.dtype)
 
 
-def step_sizes(
-    delta: jax.Array, delta_bias: jax.Array | None, *, delta_softplus: bool, dtype: jnp.dtype
-) -> jax.Array:
-    """The step of every kept token, [B,K,E] of `dtype`."""
-    step = delta.astype(dtype)
-    if delta_bias is not None:
-        step = step + delta_bias.astype(dtype)
-    return jax.nn.softplus(step) if delta_softplus else step
-
-
-def later_decays(
-    step: jax.Array, gap: jax.Array, gap_delta: jax.Array | None, reverse: bool
-) -> jax.Array:
+def later_decays(scan: Scan, pruned: jax.Array) -> jax.Array:
     """The decays of all kept tokens but the first in scan order, whose state is still zero.
 
     A decay is the step plus Gamma, the sum of gamma over the gap before the token (equation 6 of
     the paper, once per pruned position).
 
     Args:
-      step: [B,K,E].
-      gap: [B,K] of step's dtype, as from `gaps`.
-      gap_delta: [E] gamma; None: gamma is the step of the token before.
-      reverse: scan from the last token to the first.
+      scan: as `prepare` returns it.
+      pruned: [B,K], its `pruned_before`.
 
     Returns:
       [B,K-1,E].
     """
     later, earlier = slice(1, None), slice(None, -1)
-    if reverse:
+    if scan.reverse:
         later, earlier = earlier, later
-    gamma = step[:, earlier] if gap_delta is None else gap_delta.astype(step.dtype)
-    return step[:, later] + gap[:, later, None] * gamma
+    gamma = scan.delta[:, earlier] if scan.gaps.delta is None else scan.gaps.delta
+    return scan.delta[:, later] + pruned[:, later, None] * gamma
 
 
-def steps(
-    delta: jax.Array,
-    delta_bias: jax.Array | None,
-    gap_delta: jax.Array | None,
-    positions: jax.Array | None,
-    *,
-    delta_softplus: bool,
-    alignment: str,
-    reverse: bool,
-    dtype: jnp.dtype,
-) -> tuple[jax.Array, jax.Array]:
-    """The step and the decay of every kept token, both [B,K,E] of `dtype`."""
-    step = step_sizes(delta, delta_bias, delta_softplus=delta_softplus, dtype=dtype)
-    if positions is None or alignment == "none":
-        return step, step
-    gap = gaps(positions, reverse).astype(dtype)
-    decay = [step[:, :1], later_decays(step, gap, gap_delta, reverse)]
-    if reverse:
-        decay = [decay[1], step[:, -1:]]
-    return step, jnp.concatenate(decay, axis=1)
+def decays(scan: Scan) -> jax.Array:
+    """[B,K,E], of all kept tokens of a scan that is prepared."""
+    pruned = pruned_before(scan)
+    if pruned is None:
+        return scan.delta
+    parts = [scan.delta[:, :1], later_decays(scan, pruned)]
+    if scan.reverse:
+        parts = [parts[1], scan.delta[:, -1:]]
+    return jnp.concatenate(parts, axis=1)
 
 
-def finish(y: jax.Array, u: jax.Array, D: jax.Array | None, z: jax.Array | None) -> jax.Array:
+def finish(scan: Scan, y: jax.Array) -> jax.Array:
     """`(y + D u) silu(z)`, computed in y's dtype, returned in u's."""
-    if D is not None:
-        y = y + D.astype(y.dtype) * u.astype(y.dtype)
-    if z is not None:
-        y = y * jax.nn.silu(z.astype(y.dtype))
-    return y.astype(u.dtype)
+    if scan.D is not None:
+        y = y + scan.D.astype(y.dtype) * scan.u.astype(y.dtype)
+    if scan.z is not None:
+        y = y * jax.nn.silu(scan.z.astype(y.dtype))
+    return y.astype(scan.u.dtype)

@@ -14,90 +14,48 @@ time, so the loops read the token that they are at in place, and decays are made
 import functools
 import operator
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from kernels.selective_scan import recurrence
+from kernels.selective_scan.inputs import Scan
 
 GROUP = 8  # Tokens per kept state.
 
 
-class Tokens(NamedTuple):
-    """What drives the recurrence, all of the state's dtype.
-
-    Attributes:
-      u: [B,K,E].
-      step: [B,K,E].
-      B: [B,K,N].
-      C: [B,K,N].
-      gap: [B,K], as from `recurrence.gaps`; None: every decay is the step.
-      gap_delta: [E], gamma of every gap; None: gamma is the step of the token before.
-    """
-
-    u: jax.Array
-    step: jax.Array
-    B: jax.Array
-    C: jax.Array
-    gap: jax.Array | None
-    gap_delta: jax.Array | None
-
-
-def scan(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array | None,
-    z: jax.Array | None,
-    delta_bias: jax.Array | None,
-    gap_delta: jax.Array | None,
-    positions: jax.Array | None,
-    *,
-    delta_softplus: bool,
-    alignment: str,
-    reverse: bool,
-) -> tuple[jax.Array, jax.Array]:
+def scan(inputs: Scan) -> tuple[jax.Array, jax.Array]:
     """See `kernels.selective_scan` and `api.Implementation`."""
-    dtype = recurrence.state_dtype(u, delta, A, B, C, D, z, delta_bias, gap_delta)
-    step = recurrence.step_sizes(delta, delta_bias, delta_softplus=delta_softplus, dtype=dtype)
-    gap = None
-    if positions is not None and alignment != "none" and u.shape[1] > 1:
-        gap = recurrence.gaps(positions, reverse).astype(dtype)
-    gap_delta = None if gap is None or gap_delta is None else gap_delta.astype(dtype)
-    tokens = Tokens(u.astype(dtype), step, B.astype(dtype), C.astype(dtype), gap, gap_delta)
-    y, last = _recur(tokens, A.T.astype(dtype), reverse)  # pyright: ignore[reportGeneralTypeIssues]
-    return recurrence.finish(y, u, D, z), last.swapaxes(1, 2)
+    y, last = _recur(recurrence.prepare(inputs))
+    return recurrence.finish(inputs, y), last.swapaxes(1, 2)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _recur(tokens, A, reverse):
-    """h = exp(decay A) h + x B; y = C . h; with A [N,E] and states [B,N,E]."""
-    token = partial(_token, _drives(tokens, reverse), A)
-    last, y = lax.scan(token, _no_state(tokens, A), _places(tokens, reverse), reverse=reverse)
+@jax.custom_vjp
+def _recur(scan: Scan) -> tuple[jax.Array, jax.Array]:
+    """(y [B,K,E], last state [B,N,E]) of a scan that is prepared."""
+    token = _token(scan)
+    last, y = lax.scan(token, _no_state(scan), _places(scan), reverse=scan.reverse)
     return y.swapaxes(0, 1), last
 
 
-def _recur_forward(tokens, A, reverse):
-    token = partial(_token, _drives(tokens, reverse), A)
+def _recur_forward(scan):
+    token = _token(scan)
 
     def run(start, group):
-        last, y = lax.scan(token, start, group, reverse=reverse)
+        last, y = lax.scan(token, start, group, reverse=scan.reverse)
         return last, (y, start)
 
-    groups = _groups(tokens, reverse)
-    last, (y, starts) = lax.scan(run, _no_state(tokens, A), groups, reverse=reverse)
-    return (_ungroup(y, tokens, reverse), last), (tokens, A, starts)
+    last, (y, starts) = lax.scan(run, _no_state(scan), _groups(scan), reverse=scan.reverse)
+    return (_ungroup(y, scan), last), (scan, starts)
 
 
-def _recur_backward(reverse, residuals, cotangents):
-    tokens, A, starts = residuals
+def _recur_backward(residuals, cotangents):
+    scan, starts = residuals
     dy, dlast = cotangents
-    drives = _drives(tokens, reverse)
+    drives, A, reverse = _drives(scan), scan.A.T, scan.reverse
+    pruned = recurrence.pruned_before(scan)
 
     def token_again(h, place):
         k, B, _ = place
@@ -109,7 +67,7 @@ def _recur_backward(reverse, residuals, cotangents):
         # gap after it, if that is this token's step, or to `gap_delta`, of all gaps so far.
         adjoint, dA, dgamma = carry
         (k, B, C), before = inputs
-        (x, decay), u, step, dy_k = drives(k), _at(tokens.u, k), _at(tokens.step, k), _at(dy, k)
+        (x, decay), u, step, dy_k = drives(k), _at(scan.u, k), _at(scan.delta, k), _at(dy, k)
         factor = jnp.exp(decay[:, None, :] * A)
         after = factor * before + x[:, None, :] * B[:, :, None]
         dC = _sum_channels(after, dy_k)
@@ -120,9 +78,9 @@ def _recur_backward(reverse, residuals, cotangents):
         products = dexponent * A
         ddecay = functools.reduce(operator.add, (products[:, n] for n in range(A.shape[0])))
         dstep = dx * u + ddecay
-        if tokens.gap is not None:
-            through_gap = _at(tokens.gap, k)[:, None] * ddecay
-            if tokens.gap_delta is None:
+        if pruned is not None:
+            through_gap = _at(pruned, k)[:, None] * ddecay
+            if scan.gaps.delta is None:
                 dstep, dgamma = dstep + dgamma, through_gap
             else:
                 dgamma = dgamma + through_gap
@@ -134,31 +92,37 @@ def _recur_backward(reverse, residuals, cotangents):
         return lax.scan(token_back, carry, (places, before), reverse=not reverse)
 
     carry = (dlast, jnp.zeros_like(dlast), jnp.zeros_like(dlast[:, 0]))
-    groups = (_groups(tokens, reverse), starts)
-    (_, dA, dgamma), grads = lax.scan(run, carry, groups, reverse=not reverse)
-    dgap_delta = None if tokens.gap_delta is None else dgamma.sum(axis=0)
-    grads = (_ungroup(g, tokens, reverse) for g in grads)
-    return Tokens(*grads, gap=None, gap_delta=dgap_delta), dA.sum(axis=0)
+    (_, dA, dgamma), grads = lax.scan(run, carry, (_groups(scan), starts), reverse=not reverse)
+    du, dstep, dB, dC = (_ungroup(g, scan) for g in grads)
+    dgap_delta = None if scan.gaps.delta is None else dgamma.sum(axis=0)
+    dgaps = replace(scan.gaps, positions=None, delta=dgap_delta)
+    return (replace(scan, u=du, delta=dstep, A=dA.sum(axis=0).T, B=dB, C=dC, gaps=dgaps),)
 
 
 _recur.defvjp(_recur_forward, _recur_backward)
 
 
-def _token(drives, A, h, place):
-    """One token: the state [B,N,E] after it, and y [B,E]."""
-    k, B, C = place
-    x, decay = drives(k)
-    h = jnp.exp(decay[:, None, :] * A) * h + x[:, None, :] * B[:, :, None]
-    return h, _sum_states(h, C)
+def _token(scan: Scan) -> Callable:
+    """A function of the state [B,N,E] before a token and its place: the state after it, and y."""
+    drives, A = _drives(scan), scan.A.T
+
+    def token(h, place):
+        k, B, C = place
+        x, decay = drives(k)
+        h = jnp.exp(decay[:, None, :] * A) * h + x[:, None, :] * B[:, :, None]
+        return h, _sum_states(h, C)
+
+    return token
 
 
-def _drives(tokens: Tokens, reverse: bool) -> Callable:
+def _drives(scan: Scan) -> Callable:
     """A function of a token's number that gives its x and decay, both [B,E]."""
-    decays, first = tokens.step, 0  # The number of the token that has the first decay.
-    if tokens.gap is not None:
-        decays = recurrence.later_decays(tokens.step, tokens.gap, tokens.gap_delta, reverse)
-        first = 0 if reverse else 1
-    return lambda k: (_at(tokens.step, k) * _at(tokens.u, k), _at(decays, k - first))
+    decays, first = scan.delta, 0  # The number of the token that has the first decay.
+    pruned = recurrence.pruned_before(scan)
+    if pruned is not None:
+        decays = recurrence.later_decays(scan, pruned)
+        first = 0 if scan.reverse else 1
+    return lambda k: (_at(scan.delta, k) * _at(scan.u, k), _at(decays, k - first))
 
 
 def _at(a, k):
@@ -166,8 +130,9 @@ def _at(a, k):
     return lax.dynamic_index_in_dim(a, k, axis=1, keepdims=False, allow_negative_indices=False)
 
 
-def _no_state(tokens, A):
-    return jnp.zeros((tokens.u.shape[0], *A.shape), A.dtype)
+def _no_state(scan):
+    channels, states = scan.A.shape
+    return jnp.zeros((len(scan.u), states, channels), scan.A.dtype)
 
 
 def _sum_states(h, weights):
@@ -180,24 +145,24 @@ def _sum_channels(h, weights):
     return jnp.einsum("bne,be->bn", h, weights, precision=lax.Precision.HIGHEST)
 
 
-def _places(tokens, reverse, empty=0):
+def _places(scan, empty=0):
     """Number, B and C along the tokens: [K], [K,B,N] and [K,B,N].
 
     In front, in scan order, are so many `empty` ones: B is zero there, so the state stays zero.
     """
-    before, after = (0, empty) if reverse else (empty, 0)
-    numbers = jnp.arange(-before, tokens.u.shape[1] + after)
+    before, after = (0, empty) if scan.reverse else (empty, 0)
+    numbers = jnp.arange(-before, scan.u.shape[1] + after)
     pad = ((before, after), (0, 0), (0, 0))
-    return numbers, *(jnp.pad(a.swapaxes(0, 1), pad) for a in (tokens.B, tokens.C))
+    return numbers, *(jnp.pad(a.swapaxes(0, 1), pad) for a in (scan.B, scan.C))
 
 
-def _groups(tokens, reverse):
+def _groups(scan):
     """`_places` as [K/GROUP,GROUP,...]."""
-    places = _places(tokens, reverse, empty=-tokens.u.shape[1] % GROUP)
+    places = _places(scan, empty=-scan.u.shape[1] % GROUP)
     return jax.tree.map(lambda a: a.reshape(-1, GROUP, *a.shape[1:]), places)
 
 
-def _ungroup(a, tokens, reverse):
+def _ungroup(a, scan):
     """What a loop over `_groups` stacked, [K/GROUP,GROUP,B,...], as [B,K,...]."""
-    a, k = a.reshape(-1, *a.shape[2:]), tokens.u.shape[1]
-    return (a[:k] if reverse else a[-k:]).swapaxes(0, 1)
+    a, k = a.reshape(-1, *a.shape[2:]), scan.u.shape[1]
+    return (a[:k] if scan.reverse else a[-k:]).swapaxes(0, 1)

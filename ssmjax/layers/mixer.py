@@ -1,21 +1,21 @@
 """The mixers of both families, on all tokens or on the kept ones."""
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from kernels import selective_scan
+from kernels.selective_scan import Scan, run_scan
 from ssmjax.layers.conv import CausalConv, Cells, GridConv
 from ssmjax.layers.ssm import SelectiveSSM, out_projection
 from ssmjax.pruning.select import gather_tokens
 from ssmjax.pruning.strategies.strategy import Signals
 
-# `selective_scan`, or another function of its arguments, such as `ssmjax.analysis` has.
-Scan = Callable[..., Any]
+# The scan itself, or another function of what it takes, such as `ssmjax.analysis` has.
+OfScan = Callable[[Scan], Any]
 
 
 class Neighbours(NamedTuple):
@@ -38,23 +38,12 @@ class Direction(SelectiveSSM):
         super().__init__(channels, states, rank, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, scan: Scan, x: jax.Array, layout: Neighbours, *, reverse: bool, alignment: str
+        self, scan: OfScan, x: jax.Array, layout: Neighbours, *, reverse: bool, alignment: str
     ) -> Any:
         """What `scan` makes of this direction's [B,K,E] inputs. See `BidirectionalMixer`."""
         u = jax.nn.silu(self.conv(x, layout.conv, reverse))
-        delta, B, C = self.project(u)
-        return scan(
-            u,
-            delta,
-            -jnp.exp(self.A_log[...]),
-            B,
-            C,
-            self.D[...],
-            delta_bias=self.delta_bias,
-            delta_softplus=True,
-            reverse=reverse,
-            **self.gap(layout.scan, alignment, self.conv.bias[...]),
-        )
+        gaps = self.gaps(layout.scan, alignment, self.conv.bias[...])
+        return scan(self.inputs(u, *self.project(u), gaps, reverse=reverse))
 
 
 class BidirectionalMixer(nnx.Module):
@@ -104,15 +93,19 @@ class BidirectionalMixer(nnx.Module):
           steps of both directions.
         """
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
-        scan = partial(_scan_and_step, z=z, implementation=implementation)
+
+        def scan(inputs):
+            y, _ = run_scan(replace(inputs, z=z), implementation)
+            return y, inputs.steps
+
         y, step = self.over_scans(scan, x, layout, alignment)
         return self.out_proj(y), Signals(y, step)
 
-    def over_scans(self, scan: Scan, x: jax.Array, layout: Neighbours, alignment: str) -> Any:
+    def over_scans(self, scan: OfScan, x: jax.Array, layout: Neighbours, alignment: str) -> Any:
         """The mean of what `scan` makes of both directions.
 
         Args:
-          scan: takes what `kernels.selective_scan` takes, but for the gate.
+          scan: a function of a direction's scan, whose gate is still missing.
           x: [B,K,E] what is scanned: the first half of what `in_proj` gives; the other is the gate.
           layout: how the tokens lie.
           alignment: as above.
@@ -120,12 +113,6 @@ class BidirectionalMixer(nnx.Module):
         forward = self.forward(scan, x, layout, reverse=False, alignment=alignment)
         backward = self.backward(scan, x, layout, reverse=True, alignment=alignment)
         return jax.tree.map(lambda ahead, back: (ahead + back) / 2, forward, backward)
-
-
-def _scan_and_step(u, delta, *others, delta_bias, **options) -> tuple[jax.Array, jax.Array]:
-    """The scan's output and its steps, both [B,K,E]."""
-    y: Any = selective_scan(u, delta, *others, delta_bias=delta_bias, **options)
-    return y, jax.nn.softplus(delta + delta_bias)
 
 
 class Paths(NamedTuple):
@@ -208,13 +195,16 @@ class PathMixer(SelectiveSSM):
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
         if paths.frozen is not None:
             x = jnp.concatenate([x, self._project_unscanned(frozen)], axis=1)
-        scan = partial(selective_scan, implementation=implementation)
+
+        def scan(inputs):
+            return run_scan(inputs, implementation)[0]
+
         y = self.over_scans(scan, x, paths, alignment) * jax.nn.silu(z)
         # Where no score needs the steps, nothing of them is computed.
         delta, _, _ = self.project(self._inputs(x, paths))
         return self.out_proj(y), Signals(y, self.step(delta))
 
-    def over_scans(self, scan: Scan, x: jax.Array, paths: Paths, alignment: str) -> jax.Array:
+    def over_scans(self, scan: OfScan, x: jax.Array, paths: Paths, alignment: str) -> jax.Array:
         """The sum of what `scan` makes of the four paths. See `BidirectionalMixer.over_scans`."""
         u = self._inputs(x, paths)
         parameters = self.project(u)
@@ -223,18 +213,9 @@ class PathMixer(SelectiveSSM):
             delta, B, C = (
                 (gather_tokens(p, order) for p in parameters) if self.paired else parameters
             )
-            return scan(
-                u,
-                delta,
-                -jnp.exp(self.A_log[...]),
-                B + self.direction_B[...][direction].astype(B.dtype),
-                C,
-                self.D[...],
-                delta_bias=self.delta_bias,
-                delta_softplus=True,
-                order=order,
-                **self.gap(steps, alignment, self.conv.bias[...]),  # pyright: ignore[reportOptionalSubscript]
-            )
+            B = B + self.direction_B[...][direction].astype(B.dtype)
+            gaps = self.gaps(steps, alignment, self.conv.bias[...])  # pyright: ignore[reportOptionalSubscript]
+            return scan(self.inputs(u, delta, B, C, gaps, order=order))
 
         # Under vmap, what the paths share, such as exp(delta A) of a dense model, is computed once.
         return jax.vmap(along)(paths.order, paths.direction, paths.steps).sum(axis=0)

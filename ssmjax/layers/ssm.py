@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from kernels.selective_scan import Gaps, Scan
+
 
 class SelectiveSSM(nnx.Module):
     """The parameters of one selective scan over E channels with N states."""
@@ -37,18 +39,43 @@ class SelectiveSSM(nnx.Module):
         """Raw steps [...,E] to steps, all positive."""
         return jax.nn.softplus(raw + self.delta_bias)
 
-    def gap(self, positions, alignment: str, conv_bias: jax.Array) -> dict:
-        """The scan's `positions`, `alignment` and `gap_delta` for a `PruneConfig.alignment`.
+    def gaps(self, positions, alignment: str, conv_bias: jax.Array) -> Gaps:
+        """What the scan sees of pruned tokens, for a `PruneConfig.alignment`.
 
         `zero_token` is the step that an all-zero token gets: its convolution is the bias alone.
         """
         if positions is None:
-            return {"alignment": "none"}
+            return Gaps()
         if alignment != "zero_token":
-            return {"positions": positions, "alignment": alignment}
+            return Gaps(positions, alignment)
         u = jax.nn.silu(conv_bias.astype(self.x_proj.dtype))
-        gap_delta = self.step(self.project(u)[0])
-        return {"positions": positions, "alignment": "constant", "gap_delta": gap_delta}
+        return Gaps(positions, "constant", self.step(self.project(u)[0]))
+
+    def inputs(
+        self,
+        u: jax.Array,
+        delta: jax.Array,
+        B: jax.Array,
+        C: jax.Array,
+        gaps: Gaps,
+        *,
+        order: jax.Array | None = None,
+        reverse: bool = False,
+    ) -> Scan:
+        """The scan of [B,K,E] tokens u with these parameters; delta, B and C as `project` gives."""
+        return Scan(
+            u,
+            delta,
+            -jnp.exp(self.A_log[...]),
+            B,
+            C,
+            self.D[...],
+            delta_bias=self.delta_bias,
+            gaps=gaps,
+            order=order,
+            softplus=True,
+            reverse=reverse,
+        )
 
     def _delta(self, low_rank: jax.Array) -> jax.Array:
         """[..., R] to raw steps [..., E], in float32 (or wider) whatever the compute dtype."""

@@ -129,9 +129,9 @@ def test_the_default_follows_the_device(cuda, best, monkeypatch):
     called = []
 
     def stand_in(name):
-        def scan(*arrays, **options):
+        def scan(inputs):
             called.append(name)
-            return arrays[0], arrays[2]
+            return inputs.u, inputs.A
 
         return scan
 

@@ -3,8 +3,10 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from kernels.selective_scan import Gaps, Scan
 from tests.oracles import scan_oracle
 
 
@@ -57,6 +59,14 @@ def random_inputs(
 def cast(arrays, dtype):
     """Rounded to `dtype`, as numpy arrays."""
     return {name: np.asarray(value).astype(dtype) for name, value in arrays.items()}
+
+
+def as_scan(arrays, options):
+    """The `Scan` that `selective_scan` makes of these arguments."""
+    arrays, options = jax.tree.map(jnp.asarray, arrays), dict(options)
+    gap_delta = arrays.pop("gap_delta", None)
+    gaps = Gaps(options.pop("positions", None), options.pop("alignment"), gap_delta)
+    return Scan(**arrays, gaps=gaps, softplus=options.pop("delta_softplus"), **options)
 
 
 def cotangents(seed, arrays):

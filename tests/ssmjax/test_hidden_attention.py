@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import ssmjax
-from kernels.selective_scan import IMPLEMENTATIONS
+from kernels.selective_scan import IMPLEMENTATIONS, Scan
 from ssmjax.analysis.attention_maps import attention_maps, cosine_similarity
 from ssmjax.analysis.hidden_attention import hidden_attention, mean_attention
 from tests.golden import recipe
@@ -60,15 +60,14 @@ def blocks(model, stages, traced):
         yield block.mixer, x, jax.nn.silu(z), layout, alignment, present
 
 
-def apply(u, delta, A, B, C, D, **options):
+def apply(inputs):
     """What a scan gives, by its hidden attention."""
-    return jnp.einsum("beij,bje->bie", hidden_attention(u, delta, A, B, C, **options), u) + D * u
+    y = jnp.einsum("beij,bje->bie", hidden_attention(inputs), inputs.u)
+    return y + inputs.D * inputs.u
 
 
-def run(function, arrays, options):
-    static = {k: v for k, v in options.items() if k not in ("positions", "order")}
-    traced = {k: v for k, v in options.items() if k not in static}
-    return compiled(functools.partial(function, **static))(**arrays, **traced)
+def run(function, arrays, options, *others):
+    return compiled(function)(scan_cases.as_scan(arrays, options), *others)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -110,7 +109,7 @@ def test_mean_over_channels(alignment):
         alpha = np.asarray(run(hidden_attention, arrays, options))
         assert_close(run(mean_attention, arrays, options), np.abs(alpha).mean(axis=1), 1e-12)
         shares = np.einsum("beij,bie,bje->beij", alpha, gradient, arrays["u"])
-        got = run(mean_attention, arrays | {"gradient": gradient}, options)
+        got = run(mean_attention, arrays, options, gradient)
         assert_close(got, np.maximum(shares, 0).mean(axis=1), 1e-12)
     assert (alpha[:, :, np.tri(7, k=-1, dtype=bool)] == 0).all()  # Ahead of a reverse scan.
 
@@ -119,7 +118,7 @@ def test_no_matrix_of_every_channel_is_held():
     K, E, N = 48, 64, 4
     tokens, states = (jax.ShapeDtypeStruct((1, K, a), np.float32) for a in (E, N))
     A = jax.ShapeDtypeStruct((E, N), np.float32)
-    compiled = jax.jit(mean_attention).lower(tokens, tokens, A, states, states).compile()
+    compiled = jax.jit(mean_attention).lower(Scan(tokens, tokens, A, states, states)).compile()
     memory = compiled.memory_analysis()
     assert memory is not None and memory.temp_size_in_bytes < E * K * K * 4 / 4
 
@@ -159,12 +158,11 @@ def derivatives(model, x):
     shape = (config.depth, 2, len(x), config.channels, config.length, config.length)
 
     def logits(change):
-        def scan(u, delta, A, B, C, D, z, bias, gap_delta, positions, *, reverse, **options):
-            arrays = {"delta_bias": bias, "gap_delta": gap_delta, "positions": positions}
-            alpha = hidden_attention(u, delta, A, B, C, **arrays, reverse=reverse, **options)
+        def scan(inputs):
+            u, D, z = inputs.u, inputs.D, inputs.z
             number, K = D[0].astype(int) - 1, u.shape[1]
-            alpha = alpha + change[number, int(reverse), :, :, :K, :K]
-            y = jnp.einsum("beij,bje->bie", alpha, u) + D * u
+            change_here = change[number, int(inputs.reverse), :, :, :K, :K]
+            y = jnp.einsum("beij,bje->bie", hidden_attention(inputs) + change_here, u) + D * u
             return y if z is None else y * jax.nn.silu(z), None
 
         with pytest.MonkeyPatch.context() as patch:
@@ -196,9 +194,9 @@ def whole_model(family):
         ):
             K = present.shape[1]
 
-            def look(*arrays, reverse=False, number=number, K=K, **options):
-                alpha = hidden_attention(*arrays, reverse=reverse, **options)
-                weighted = jax.nn.relu(alpha * changes[number, int(reverse), :, :, :K, :K])
+            def look(inputs, number=number, K=K):
+                alpha = hidden_attention(inputs)
+                weighted = jax.nn.relu(alpha * changes[number, int(inputs.reverse), :, :, :K, :K])
                 return jnp.stack([jnp.abs(alpha).mean(axis=1), weighted.mean(axis=1)])
 
             raw, weighted = mixer.over_scans(look, inner, layout, alignment)
