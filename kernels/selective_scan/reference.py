@@ -132,7 +132,7 @@ def _at(a, k):
 
 def _no_state(scan):
     channels, states = scan.A.shape
-    return jnp.zeros((len(scan.u), states, channels), scan.A.dtype)
+    return jnp.zeros((scan.u.shape[0], states, channels), scan.A.dtype)
 
 
 def _sum_states(h, weights):

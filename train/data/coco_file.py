@@ -116,7 +116,7 @@ def check_outline(outline: Any, height: int, width: int, where: str) -> None:
     for polygon in outline:
         if not _is_polygon(polygon):
             raise DataError(
-                f"{where} has a broken polygon, {_shown(polygon)}; it must be x, y, x, y, ... of "
+                f"{where} has a broken polygon, {str(polygon)[:60]}; it must be x, y, x, y, ... of "
                 f"three points or more, within {FARTHEST:,} pixels."
             )
 
