@@ -5,6 +5,7 @@ import functools
 import math
 from contextlib import nullcontext
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,8 +152,7 @@ def test_gamma_of_zero_leaves_the_trunk_alone():
     images = jax.random.normal(jax.random.key(1), (1, 64, 96, 3))
     (_, first), _ = run(small(closed), images, return_intermediates=True)
     (_, second), _ = run(small(moved), images, return_intermediates=True)
-    for a, b in zip(first["x"], second["x"], strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(first["x"], second["x"])
     assert np.abs(first["c"][0] - second["c"][0]).max() > 0.1
 
 
@@ -161,11 +161,10 @@ def test_pruned():
     images = jax.random.normal(jax.random.key(1), (2, 64, 96, 3))
     dense, _ = run(small(), images)
     everything = DensePruneConfig(after_blocks=(1, 2), keep_ratio=1)
-    for a, b in zip(dense, run(small(prune=everything), images)[0], strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(dense, run(small(prune=everything), images)[0])
     half = small(prune=DensePruneConfig(after_blocks=(1,), keep_ratio=0.5))
     maps, _ = run(half, images)
-    assert [a.shape for a in maps] == [a.shape for a in dense]
+    chex.assert_trees_all_equal_shapes(maps, dense)
     assert np.abs(maps[2] - dense[2]).max() > 0.01
     turned, _ = run(half, images[::-1])
     for a, b in zip(maps, turned, strict=True):
@@ -179,7 +178,7 @@ def test_pruned_cells_go_on_in_both_branches():
     sizes = jnp.array([[64, 96], [33, 48]])  # The second fills 3 x 3 of 4 x 6 cells.
     (_, between), _ = run(model, images, image_sizes=sizes, return_intermediates=True)
     (first, x), (c, last), kept = between["x"], between["c"], between["kept"][-1]
-    assert kept.shape == (2, 12)
+    chex.assert_shape(kept, (2, 12))
     rows, columns = np.divmod(np.asarray(kept[1]), 6)
     assert (rows < 3).sum() >= 9 and {(r, c) for r in range(3) for c in range(3)} <= {
         *zip(rows.tolist(), columns.tolist(), strict=True)
