@@ -11,7 +11,7 @@ from flax import nnx
 
 from ssmjax import Backbone
 from ssmjax.weights import Metadata
-from train.config import DataConfig
+from train.data.config import DataConfig
 from train.data.fetch import DataError
 from train.data.pipeline import eval_batches
 from train.data.source import Split

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from train.config import OptimConfig
+from train.engine.config import OptimConfig
 
 DECAYED = ("kernel", "dt_kernel")  # Last names of the parameters that weight decay acts on.
 DROP = 0.1  # Factor of the learning rate at each drop of the schedule "step".

@@ -7,8 +7,8 @@ import optax
 
 from ssmjax.weights import Metadata
 from train import optim
-from train.config import OptimConfig
 from train.devices import check_batch_size, place_state
+from train.engine.config import OptimConfig
 from train.step import Loss, Step, TrainState, init_state, make_train_step
 from train.tasks.task import Model, Task
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from ssmjax import command_line, terminal
-from train.config import AugmentConfig
+from train.augment.config import AugmentConfig
 from train.data.pipeline import train_batches
 from train.data.source import Split
 from train.data.walk import files_of

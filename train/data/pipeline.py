@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ssmjax.photos import Size, middle
+from train.augment.config import AugmentConfig
 from train.augment.recipe import Recipe, make_recipe
-from train.config import AugmentConfig
 from train.data.ahead import LAST, Batch, batches_ahead, own_rows
 from train.data.decode import decode
 from train.data.fetch import DataError

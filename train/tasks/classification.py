@@ -9,9 +9,10 @@ import optax
 from flax import nnx
 
 from ssmjax import Backbone
+from train.augment.config import AugmentConfig
 from train.augment.erase import erase
 from train.augment.mix import mix, smooth_targets
-from train.config import AugmentConfig, OptimConfig
+from train.engine.config import OptimConfig
 from train.step import Terms
 
 Channels = tuple[float, float, float]

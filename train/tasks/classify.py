@@ -16,20 +16,21 @@ from ssmjax.analysis.pictures import kept_tokens_picture
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, read_metadata
 from train import measure, optim
-from train.config import Config, DataConfig
 from train.data import check
 from train.data.ahead import Batch
+from train.data.config import DataConfig
 from train.data.pipeline import epoch_steps, eval_batches, train_batches
 from train.data.source import Split, open_split
 from train.runtime import Runtime
 from train.tasks.classification import Classification, make_loss, normalise
+from train.tasks.config import TaskConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Classify:
     """A `train.tasks.task.Task`."""
 
-    config: Config
+    config: TaskConfig
     data: DataConfig
 
     @property

@@ -19,8 +19,8 @@ from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata, flat_params, read_metadata
 from train import optim
-from train.config import Config
 from train.data.fetch import MissingDataError
+from train.tasks.config import TaskConfig
 
 # What ends in a number of classes: fresh where other classes are learned.
 HEADS = (
@@ -37,7 +37,7 @@ Sides = tuple[int, int]  # Height and width.
 class DenseTask:
     """The parts of a `train.tasks.task.Task` that do not tell the dense tasks apart."""
 
-    config: Config
+    config: TaskConfig
     data: Any
 
     kinds: ClassVar[tuple[type, ...]]  # Of the configs of its models.

@@ -12,12 +12,12 @@ from PIL import Image
 from kernels import capability
 from ssmjax import PruneConfig
 from ssmjax.weights import Metadata, read_metadata
-from train.config import Config, ModelConfig
 from train.data.ahead import Batch
 from train.data.dense_config import DetectionData, SegmentationData
 from train.data.unreadable import Named
 from train.runtime import Runtime
 from train.step import Loss
+from train.tasks.config import ModelConfig, TaskConfig
 
 CHANNELS = 3  # Of photos.
 
@@ -64,8 +64,8 @@ class Task(Protocol):
     """Data, model, loss, metrics and pictures of one config."""
 
     @property
-    def config(self) -> Config:
-        """Of the run."""
+    def config(self) -> Any:
+        """The `train.config.Config` of the run."""
         ...
 
     @property
@@ -203,7 +203,7 @@ class Task(Protocol):
         ...
 
 
-def open_task(config: Config) -> Task:
+def open_task(config: TaskConfig) -> Task:
     """The task of a config, told by its data.
 
     Raises:
