@@ -16,6 +16,7 @@ from ssmjax.analysis.pictures import kept_tokens_picture
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, read_metadata
 from train import measure, optim
+from train.augment.recipe import make_recipe
 from train.data import check
 from train.data.ahead import Batch
 from train.data.config import DataConfig
@@ -33,20 +34,9 @@ class Classify:
     config: TaskConfig
     data: DataConfig
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Top-1 and top-5."""
-        return "accuracy", "top5"
-
-    @property
-    def heading(self) -> str:
-        """Of top-1."""
-        return "top-1 %"
-
-    @property
-    def picture_name(self) -> str:
-        """What is kept of photos."""
-        return "kept_tokens.png"
+    metrics = "accuracy", "top5"
+    heading = "top-1 %"
+    picture_name = "kept_tokens.png"
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[Split, Split]:
         """The photos to train on and those to measure on."""
@@ -140,13 +130,12 @@ class Classify:
         self, split: Split, model: Backbone, metadata: Metadata, first: int, runtime: Runtime
     ) -> Iterator[Batch]:
         """Augmented photos with labels."""
+        size = model.config.image_shape[:2]
         return train_batches(
             split,
+            recipe=make_recipe(self.data.augment, size, metadata.mean),
             batch_size=self.config.optim.batch_size,
-            size=model.config.image_shape[:2],
             seed=self.config.seed,
-            augment=self.data.augment,
-            mean=metadata.mean,
             first=first,
             workers=runtime.workers,
             process=runtime.process,

@@ -1,7 +1,7 @@
 """What detection and segmentation share: their models, from scratch, classifiers or weights."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +19,11 @@ from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata, flat_params, read_metadata
 from train import optim
+from train.data.ahead import Batch
+from train.data.dense_batches import Epochs, OnePass
 from train.data.fetch import MissingDataError
+from train.devices import place_batch, place_state
+from train.runtime import Runtime
 from train.tasks.config import TaskConfig
 
 # What ends in a number of classes: fresh where other classes are learned.
@@ -41,6 +45,7 @@ class DenseTask:
     data: Any
 
     kinds: ClassVar[tuple[type, ...]]  # Of the configs of its models.
+    batches: ClassVar[Any]  # The module that makes batches of its data.
 
     def __post_init__(self) -> None:
         chosen, prune = self.config.optim, self.config.prune
@@ -159,6 +164,68 @@ class DenseTask:
     def decayed(params: nnx.State) -> Any:
         """Which parameters decay; the same of equal optimisers, which share a compiled step."""
         raise NotImplementedError
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What is done to images in training, as arguments of the batches."""
+        raise NotImplementedError
+
+    def plan(self, split: Any, batch_size: int) -> OnePass:
+        """Which images are in each batch of evaluation."""
+        raise NotImplementedError
+
+    def plan_on(self, mesh: jax.sharding.Mesh, split: Any) -> OnePass:
+        """`plan` with batches of the config's size, rounded up to a multiple of the devices."""
+        return self.plan(split, -(-self.config.eval_batch_size // mesh.size) * mesh.size)
+
+    def order(self, split: Any) -> Epochs:
+        """Which images are in each batch of training."""
+        return self.batches.epoch_order(split, self.config.optim.batch_size, self.config.seed)
+
+    def steps_per_epoch(self, split: Any) -> int:
+        """Batches of an epoch."""
+        return self.order(split).steps
+
+    def train_batches(
+        self, split: Any, model: DenseModel, metadata: Metadata, first: int, runtime: Runtime
+    ) -> Iterator[Batch]:
+        """Images with what is to be found on them."""
+        return self.batches.train_batches(
+            split,
+            self.order(split),
+            **self.changes,
+            first=first,
+            workers=runtime.workers,
+            process=runtime.process,
+        )
+
+    def inputs(
+        self, model: DenseModel, split: Any, plan: OnePass, sizes: str, runtime: Runtime, title: str
+    ) -> Iterator[tuple[Batch, tuple]]:
+        """Every batch of this process' images, and what a compiled function takes first of it.
+
+        Args:
+          model: in inference mode.
+          split: the images.
+          plan: of the same split.
+          sizes: name of the sizes in a batch that the function needs.
+          runtime: where to compute.
+          title: of the progress bar.
+
+        Returns:
+          An iterator over (batch, (graphdef, state, images and sizes on the devices, key)).
+        """
+        graphdef, state = nnx.split(model)
+        state, key = place_state(state, runtime.mesh, fsdp=False), jax.random.key(self.config.seed)
+        options = {"workers": runtime.workers, "process": runtime.process}
+        batches = self.batches.eval_batches(split, plan, scale=self.data.scale, **options)
+        bar = runtime.progress
+        task = bar.add_task(f"{title}, batch", total=len(plan.batches))
+        for number, batch in enumerate(batches):
+            placed = place_batch({name: batch[name] for name in ("image", sizes)}, runtime.mesh)
+            yield batch, (graphdef, state, placed, jax.random.fold_in(key, number))
+            bar.update(task, advance=1)
+        bar.remove_task(task)
 
     def noise(self, model: DenseModel, sizes: str) -> tuple:
         """What inference takes, up to the normalisation: images of `sides`, given as `sizes`."""

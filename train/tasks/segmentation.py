@@ -54,12 +54,13 @@ def canvas_of(sides: tuple[int, ...]) -> Sides:
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def class_logits(graphdef, state, images, key, mean, std, mesh, windows=None) -> jax.Array:
+def class_logits(graphdef, state, batch, key, mean, std, mesh, windows=None) -> jax.Array:
     """[B,h,w,classes] of a segmentor, for `label_pixels`; the model compiles for shapes of images.
 
     Its rows are shared out over a mesh if there is one. With `windows`, (window, stride) as of
     `ssmjax.dense.upernet.UperNet.slide`, images are looked at through them.
     """
+    images = batch["image"]
     whole = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2))
     model = nnx.merge(graphdef, state)
     look = model if windows is None else partial(model.slide, window=windows[0], stride=windows[1])
@@ -77,7 +78,7 @@ def label_pixels(logits, shapes, canvas, mesh) -> jax.Array:
 @partial(jax.jit, static_argnums=(0, 4, 5, 6))
 def classify_pixels(graphdef, state, batch, key, mean, std, canvas) -> jax.Array:
     """`label_pixels` of `class_logits` in one program, whose speed and memory can be measured."""
-    logits = class_logits(graphdef, state, batch["image"], key, mean, std, None)
+    logits = class_logits(graphdef, state, batch, key, mean, std, None)
     return label_pixels(logits, batch["original_shape"], canvas, None)
 
 
