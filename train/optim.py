@@ -102,7 +102,7 @@ def optimizer(
 
 
 def _scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Down by the learning rate of a step that is given, where optax has that of an own count."""
+    """Scale by minus the rate of the argument `step`, where optax counts its own updates."""
 
     def init(params):
         return optax.ScaleByScheduleState(jnp.int32(0))

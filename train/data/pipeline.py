@@ -1,7 +1,7 @@
 """From a split to batches of photos of one size, read, decoded and augmented ahead on `grain`.
 
 A batch follows from its number: the number says which photos are in it, and with the row drives the
-augmentation. So the place in the data is that one number, and a run can go on at any batch, with
+augmentation. So the state of the data is that one number, and a run can go on at any batch, with
 other workers, or spread over other processes. Photos stay encoded until their batch is made.
 """
 
@@ -155,7 +155,7 @@ class _TrainBatch:
         return [int(order[(step * self.batch_size + row) // repeats]) for row in rows]
 
     def _rng(self, number: int, row: int) -> np.random.Generator:
-        """Of one row: the counter's lower words, which it counts up, are free for it alone."""
+        """The generator of one row, which alone counts up the counter's lower words."""
         return np.random.Generator(
             np.random.Philox(key=[self.seed, number], counter=[0, 0, 0, row])
         )

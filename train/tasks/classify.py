@@ -52,7 +52,7 @@ class Classify:
         check.check_classes(split)
 
     def remarks(self, split: Split) -> Sequence[str]:
-        """On files that were left out and classes without photos."""
+        """Sentences on files that were left out and on classes without photos."""
         return (*split.remarks, *check.remarks(split))
 
     def start(self, class_names: tuple[str, ...]) -> tuple[Backbone, Metadata]:
@@ -107,7 +107,7 @@ class Classify:
         return model.with_prune(prune)
 
     def optimizer(self, model: Backbone, rate: optax.Schedule) -> optax.GradientTransformation:
-        """With layer-wise decay, where that is asked for."""
+        """AdamW, with layer-wise decay where the config asks for it."""
         return optim.optimizer(self.config.optim, rate, model.breaks)
 
     def loss(self, model: Backbone, metadata: Metadata) -> Classification:
@@ -160,15 +160,15 @@ class Classify:
         )
 
     def inference(self, model: Backbone) -> tuple[jax.stages.Wrapped, tuple]:
-        """Of photos of the model's own size."""
+        """The function that counts right answers, on noise of the model's own image size."""
         return measure.inference(model, batch_size=self.config.eval_batch_size)
 
     def tokens(self, model: Backbone) -> tuple[int, ...]:
-        """At the model's own image size."""
+        """Image tokens at the model's own image size, at first and after each pruning stage."""
         return model.config.image_tokens
 
     def flops(self, model: Backbone) -> Mapping[str, int]:
-        """At the model's own image size; papers count one of Vim's two directions."""
+        """Multiply-adds at the model's own image size; papers count one of Vim's two directions."""
         flops = ssmjax.flops(model)
         return {"total": flops.total, "as published": flops.published}
 
@@ -179,8 +179,8 @@ class Classify:
         photos, size = self.config.pictures, model.config.image_shape[:2]
         batch = next(eval_batches(split, batch_size=photos, size=size, crop_pct=metadata.crop_pct))
         pixels, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
-        given = normalise(pixels, metadata.mean, metadata.std)
-        logits, stages = model(given, key=jax.random.key(0), return_positions=True)
+        images = normalise(pixels, metadata.mean, metadata.std)
+        logits, stages = model(images, key=jax.random.key(0), return_positions=True)
         names = metadata.class_names
         captions = [
             f"{names[label]}" if label == guess else f"{names[label]}, taken for {names[guess]}"

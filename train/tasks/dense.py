@@ -63,12 +63,12 @@ class DenseTask:
 
     @property
     def sides(self) -> Sides:
-        """Of the images that speed and FLOPs are of."""
+        """Height and width of the images that speed and FLOPs are measured on."""
         raise NotImplementedError
 
     @property
     def folder(self) -> Path:
-        """Of the data set; raises MissingDataError where it is not."""
+        """The folder of the data set; raises MissingDataError where there is none."""
         folder = Path(self.data.path)
         if not folder.is_dir():
             raise MissingDataError(
@@ -131,8 +131,8 @@ class DenseTask:
         metadata = read_metadata(weights)
         model = registry.create_model(weights=weights, prune=self._prune)
         self._check_kind(model, weights)
-        wanted = PRESETS.get(str(self.config.model.name), model.config)
-        if type(model.config) is not type(wanted):
+        configured = PRESETS.get(str(self.config.model.name), model.config)
+        if type(model.config) is not type(configured):
             raise ValueError(
                 f"{weights} holds a {type(model).__name__}, but the config is for "
                 f"{self.config.model.name}; give weights of that kind, or another config."
@@ -156,7 +156,7 @@ class DenseTask:
         return changed
 
     def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
-        """With weight decay on what the official recipe decays."""
+        """AdamW with weight decay on what the official recipe decays."""
         breaks = model.backbone.trunk.breaks
         return optim.optimizer(self.config.optim, rate, breaks, self.decayed)
 
@@ -228,7 +228,7 @@ class DenseTask:
         bar.remove_task(task)
 
     def noise(self, model: DenseModel, sizes: str) -> tuple:
-        """What inference takes, up to the normalisation: images of `sides`, given as `sizes`."""
+        """What inference takes first: model, images, their sides as `sizes`, key, mean and std."""
         B = self.config.eval_batch_size
         images = np.random.default_rng(0).integers(0, 256, (B, *self.sides, 3), np.uint8)
         batch = {"image": images, sizes: np.tile(np.array(self.sides, np.int32), (B, 1))}
@@ -236,13 +236,13 @@ class DenseTask:
         return *nnx.split(model), batch, jax.random.key(0), mean, std
 
     def tokens(self, model: DenseModel) -> tuple[int, ...]:
-        """Of an image of `sides`."""
+        """Tokens of an image of `sides`, at first and after each pruning stage."""
         ranges = model.config.backbone
         trunk = dataclasses.replace(ranges.backbone, img_size=self.sides, prune=ranges.prune)
         return trunk.image_tokens
 
     def flops(self, model: DenseModel) -> Mapping[str, int]:
-        """Of an image of `sides`: all of it, and its backbone."""
+        """Multiply-adds of an image of `sides`: all of them, and those in the backbone."""
         counted = flops(model.config, self.sides)
         return {"total": counted.total, "in the backbone": sum(counted.backbone.values())}
 

@@ -54,12 +54,12 @@ class DetectionScores:
         return {f"{kind}_{name}": v for kind, of in kinds.items() for name, v in of.items()}
 
     def __str__(self) -> str:
-        said = [
+        kinds = [
             f"{kind} " + " ".join(f"{name} {_percent(of[name])}" for name in coco.NAMES[:3])
             for kind, of in (("box", self.box), ("mask", self.mask))
             if of
         ]
-        return "  ".join([*said, f"{self.images:,} images", f"shapes {self.shapes}"])
+        return "  ".join([*kinds, f"{self.images:,} images", f"shapes {self.shapes}"])
 
 
 def _percent(value: float) -> str:
@@ -90,7 +90,7 @@ class Detect(DenseTask):
 
     @property
     def sides(self) -> Sides:
-        """Of the first of the padded shapes."""
+        """The first of the padded shapes."""
         return self.data.shapes[0]
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[CocoSplit, CocoSplit]:
@@ -117,7 +117,7 @@ class Detect(DenseTask):
         )
 
     def remarks(self, split: CocoSplit) -> Sequence[str]:
-        """On images and objects."""
+        """Sentences on images and objects."""
         return split.remarks
 
     def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
@@ -125,7 +125,7 @@ class Detect(DenseTask):
         return DetectionLoss(metadata.mean, metadata.std, self.config.optim.remat)
 
     def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
-        """As of all dense tasks; what no gradient reaches does not decay either, as in PyTorch."""
+        """AdamW; what no gradient reaches does not decay either, as in PyTorch."""
         chosen = self.config.optim
         if isinstance(model, RetinaNet):
             chosen = dataclasses.replace(chosen, frozen=(*chosen.frozen, *UNUSED))
@@ -200,9 +200,9 @@ class Detect(DenseTask):
         graphdef, state = nnx.split(model)
         for batch in detection_batches.eval_batches(first, plan, scale=self.data.scale):
             h, w = batch["img_shape"][0]
-            given = {name: batch[name] for name in ("image", "img_shape")}
+            sized = {name: batch[name] for name in ("image", "img_shape")}
             found = find(
-                *(graphdef, state, given, jax.random.key(0), metadata.mean, metadata.std),
+                *(graphdef, state, sized, jax.random.key(0), metadata.mean, metadata.std),
                 *(isinstance(model.config, MaskRCNNConfig), None),
             )
             one = jax.tree.map(lambda a: np.asarray(a[0]), found)

@@ -36,7 +36,7 @@ VECTORS = ("D", "bias", "dt_bias", "scale")  # Nor these on Vim.
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationScores:
-    """How well the classes of pixels are told.
+    """How well the classes of pixels are found.
 
     Attributes:
       counted: by `train.metrics.miou`.
@@ -63,9 +63,9 @@ class SegmentationScores:
         }
 
     def __str__(self) -> str:
-        said = [f"{name} {100 * value:.2f}%" for name, value in self.metrics.items()]
+        shares = [f"{name} {100 * value:.2f}%" for name, value in self.metrics.items()]
         counts = f"{self.images:,} images", f"shapes {self.shapes}"
-        return "  ".join([*said, *counts, miou.coverage(self.confusion, self.class_names)])
+        return "  ".join([*shares, *counts, miou.coverage(self.confusion, self.class_names)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Segment(DenseTask):
 
     @property
     def sides(self) -> Sides:
-        """Of the windows of evaluation, or of its largest images."""
+        """Those of evaluation's windows, or of its largest images."""
         return self.data.window or (min(self.data.scale), max(self.data.scale))
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[PairSplit, PairSplit]:
@@ -95,7 +95,7 @@ class Segment(DenseTask):
         return self._open(self.data.eval_split, class_names)
 
     def remarks(self, split: PairSplit) -> Sequence[str]:
-        """On classes without a pixel, files that were left out and images that are turned."""
+        """Sentences on classes without a pixel, files that were left out and turned images."""
         return split.remarks
 
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
@@ -142,7 +142,7 @@ class Segment(DenseTask):
         *,
         confusion: bool = False,
     ) -> SegmentationScores:
-        """Of all processes' pixels, at the images' own sizes; the confusions come in any case."""
+        """The scores of all processes' pixels, at the images' own sizes, always with confusions."""
         plan, classes = self.plan_on(runtime.mesh, split), len(split.class_names)
         counts = np.zeros((classes, classes), np.int64)
         for batch, inputs in self.inputs(model, split, plan, "original_shape", runtime, title):
@@ -165,7 +165,7 @@ class Segment(DenseTask):
     def picture(
         self, model: DenseModel, metadata: Metadata, split: PairSplit
     ) -> Image.Image | None:
-        """What is said of the first images, beside what is true."""
+        """The classes found on the first images."""
         first = dataclasses.replace(split, pairs=split.pairs[: self.config.pictures])
         plan = self.plan(first, 1)
         rows = []
@@ -176,10 +176,10 @@ class Segment(DenseTask):
                 *(graphdef, state, {"image": batch["image"]}, jax.random.key(0)),
                 *(metadata.mean, metadata.std, None, self._windows),
             )
-            said = label_pixels(logits, size, tuple(size[0].tolist()), None)
-            image, said = batch["image"][0], np.asarray(said[0])
-            rows.append([Image.fromarray(image), with_segments(image, said)])
-            rows.append([legend(said, metadata.class_names, 2 * image.shape[1])])
+            found = label_pixels(logits, size, tuple(size[0].tolist()), None)
+            image, found = batch["image"][0], np.asarray(found[0])
+            rows.append([Image.fromarray(image), with_segments(image, found)])
+            rows.append([legend(found, metadata.class_names, 2 * image.shape[1])])
         return stacked(rows)
 
     def step_batch(self, model: DenseModel) -> dict[str, jax.ShapeDtypeStruct]:

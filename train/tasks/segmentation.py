@@ -37,7 +37,7 @@ class SegmentationLoss:
         return {"image": images, "label": batch["label"], "img_shape": batch["img_shape"]}
 
     def __call__(self, model: UperNet, batch: Batch, key: jax.Array) -> Terms:
-        """Of a part of the batch."""
+        """The terms of a part of the batch."""
         return model.loss_terms(
             batch["image"],
             batch["label"],  # pyright: ignore[reportArgumentType]
@@ -97,8 +97,8 @@ def classes_at(logits: jax.Array, shape: jax.Array, canvas: Sides) -> jax.Array:
       [*canvas] uint8, of no meaning beyond `shape`.
     """
     (upper, lower, down), (left, right, over) = (
-        _neighbours(number, wanted, have)
-        for number, wanted, have in zip(canvas, shape, logits.shape, strict=False)
+        _neighbours(number, size, have)
+        for number, size, have in zip(canvas, shape, logits.shape, strict=False)
     )
 
     def of_row(row):
@@ -110,9 +110,11 @@ def classes_at(logits: jax.Array, shape: jax.Array, canvas: Sides) -> jax.Array:
     return lax.map(of_row, (upper, lower, down), batch_size=ROWS)
 
 
-def _neighbours(number: int, wanted: jax.Array, have: int):
-    """Of each of `number` pixels, the two that it lies between, and how far along."""
-    place = (jnp.arange(number) + 0.5) * have / wanted - 0.5
-    place = jnp.clip(place, 0, have - 1)
-    before = jnp.floor(place).astype(jnp.int32)
-    return before, jnp.minimum(before + 1, have - 1), place - before
+def _neighbours(number: int, size: jax.Array, have: int):
+    """The two pixels of an axis of `have` that each of `number` pixels lies between when it is
+    resized to `size`, and how far along it lies.
+    """
+    at = (jnp.arange(number) + 0.5) * have / size - 0.5
+    at = jnp.clip(at, 0, have - 1)
+    before = jnp.floor(at).astype(jnp.int32)
+    return before, jnp.minimum(before + 1, have - 1), at - before

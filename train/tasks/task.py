@@ -48,7 +48,7 @@ class Scores(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """By the names in `Task.metrics`, in their order."""
+        """Values by the names in `Task.metrics`, in the same order."""
         ...
 
     @property
@@ -80,7 +80,7 @@ class Task(Protocol):
 
     @property
     def picture_name(self) -> str:
-        """Of the file that `picture` goes to."""
+        """Name of the file that `picture` goes to."""
         ...
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[Any, Any]:
@@ -135,7 +135,7 @@ class Task(Protocol):
         ...
 
     def optimizer(self, model: Model, rate: optax.Schedule) -> optax.GradientTransformation:
-        """Of the model's parameters, with its learning rate by the number of steps."""
+        """The optimiser of a model; `rate` is the learning rate by the number of steps before."""
         ...
 
     def loss(self, model: Model, metadata: Metadata) -> Loss:
@@ -191,7 +191,7 @@ class Task(Protocol):
         ...
 
     def picture(self, model: Model, metadata: Metadata, split: Any) -> Image.Image | None:
-        """Of a split's first photos, or None where there is nothing to show."""
+        """What the model does with a split's first photos; None where there is nothing to show."""
         ...
 
     def step_batch(self, model: Model) -> dict[str, jax.ShapeDtypeStruct]:
@@ -210,7 +210,7 @@ def open_task(config: TaskConfig) -> Task:
       ValueError: what the task does not have is asked for, or a model of other images than photos.
     """
     _check_channels(config.model)
-    # Here, not above: no task loads the others.
+    # Imported where they are needed, so that no task loads the others.
     if isinstance(config.data, DetectionData):
         from train.tasks.detect import Detect
 
@@ -261,7 +261,7 @@ def tell(task: Task, splits: Iterable[Any], runtime: Runtime) -> None:
 
 
 def measurer(task: Task, split: Any, metadata: Metadata, runtime: Runtime) -> Measure:
-    """`Task.score` on one split, said on the progress bar's console as soon as it is known."""
+    """`Task.score` on one split, which tells the main metric on the progress bar's console."""
 
     def measure(model: Model, title: str) -> Scores:
         scores = task.score(model, split, metadata, runtime, title)
