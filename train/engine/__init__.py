@@ -1,1 +1,1 @@
-"""What every training run does, whatever its task."""
+"""The training of any task: its session and loop, the compiled step, checkpoints and the log."""

@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -15,14 +17,17 @@ from ssmjax import Backbone, PruneConfig
 from ssmjax.analysis.pictures import kept_tokens_picture
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, read_metadata
-from train import measure, optim
+from train import optim
 from train.augment.recipe import make_recipe
 from train.data import check
 from train.data.ahead import Batch
 from train.data.config import DataConfig
 from train.data.pipeline import epoch_steps, eval_batches, train_batches
 from train.data.source import Split, open_split
+from train.data.unreadable import Unreadable
+from train.devices import InFlight, place_batch, place_state
 from train.runtime import Runtime
+from train.tasks.accuracy import Scores, count, inference
 from train.tasks.classification import Classification, make_loss, normalise
 from train.tasks.config import TaskConfig
 
@@ -150,18 +155,44 @@ class Classify:
         title: str,
         *,
         confusion: bool = False,
-    ) -> measure.Scores:
-        """Top-1 and top-5, with `confusion` also who is taken for whom."""
-        return measure.score(
-            *(model, split, metadata, self.data, runtime, title),
-            batch_size=self.config.eval_batch_size,
-            seed=self.config.seed,
-            confusion=confusion,
+    ) -> Scores:
+        """Top-1 and top-5 of the readable photos, with `confusion` also who is taken for whom."""
+        graphdef, state = nnx.split(model)
+        state, mesh = place_state(state, runtime.mesh, fsdp=False), runtime.mesh
+        batch_size = -(-self.config.eval_batch_size // mesh.size) * mesh.size
+        batches = eval_batches(
+            split,
+            batch_size=batch_size,
+            size=model.config.image_shape[:2],
+            crop_pct=metadata.crop_pct,
+            workers=runtime.workers,
+            process=runtime.process,
         )
+        key, bar = jax.random.key(self.config.seed), runtime.progress
+        task = bar.add_task(f"{title}, batch", total=-(-len(split.source) // batch_size))
+        unreadable = Unreadable(split, self.data.max_unreadable, bar.console)
+        in_flight = InFlight()
+        totals: Any = None
+        for number, batch in enumerate(batches):
+            unreadable.note(batch)
+            counts = count(
+                graphdef,
+                state,
+                place_batch({name: batch[name] for name in ("image", "label", "mask")}, mesh),
+                jax.random.fold_in(key, number),
+                metadata.mean,
+                metadata.std,
+                confusion,
+            )
+            in_flight.add(counts)
+            totals = counts if totals is None else jax.tree.map(jnp.add, totals, counts)
+            bar.update(task, advance=1)
+        bar.remove_task(task)
+        return Scores.from_counts(totals, split.title)
 
     def inference(self, model: Backbone) -> tuple[jax.stages.Wrapped, tuple]:
         """The function that counts right answers, on noise of the model's own image size."""
-        return measure.inference(model, batch_size=self.config.eval_batch_size)
+        return inference(model, batch_size=self.config.eval_batch_size)
 
     def tokens(self, model: Backbone) -> tuple[int, ...]:
         """Image tokens at the model's own image size, at first and after each pruning stage."""
