@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from ssmjax import Backbone
+from ssmjax.preprocess import PLAIN
 from ssmjax.weights import Metadata
 from train.config import DataConfig
 from train.data.fetch import DataError
@@ -18,7 +19,6 @@ from train.data.source import Split
 from train.data.unreadable import Unreadable
 from train.devices import Lead, place_batch, place_state
 from train.runtime import Runtime
-from train.tasks.classification import normalise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ def score(
         split,
         batch_size=batch_size,
         size=model.config.image_shape[:2],
-        crop_pct=metadata.crop_pct,
+        crop_pct=metadata.preprocessing.crop_pct,
         workers=runtime.workers,
         process=runtime.process,
     )
@@ -100,8 +100,7 @@ def score(
             state,
             place_batch(given, runtime.mesh),
             jax.random.fold_in(key, index),
-            metadata.mean,
-            metadata.std,
+            metadata.preprocessing,
             confusion,
         )
         lead.started(counts)
@@ -115,11 +114,11 @@ def score(
     return Scores(top1 / photos, top5 / photos, photos, table)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def _count(graphdef, state, batch, key, mean, std, confusion):
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def _count(graphdef, state, batch, key, preprocessing, confusion):
     """How many photos of a batch are right, and with `confusion` the table."""
     model: Backbone = nnx.merge(graphdef, state)
-    logits = model(normalise(batch["image"], mean, std), key=key)
+    logits = model(preprocessing.normalise(batch["image"]), key=key)
     label, mask = batch["label"], batch["mask"]
     classes = jnp.arange(logits.shape[-1])
     mine = jnp.take_along_axis(logits, label[:, None], axis=-1)
@@ -144,5 +143,4 @@ def inference(model: Backbone, *, batch_size: int) -> tuple[Any, tuple]:
         "label": np.zeros(batch_size, np.int32),
         "mask": np.ones(batch_size, bool),
     }
-    plain = (0.5,) * shape[-1]
-    return _count, (graphdef, state, batch, jax.random.key(0), plain, plain, False)
+    return _count, (graphdef, state, batch, jax.random.key(0), PLAIN, False)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import optax
 
+from ssmjax.preprocess import PLAIN
 from ssmjax.weights import Metadata
 from train import optim
 from train.config import OptimConfig
@@ -13,7 +14,7 @@ from train.step import Loss, Step, TrainState, init_state, make_train_step
 from train.tasks.task import Model, Task
 
 # Of a model whose photos are noise, or shapes alone.
-NO_PHOTOS = Metadata("", {}, (), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+NO_PHOTOS = Metadata("", {}, (), PLAIN)
 
 
 class Means(NamedTuple):

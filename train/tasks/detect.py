@@ -10,9 +10,9 @@ import optax
 from flax import nnx
 from PIL import Image
 
-from ssmjax.analysis.dense_pictures import stacked, with_objects
 from ssmjax.dense.config import PRESETS, MaskRCNNConfig, RetinaNetConfig
 from ssmjax.dense.objects import DETECTIONS, Detections
+from ssmjax.dense.pictures import stacked, with_objects
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.retinanet import UNUSED, RetinaNet
 from ssmjax.weights import Metadata
@@ -130,7 +130,7 @@ class Detect(DenseTask):
 
     def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
         """The sum of the model's losses."""
-        return DetectionLoss(metadata.mean, metadata.std, self.config.optim.remat)
+        return DetectionLoss(metadata.preprocessing, self.config.optim.remat)
 
     def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
         """As of all dense tasks; what no gradient reaches does not decay either, as in PyTorch."""
@@ -219,7 +219,7 @@ class Detect(DenseTask):
             h, w = batch["img_shape"][0]
             given = {name: batch[name] for name in ("image", "img_shape")}
             found = find(
-                *(graphdef, state, given, jax.random.key(0), metadata.mean, metadata.std),
+                *(graphdef, state, given, jax.random.key(0), metadata.preprocessing),
                 *(isinstance(model.config, MaskRCNNConfig), None),
             )
             one = jax.tree.map(lambda a: np.asarray(a[0]), found)
@@ -265,7 +265,7 @@ class Detect(DenseTask):
             given = place_batch({n: batch[n] for n in ("image", "img_shape")}, mesh)
             found = find(
                 *(graphdef, state, given, jax.random.fold_in(key, number)),
-                *(metadata.mean, metadata.std, isinstance(model.config, MaskRCNNConfig), mesh),
+                *(metadata.preprocessing, isinstance(model.config, MaskRCNNConfig), mesh),
             )
             yield batch, own_rows(found)
             bar.update(task, advance=1)

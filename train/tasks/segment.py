@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from ssmjax.analysis.dense_pictures import legend, stacked, with_segments
 from ssmjax.dense.config import UperNetConfig
+from ssmjax.dense.pictures import legend, stacked, with_segments
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata
 from train import optim
@@ -111,7 +111,7 @@ class Segment(DenseTask):
 
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
         """The sum of the model's losses."""
-        return SegmentationLoss(metadata.mean, metadata.std, self.config.optim.remat)
+        return SegmentationLoss(metadata.preprocessing, self.config.optim.remat)
 
     @staticmethod
     def decayed(params: nnx.State) -> Any:
@@ -178,7 +178,7 @@ class Segment(DenseTask):
             labels = batch["label"]
             logits = class_logits(
                 *(graphdef, state, given["image"], jax.random.fold_in(key, number)),
-                *(metadata.mean, metadata.std, mesh, self._windows),
+                *(metadata.preprocessing, mesh, self._windows),
             )
             canvas = canvas_of(labels.shape[1:])
             said = label_pixels(logits, given["original_shape"], canvas, mesh)
@@ -206,7 +206,7 @@ class Segment(DenseTask):
             size = batch["img_shape"]
             logits = class_logits(
                 *(graphdef, state, batch["image"], jax.random.key(0)),
-                *(metadata.mean, metadata.std, None, self._windows),
+                *(metadata.preprocessing, None, self._windows),
             )
             said = label_pixels(logits, size, tuple(size[0].tolist()), None)
             image, said = batch["image"][0], np.asarray(said[0])
