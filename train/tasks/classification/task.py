@@ -28,8 +28,8 @@ from train.data.sources.source import Split, open_split
 from train.data.unreadable import Unreadable
 from train.devices import InFlight, place_batch, place_state
 from train.runtime import Runtime
-from train.tasks.accuracy import Scores, count, inference
-from train.tasks.classification import Classification, make_loss
+from train.tasks.classification.accuracy import Scores, count, inference
+from train.tasks.classification.loss import Classification, make_loss
 from train.tasks.config import TaskConfig
 
 
