@@ -25,7 +25,7 @@ from train.cli import load_config
 from train.config import Config
 from train.devices import make_mesh
 from train.runtime import Runtime, bars
-from train.tasks.detection.loss import task as detect
+from train.tasks.detection import task as detect
 from train.tasks.segmentation.loss import class_logits, classes_at, label_pixels
 from train.tasks.task import open_task
 
