@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from ssmjax.dense.assign import BACKGROUND, IGNORED, assign
 from ssmjax.dense.boxes import decode, encode
 from ssmjax.dense.config import RetinaNetConfig
 from ssmjax.dense.conv_unit import ConvTower, convolution
+from ssmjax.dense.detector import Detector
 from ssmjax.dense.fpn import FPN
 from ssmjax.dense.losses import Term
 from ssmjax.dense.nms import best
@@ -132,7 +133,7 @@ def detections(said: AnchorScores, image_shapes: jax.Array) -> Detections:
     return jax.vmap(of_image)(said.logits, said.deltas, image_shapes)
 
 
-class RetinaNet(nnx.Module):
+class RetinaNet(Detector):
     """A detector of one stage."""
 
     def __init__(self, config: RetinaNetConfig, *, rngs: nnx.Rngs):
@@ -143,92 +144,23 @@ class RetinaNet(nnx.Module):
         self.neck = FPN(trunk.embed_dim, config.width, 3, extra_convs=True, **options)
         self.head = RetinaHead(config.width, config.num_classes, **options)
 
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        image_shapes: jax.Array | None = None,
-        train: bool = False,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-        remat: bool = False,
-    ) -> AnchorScores:
-        """What is said of all anchors; arguments as of `losses` and `detect`."""
-        maps = self.backbone(
-            images,
-            image_sizes=image_shapes,
-            train=train,
-            key=key,
-            implementation=implementation,
-            remat=remat,
-        )
+    def look(self, maps: tuple[jax.Array, ...], *, train: bool) -> AnchorScores:
+        """What is said of all anchors."""
         # The finest map is not used: what makes it alone gets no gradient.
         return self.head(self.neck(maps[1:], train=train))
 
-    def losses(self, images: jax.Array, targets: Targets, **options: Any) -> dict[str, jax.Array]:
-        """What training minimises the sum of: the means of `loss_terms`, of the same arguments."""
-        terms = self.loss_terms(images, targets, **options)
-        return {name: term.mean for name, term in terms.items()}
-
-    def loss_terms(
-        self,
-        images: jax.Array,
-        targets: Targets,
-        *,
-        key: jax.Array | None = None,
-        train: bool = True,
-        implementation: str | None = None,
-        remat: bool = False,
-    ) -> dict[str, Term]:
-        """What training minimises the sum of the means of; to be called under `jit`.
+    def terms(self, seen: AnchorScores, targets: Targets, *, train: bool) -> dict[str, Term]:
+        """The losses, of which training has none of its own (`train` changes nothing).
 
         Sums over anchors are divided by the number of positive ones in all images given, at least
         one an image.
 
-        Args:
-          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
-          targets: their objects.
-          key: random key for drop path (with `train`) and `importance="random"`.
-          train: whether drop path acts and batch norms train; these then change in place.
-          implementation: of the scan; see `kernels.selective_scan`.
-          remat: whether a gradient recomputes the insides of each block, to need less memory.
-
         Returns:
-          {"loss_cls": focal loss of the classes, "loss_bbox": L1 of the deltas}, of float32
-          scalars.
-
-        Raises:
-          ValueError: images of another shape, or a key is needed and missing.
+          {"loss_cls": focal loss of the classes, "loss_bbox": L1 of the deltas}.
         """
-        said = self(
-            images,
-            image_shapes=targets.image_shapes,
-            train=train,
-            key=key,
-            implementation=implementation,
-            remat=remat,
-        )
-        classes, box = anchor_losses(said, targets)
+        classes, box = anchor_losses(seen, targets)
         return {"loss_cls": classes.over_levels(), "loss_bbox": box.over_levels()}
 
-    def detect(
-        self,
-        images: jax.Array,
-        image_shapes: jax.Array,
-        *,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-    ) -> Detections:
-        """Find objects; to be called under `jit`.
-
-        Args:
-          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
-          image_shapes: [B,2] integers, (height, width) of each image without its padding.
-          key: random key for `importance="random"`.
-          implementation: of the scan; see `kernels.selective_scan`.
-
-        Raises:
-          ValueError: images of another shape, or a key is needed and missing.
-        """
-        options = {"key": key, "implementation": implementation}
-        return detections(self(images, image_shapes=image_shapes, **options), image_shapes)
+    def find(self, seen: AnchorScores, image_shapes: jax.Array) -> Detections:
+        """The objects that anchors found."""
+        return detections(seen, image_shapes)
