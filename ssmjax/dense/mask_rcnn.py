@@ -49,9 +49,9 @@ class MaskRCNN(Detector):
         keys = (None, None)
         if targets.keys is not None:
             keys = jnp.moveaxis(jax.vmap(jax.random.split)(targets.keys), 1, 0)
-        said = self.rpn(seen)
-        objectness, box = rpn_losses(said, targets, keys[0])
-        found = proposals(said, targets.image_shapes, self.config.proposals, train=True)
+        predicted = self.rpn(seen)
+        objectness, box = rpn_losses(predicted, targets, keys[0])
+        found = proposals(predicted, targets.image_shapes, self.config.proposals, train=True)
         return {
             "loss_rpn_cls": objectness.over_levels(),
             "loss_rpn_bbox": box.over_levels(),

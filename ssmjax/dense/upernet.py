@@ -19,6 +19,7 @@ from ssmjax.dense.resize import adaptive_average_pool, resize
 from ssmjax.dense.spatial_prior import fan_out_normal
 from ssmjax.dense.vim_features import VimFeatures, VimFeaturesConfig
 from ssmjax.layers.conv_norm import ConvNorm
+from ssmjax.precision import wide_dtype, widened
 
 POOLS = (1, 2, 3, 6)
 AUXILIARY_WEIGHT = 0.4
@@ -159,7 +160,7 @@ class UperNet(nnx.Module):
         count = np.zeros((*sides, 1), np.float32)
         for y, x in corners:
             count[y : y + window[0], x : x + window[1]] += 1
-        wide = jnp.promote_types(self.config.backbone.backbone.dtype, jnp.float32)
+        wide = wide_dtype(self.config.backbone.backbone.dtype)
         total = jnp.zeros((len(images), *sides, self.config.num_classes), wide)
         return lax.scan(look, total, jnp.asarray(corners))[0] / count
 
@@ -249,5 +250,4 @@ def classify(head, maps, *, train=False, rate=0.0, key=None) -> jax.Array:
     """Logits [B,H,W,num_classes] in float32 (or wider), of a head; `rate` of its channels go."""
     dropout = nnx.Dropout(rate, broadcast_dims=(1, 2))
     x = dropout(head(maps, train=train), deterministic=rate == 0, rngs=key)
-    logits = head.classes(x)
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return widened(head.classes(x))
