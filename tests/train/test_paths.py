@@ -14,7 +14,7 @@ from train import cli, finetune
 from train.compare.config import Comparison, Entry
 from train.config import Config, DataConfig, ModelConfig
 from train.data.dense_config import DetectionData, SegmentationData
-from train.paths import absolute
+from train.fields import absolute
 from train.workdir import open_workdir
 
 COMMANDS = (

@@ -10,9 +10,10 @@ from flax import nnx
 
 from ssmjax import Backbone
 from ssmjax.preprocess import Preprocessing
+from train.augment.config import AugmentConfig
 from train.augment.erase import erase
 from train.augment.mix import mix, smooth_targets
-from train.config import AugmentConfig, OptimConfig
+from train.engine.config import OptimConfig
 from train.step import Terms
 
 TEMPERATURE = 2.0  # Of both outputs in distillation.
@@ -78,15 +79,15 @@ class Classification:
         return {"image": images, "target": targets}
 
     def __call__(self, model: Backbone, batch: dict[str, jax.Array], key: jax.Array) -> Terms:
-        """Of what `prepare` gave, over the number of images; the teacher sees the same images."""
+        """The loss of a batch that `prepare` made; the teacher sees the same images."""
         images = batch["image"]
         logits = model(images, train=True, key=key, remat=self.config.remat)
         number = jnp.float32(len(images))
         loss = optax.softmax_cross_entropy(logits, batch["target"]).sum()
         if self.teacher_graphdef is None:
             return {"loss": (loss, number)}
-        said = nnx.merge(self.teacher_graphdef, self.teacher_state)(images)
-        soft, follow = (jax.nn.log_softmax(x / TEMPERATURE) for x in (said, logits))
+        teacher = nnx.merge(self.teacher_graphdef, self.teacher_state)
+        soft, follow = (jax.nn.log_softmax(x / TEMPERATURE) for x in (teacher(images), logits))
         divergence = jnp.sum(jnp.exp(soft) * (soft - follow))
         distill = self.config.distill
         return {"loss": ((1 - distill) * loss + distill * TEMPERATURE**2 * divergence, number)}

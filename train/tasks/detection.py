@@ -52,7 +52,7 @@ class DetectionLoss:
         }
 
     def __call__(self, model: MaskRCNN | RetinaNet, batch: Any, key: jax.Array) -> Terms:
-        """Of a part of the batch; masks are unpacked here, where they are few."""
+        """The terms of a part of the batch; masks are unpacked here, where they are few."""
         targets = batch["targets"]
         if targets.masks is not None:
             targets = targets._replace(masks=jnp.unpackbits(targets.masks, axis=-1))

@@ -103,7 +103,7 @@ def plain_mamba(name: str, prune: PruneConfig | None) -> Config:
     still have a share of 15% and 2%. Weights that are not averaged are measured beside it.
 
     L1 computes in bfloat16, where the official code mixes in float16; L2 and L3 compute in
-    float32, as there. The paper's code for PlainMamba is not public.
+    float32, as that code does. The paper's code for PlainMamba is not public.
 
     The insides of blocks are recomputed in the backward pass (`optim.remat`): without, a step is
     estimated at 90, 281 and 242 GiB on each of 8 GPUs when dense; with it, at 10, 24 and 14. Parts
