@@ -23,7 +23,7 @@ from ssmjax.analysis.pictures import without_pruned
 from ssmjax.dense import registry
 from ssmjax.dense.adapter import LARGEST_STRIDE
 from ssmjax.dense.mask_rcnn import MaskRCNN
-from ssmjax.dense.masks import paste
+from ssmjax.dense.masks import THRESHOLD, paste
 from ssmjax.dense.objects import Detections
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
@@ -104,7 +104,7 @@ def _objects(
     ]
     if one.masks is not None:
         whole = paste(one.masks, one.boxes, (height, width))
-        one = one._replace(masks=np.asarray(whole) >= 0.5)
+        one = one._replace(masks=np.asarray(whole) >= THRESHOLD)
     drawn = [with_objects(image, one, names)]
     return rows, [[*drawn, *_kept_tiles(model, np.pad(image, (*pads, (0, 0))), kept, image.shape)]]
 
