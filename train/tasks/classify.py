@@ -21,10 +21,10 @@ from ssmjax.weights import Metadata, read_metadata
 from train import optim
 from train.augment.recipe import make_recipe
 from train.data import check
-from train.data.ahead import Batch
 from train.data.config import DataConfig
 from train.data.pipeline import epoch_steps, eval_batches, train_batches
-from train.data.source import Split, open_split
+from train.data.prefetch import Batch
+from train.data.sources.source import Split, open_split
 from train.data.unreadable import Unreadable
 from train.devices import InFlight, place_batch, place_state
 from train.runtime import Runtime
@@ -209,8 +209,7 @@ class Classify:
         how = metadata.preprocessing
         batch = next(eval_batches(split, batch_size=photos, size=size, crop_pct=how.crop_pct))
         pixels, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
-        images = how.normalise(pixels)
-        logits, stages = model(images, key=jax.random.key(0), return_positions=True)
+        logits, stages = model(how.normalise(pixels), key=jax.random.key(0), return_positions=True)
         names = metadata.class_names
         captions = [
             f"{names[label]}" if label == guess else f"{names[label]}, taken for {names[guess]}"

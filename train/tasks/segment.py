@@ -14,10 +14,10 @@ from ssmjax.dense.pictures import legend, stacked, with_segments
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata
 from train import optim
-from train.data import segmentation_batches
-from train.data.ade20k import PairSplit, open_ade20k, open_pairs
-from train.data.dense_batches import OnePass
-from train.data.dense_config import SegmentationData
+from train.data.dense import segmentation_batches
+from train.data.dense.ade20k import PairSplit, open_ade20k, open_pairs
+from train.data.dense.batches import OnePass
+from train.data.dense.config import SegmentationData
 from train.devices import own_rows
 from train.metrics import miou
 from train.runtime import Runtime
@@ -147,9 +147,8 @@ class Segment(DenseTask):
         counts = np.zeros((classes, classes), np.int64)
         for batch, inputs in self.inputs(model, split, plan, "original_shape", runtime, title):
             _, _, placed, _ = inputs
-            how, mesh = metadata.preprocessing, runtime.mesh
-            logits = class_logits(*inputs, how, mesh, self._windows)
-            labels = batch["label"]
+            labels, mesh = batch["label"], runtime.mesh
+            logits = class_logits(*inputs, metadata.preprocessing, mesh, self._windows)
             canvas = canvas_of(labels.shape[1:])
             found = label_pixels(logits, placed["original_shape"], canvas, mesh)
             found = own_rows(found)[:, : labels.shape[1], : labels.shape[2]]
