@@ -12,6 +12,7 @@ from ssmjax.dense.adapter import EXTRA_EXTRACTORS, LARGEST_STRIDE, AdapterConfig
 from ssmjax.dense.config import DenseConfig, MaskRCNNConfig, RetinaNetConfig, UperNetConfig
 from ssmjax.dense.ranges import RangesConfig
 from ssmjax.dense.vim_features import STRIDES, VimFeaturesConfig
+from ssmjax.models.config import trunk_config
 
 SAMPLE_FLOPS = 5  # Of a bilinear sample, per channel: four neighbours and its own weight.
 
@@ -32,7 +33,7 @@ class DenseFlops:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Of backbone and heads."""
         return sum(self.backbone.values()) + sum(self.heads.values())
 
     def __str__(self) -> str:
@@ -68,6 +69,12 @@ def flops(config: DenseConfig, image_shape: tuple[int, int], *, masks: int = 100
     if isinstance(config, RetinaNetConfig):
         return DenseFlops(backbone, _retinanet(config, image_shape))
     return DenseFlops(backbone, _upernet(config, image_shape))
+
+
+@count_config.register
+def _count_dense(config: MaskRCNNConfig | RetinaNetConfig | UperNetConfig) -> DenseFlops:
+    """Of an image of the size that the position embeddings are for."""
+    return flops(config, trunk_config(config).image_shape[:2])
 
 
 def _trunk(config: RangesConfig, image_shape) -> dict[str, int]:
@@ -121,16 +128,16 @@ def _mask_rcnn(config: MaskRCNNConfig, image_shape, masks: int) -> dict[str, int
     mask += mask_bins * 4 * C * C + mask_head.SIZE**2 * C * classes
     return {
         "neck": _neck(D, C, image_shape, roi_align.STRIDES, ()),
-        "RPN": _cells(image_shape, rpn.STRIDES) * C * (9 * C + 5 * rpn.PER_CELL),
+        "RPN": _cells(image_shape, rpn.ANCHORS.strides) * C * (9 * C + 5 * rpn.ANCHORS.per_cell),
         "box head": config.proposals * box,
         "mask head": masks * mask,
     }
 
 
 def _retinanet(config: RetinaNetConfig, image_shape) -> dict[str, int]:
-    D, C, strides = config.backbone.backbone.embed_dim, config.width, retinanet.STRIDES
+    D, C, strides = config.backbone.backbone.embed_dim, config.width, retinanet.ANCHORS.strides
     towers = 2 * retinanet.CONVS * C
-    outputs = retinanet.PER_CELL * (config.num_classes + 4)
+    outputs = retinanet.ANCHORS.per_cell * (config.num_classes + 4)
     inputs = fpn.LEVELS - 2
     return {
         "neck": _neck(D, C, image_shape, strides[:inputs], strides[inputs:]),
@@ -150,7 +157,7 @@ def _upernet(config: UperNetConfig, image_shape) -> dict[str, int]:
 
 
 def _map_cells(config: RangesConfig, image_shape) -> list[int]:
-    """Of each of a backbone's maps."""
+    """How many cells each map of a backbone has."""
     if isinstance(config, VimFeaturesConfig):
         return [_cells(image_shape, [stride]) for stride in STRIDES]
     H, W = config.backbone.grid_of(*image_shape)
@@ -158,6 +165,6 @@ def _map_cells(config: RangesConfig, image_shape) -> list[int]:
 
 
 def _cells(image_shape, strides: Sequence[int]) -> int:
-    """Of all levels with such strides."""
+    """How many cells the levels with such strides have together."""
     height, width = image_shape
     return sum(-(-height // stride) * -(-width // stride) for stride in strides)

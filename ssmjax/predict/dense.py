@@ -15,7 +15,7 @@ from PIL import Image
 from ssmjax.analysis.pictures import without_pruned
 from ssmjax.dense.adapter import LARGEST_STRIDE
 from ssmjax.dense.mask_rcnn import MaskRCNN
-from ssmjax.dense.masks import paste
+from ssmjax.dense.masks import THRESHOLD, paste
 from ssmjax.dense.objects import Detections
 from ssmjax.dense.pictures import legend, stacked, with_objects, with_segments
 from ssmjax.dense.registry import DenseModel
@@ -81,7 +81,7 @@ def _objects(
     ]
     if one.masks is not None:
         whole = paste(one.masks, one.boxes, (height, width))
-        one = one._replace(masks=np.asarray(whole) >= 0.5)
+        one = one._replace(masks=np.asarray(whole) >= THRESHOLD)
     drawn = [with_objects(image, one, names)]
     return rows, [[*drawn, *_kept_tiles(model, np.pad(image, (*pads, (0, 0))), kept, image.shape)]]
 
@@ -109,25 +109,14 @@ def _detect(graphdef, state, images, shapes) -> tuple[Detections, tuple]:
     """What is found, with masks where the model makes them, and what each range keeps."""
     model, key = nnx.merge(graphdef, state), jax.random.key(0)
     masks: Any = {"masks": True} if isinstance(model, MaskRCNN) else {}
-    found = model.detect(images, shapes, key=key, **masks)
-    if model.config.backbone.prune is None:
-        return found, ()
-    told = {"image_sizes": shapes, "key": key, "return_intermediates": True}
-    return found, model.backbone(images, **told)[1]["kept"]
+    return model.detect(images, shapes, key=key, return_positions=True, **masks)
 
 
 @partial(jax.jit, static_argnums=0)
 def _classify(graphdef, state, images) -> tuple[jax.Array, tuple]:
     """Logits, and what each range keeps."""
     model, key = nnx.merge(graphdef, state), jax.random.key(0)
-    logits = model(images, key=key)
-    trunk, kept = model.backbone.trunk, []
-    if model.config.backbone.prune is not None:
-        run, tokens = trunk.run(None, False, None, False), trunk.begin(images)
-        for number in range(len(trunk.ends)):
-            tokens = trunk.run_range(number, tokens, run, jax.random.split(key)[1])
-            kept.append(tokens.kept)
-    return logits, tuple(kept)
+    return model(images, key=key, return_positions=True)
 
 
 def _kept_tiles(

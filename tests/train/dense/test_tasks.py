@@ -144,7 +144,8 @@ def test_classes_through_windows():
     )
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3), np.uint8)
     windows = ((32, 32), (32, 16))
-    given = class_logits(*nnx.split(model), images, jax.random.key(0), PLAIN, None, windows)
+    batch = {"image": images}
+    given = class_logits(*nnx.split(model), batch, jax.random.key(0), PLAIN, None, windows)
     got = np.asarray(label_pixels(given, np.array([[40, 80]]), (40, 80), None))
     look = jax.jit(lambda model, part: model((part / 255 - 0.5) / 0.5))
     logits = np.zeros((1, 32, 64, 5), np.float32)
