@@ -44,7 +44,7 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     pruning. A run that is interrupted by SIGTERM leaves all but weights, results and pictures.
 
     Raises:
-      ValueError, train.data.fetch.DataError: one sentence for people.
+      ValueError, train.data.fetching.fetch.DataError: one sentence for people.
     """
     task, workdir = open_task(config), options.workdir
     may_differ = (*FREE, *GROWING)

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import optax
 
+from ssmjax.preprocess import PLAIN
 from ssmjax.weights import Metadata
 from train import optim
 from train.devices import check_batch_size, place_state
@@ -13,7 +14,7 @@ from train.engine.task import Model, Task
 from train.step import Loss, Step, TrainState, init_state, make_train_step
 
 # Metadata of a model whose images are noise, or shapes alone.
-NO_IMAGES = Metadata("", {}, (), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+NO_IMAGES = Metadata("", {}, (), PLAIN)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from ssmjax.dense.adapter import AdapterConfig
 from ssmjax.dense.ranges import DensePruneConfig, RangesConfig
@@ -146,23 +145,3 @@ PAPER: Mapping[str, DensePruneConfig] = {
     for trunk, prune in papers.items()
     if name.endswith(trunk.removesuffix(_PATCHES))
 }
-
-
-def options(config: Any) -> dict[str, Any]:
-    """The options of a config by name, those of its backbone among them.
-
-    Where both have an option, such as `num_classes`, it is the outer one.
-    """
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    backbone = fields.pop("backbone", None)
-    return fields if backbone is None else {**options(backbone), **fields}
-
-
-def overridden(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A config with other values of some `options`. Raises ValueError as the configs do."""
-    own = {field.name for field in dataclasses.fields(config)}
-    mine = {name: changes[name] for name in changes if name in own}
-    others = {name: changes[name] for name in changes if name not in own}
-    if others:
-        mine["backbone"] = overridden(config.backbone, others)
-    return dataclasses.replace(config, **mine)

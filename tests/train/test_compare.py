@@ -9,6 +9,7 @@ import pytest
 import ssmjax
 import train.compare.run as compare_run
 from ssmjax import PruneConfig, command_line
+from ssmjax.preprocess import Preprocessing
 from ssmjax.weights import Metadata, save_weights
 from tests.train.conftest import ROOT, losses
 from train.cli import load_config
@@ -48,7 +49,8 @@ def config_file(data_dir, tmp_path_factory):
     weights, name = str(folder / "dense.safetensors"), "vim_tiny_patch16_224"
     model = ssmjax.create_model(name, num_classes=len(CLASS_NAMES), **SIZES)
     fields = {**SIZES, "num_classes": len(CLASS_NAMES)}
-    save_weights(weights, model, Metadata(name, fields, CLASS_NAMES, CIFAR_MEAN, CIFAR_STD))
+    preprocessing = Preprocessing(CIFAR_MEAN, CIFAR_STD)
+    save_weights(weights, model, Metadata(name, fields, CLASS_NAMES, preprocessing))
     path = folder / "tiny.py"
     given = {"weights": weights, "sizes": {}, "measure": ("speed", "accuracy")}
     path.write_text(COMPARISON.format(data_dir=str(data_dir), **given))

@@ -8,10 +8,11 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
+from ssmjax.preprocess import PLAIN
 from ssmjax.weights import Metadata
 from train.config import Config, DataConfig
-from train.data.fetch import DataError
-from train.data.source import Split
+from train.data.fetching.fetch import DataError
+from train.data.sources.source import Split
 from train.data.unreadable import Unreadable
 from train.devices import make_mesh
 from train.runtime import Runtime, bars
@@ -76,7 +77,7 @@ def test_a_split_without_a_readable_photo_has_no_score(monkeypatch):
     nothing = {"top1": 0, "top5": 0, "photos": 0}
     monkeypatch.setattr(classify, "count", lambda *_: nothing)
     config = nnx.static(SimpleNamespace(image_shape=(16, 16, 3)))
-    metadata = Metadata("", {}, (), *[(0.5,) * 3] * 2)
+    metadata = Metadata("", {}, (), PLAIN)
     runtime, data = Runtime(make_mesh(), bars()), DataConfig(max_unreadable=10)
     task = classify.Classify(Config(data=data, eval_batch_size=4), data)
     with pytest.raises(DataError, match=r"No photo of photos, split \"train\" can be read"):

@@ -39,7 +39,7 @@ def start(tmp_path, capsys):
     name = "vim_tiny_patch16_224"
     config = Config(ModelConfig(weights=str(weights)), prune=PruneConfig((1,), 0.5))
     model = create_model(name, depth=2, embed_dim=16, img_size=32)
-    save_weights(weights, model, Metadata(name, {}, (), *imagenet.photos(name)))
+    save_weights(weights, model, Metadata(name, {}, (), imagenet.preprocessing(name)))
 
     def measured(config=config, identity="split", killed_at=None):
         seen = []

@@ -46,7 +46,7 @@ def compare(comparison: Comparison, workdir: Path, command: str) -> None:
       command: as typed, for the table to name.
 
     Raises:
-      ValueError, train.data.fetch.DataError: one sentence for people.
+      ValueError, train.data.fetching.fetch.DataError: one sentence for people.
     """
     if not comparison.entries:
         raise ValueError("The comparison has no entries; give some.")

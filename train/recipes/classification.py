@@ -145,7 +145,7 @@ def _imagenet(
     drop_path_rate: float | None = None,
 ) -> Config:
     """What the recipes share."""
-    photos = imagenet.photos(name)
+    how = imagenet.preprocessing(name)
     return Config(
         model=ModelConfig(
             name,
@@ -157,9 +157,9 @@ def _imagenet(
             name="imagenet2012",
             eval_split="validation",
             augment=dataclasses.replace(DEIT, repeats=repeats),
-            crop_pct=photos.crop_pct,
-            mean=photos.mean,
-            std=photos.std,
+            crop_pct=how.crop_pct,
+            mean=how.mean,
+            std=how.std,
         ),
         optim=optim,
         prune=prune,

@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 
 from ssmjax import Backbone
-from train.data.fetch import DataError
-from train.tasks.classification import normalise
+from ssmjax.preprocess import PLAIN, Preprocessing
+from train.data.fetching.fetch import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Scores:
         return f"top-1 {100 * self.top1:.2f}%  top-5 {100 * self.top5:.2f}%  {self.photos:,} photos"
 
 
-@partial(jax.jit, static_argnames=("graphdef", "mean", "std", "confusion"))
-def count(graphdef, state, batch, key, mean, std, confusion):
+@partial(jax.jit, static_argnames=("graphdef", "preprocessing", "confusion"))
+def count(graphdef, state, batch, key, preprocessing: Preprocessing, confusion):
     """How many photos of a batch are right: scalars `photos`, `top1` and `top5`.
 
     Args:
@@ -63,11 +63,11 @@ def count(graphdef, state, batch, key, mean, std, confusion):
       batch: `image` [B,height,width,channels] of 0 to 255, `label` [B], and `mask` [B], which is
         false where there is no photo.
       key: for models that choose tokens at random.
-      mean, std: per channel, on a scale of 0 to 1.
+      preprocessing: of the model.
       confusion: whether there is `confusion` [classes,classes] too, as `Scores` has it.
     """
     model: Backbone = nnx.merge(graphdef, state)
-    logits = model(normalise(batch["image"], mean, std), key=key)
+    logits = model(preprocessing.normalise(batch["image"]), key=key)
     label, mask = batch["label"], batch["mask"]
     classes = jnp.arange(logits.shape[-1])
     mine = jnp.take_along_axis(logits, label[:, None], axis=-1)
@@ -92,5 +92,4 @@ def inference(model: Backbone, *, batch_size: int) -> tuple[Any, tuple]:
         "label": np.zeros(batch_size, np.int32),
         "mask": np.ones(batch_size, bool),
     }
-    plain = (0.5,) * shape[-1]
-    return count, (graphdef, state, batch, jax.random.key(0), plain, plain, False)
+    return count, (graphdef, state, batch, jax.random.key(0), PLAIN, False)

@@ -15,20 +15,21 @@ from PIL import Image
 import ssmjax
 from ssmjax import Backbone, PruneConfig
 from ssmjax.analysis.pictures import kept_tokens_picture
-from ssmjax.registry import config_overrides
+from ssmjax.preprocess import Preprocessing
+from ssmjax.registry import config_overrides, create_classifier
 from ssmjax.weights import Metadata, read_metadata
 from train import optim
 from train.augment.recipe import make_recipe
 from train.data import check
-from train.data.ahead import Batch
 from train.data.config import DataConfig
 from train.data.pipeline import epoch_steps, eval_batches, train_batches
-from train.data.source import Split, open_split
+from train.data.prefetch import Batch
+from train.data.sources.source import Split, open_split
 from train.data.unreadable import Unreadable
 from train.devices import InFlight, place_batch, place_state
 from train.runtime import Runtime
 from train.tasks.accuracy import Scores, count, inference
-from train.tasks.classification import Classification, make_loss, normalise
+from train.tasks.classification import Classification, make_loss
 from train.tasks.config import TaskConfig
 
 
@@ -68,15 +69,15 @@ class Classify:
                 raise ValueError(
                     "model.name is missing; give one of ssmjax.list_models(), or weights."
                 )
-            model = ssmjax.create_model(
+            model = create_classifier(
                 chosen.name, seed=config.seed, num_classes=len(class_names), **chosen.overrides()
             )
-            name, mean, std, crop_pct = chosen.name, data.mean, data.std, 1.0
+            name, how = chosen.name, Preprocessing(data.mean, data.std)
         else:
             stored = read_metadata(chosen.weights)
             head = {"num_classes": len(class_names)} if chosen.new_head else {}
             options = chosen.overrides() | head
-            model = ssmjax.create_model(
+            model = create_classifier(
                 chosen.name, seed=config.seed, weights=chosen.weights, prune=None, **options
             )
             outputs = model.config.num_classes
@@ -85,27 +86,26 @@ class Classify:
                     f"{chosen.weights} tells {outputs} classes apart; the data set "
                     f"{data.name} has {len(class_names)}. Give --model.new-head to learn new ones."
                 )
-            name, mean, std, crop_pct = stored.model, stored.mean, stored.std, stored.crop_pct
+            name, how = stored.model, stored.preprocessing
         # Both refuse what the model does not have, early.
         trained = model.with_prune(config.prune)
         optim.frozen_mask(nnx.state(model, nnx.Param), config.optim.frozen)
         overrides = config_overrides(name, trained.config)
-        crop_pct = crop_pct if data.crop_pct is None else data.crop_pct
-        return model, Metadata(name, overrides, class_names, mean, std, crop_pct)
+        return model, Metadata(name, overrides, class_names, self._as_asked(how))
 
     def load(self, weights: Path) -> tuple[Backbone, Metadata]:
         """A model and how it takes photos."""
         metadata = read_metadata(weights)
-        if self.data.crop_pct is not None:
-            metadata = dataclasses.replace(metadata, crop_pct=self.data.crop_pct)
-        return ssmjax.create_model(weights=weights, prune=self.config.prune), metadata
+        how = self._as_asked(metadata.preprocessing)
+        model = create_classifier(weights=weights, prune=self.config.prune)
+        return model, dataclasses.replace(metadata, preprocessing=how)
 
     def create(self, num_classes: int | None, weights: str | None) -> Backbone:
         """A pruned model, by weights or fresh."""
         chosen, options = self.config.model, self.config.model.overrides()
         if num_classes and (chosen.new_head or not weights):
             options["num_classes"] = num_classes
-        return ssmjax.create_model(chosen.name, weights=weights, prune=self.config.prune, **options)
+        return create_classifier(chosen.name, weights=weights, prune=self.config.prune, **options)
 
     def with_prune(self, model: Backbone, prune: PruneConfig | None) -> Backbone:
         """Pruned otherwise."""
@@ -122,8 +122,7 @@ class Classify:
             chosen,
             self.data.augment,
             num_classes=model.config.num_classes,
-            mean=metadata.mean,
-            std=metadata.std,
+            preprocessing=metadata.preprocessing,
             teacher=model.with_prune(None) if chosen.distill else None,
         )
 
@@ -138,7 +137,7 @@ class Classify:
         size = model.config.image_shape[:2]
         return train_batches(
             split,
-            recipe=make_recipe(self.data.augment, size, metadata.mean),
+            recipe=make_recipe(self.data.augment, size, metadata.preprocessing.mean),
             batch_size=self.config.optim.batch_size,
             seed=self.config.seed,
             first=first,
@@ -164,7 +163,7 @@ class Classify:
             split,
             batch_size=batch_size,
             size=model.config.image_shape[:2],
-            crop_pct=metadata.crop_pct,
+            crop_pct=metadata.preprocessing.crop_pct,
             workers=runtime.workers,
             process=runtime.process,
         )
@@ -180,8 +179,7 @@ class Classify:
                 state,
                 place_batch({name: batch[name] for name in ("image", "label", "mask")}, mesh),
                 jax.random.fold_in(key, number),
-                metadata.mean,
-                metadata.std,
+                metadata.preprocessing,
                 confusion,
             )
             in_flight.add(counts)
@@ -208,10 +206,10 @@ class Classify:
         if model.config.prune is None:
             return None
         photos, size = self.config.pictures, model.config.image_shape[:2]
-        batch = next(eval_batches(split, batch_size=photos, size=size, crop_pct=metadata.crop_pct))
+        how = metadata.preprocessing
+        batch = next(eval_batches(split, batch_size=photos, size=size, crop_pct=how.crop_pct))
         pixels, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
-        images = normalise(pixels, metadata.mean, metadata.std)
-        logits, stages = model(images, key=jax.random.key(0), return_positions=True)
+        logits, stages = model(how.normalise(pixels), key=jax.random.key(0), return_positions=True)
         names = metadata.class_names
         captions = [
             f"{names[label]}" if label == guess else f"{names[label]}, taken for {names[guess]}"
@@ -230,3 +228,10 @@ class Classify:
     def outputs(self, model: Backbone) -> list[str]:
         """Logits."""
         return [f"logits {[self.config.optim.batch_size, model.config.num_classes]}"]
+
+    def _as_asked(self, preprocessing: Preprocessing) -> Preprocessing:
+        """With the config's share of a photo's shorter side, where it has one."""
+        crop_pct = self.data.crop_pct
+        if crop_pct is None:
+            return preprocessing
+        return dataclasses.replace(preprocessing, crop_pct=crop_pct)

@@ -12,16 +12,19 @@ from flax import nnx
 
 from ssmjax import PruneConfig, imagenet
 from ssmjax.dense import registry
-from ssmjax.dense.config import PRESETS, overridden
+from ssmjax.dense.config import PRESETS
 from ssmjax.dense.flops import flops
 from ssmjax.dense.pretrained import load_classifier
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
+from ssmjax.models.config import overridden
+from ssmjax.preprocess import PLAIN
+from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, read_metadata
 from train import optim
-from train.data.ahead import Batch
-from train.data.dense_batches import Epochs, OnePass
-from train.data.fetch import MissingDataError
+from train.data.dense.batches import Epochs, OnePass
+from train.data.fetching.fetch import MissingDataError
+from train.data.prefetch import Batch
 from train.devices import place_batch, place_state
 from train.runtime import Runtime
 from train.tasks.config import TaskConfig
@@ -123,8 +126,8 @@ class DenseTask:
         trained = self.with_prune(model, self.config.prune)
         optim.frozen_mask(nnx.state(model, nnx.Param), self.config.optim.frozen)
         name = str(self.model_name)
-        overrides = registry.config_overrides(name, trained.config)
-        return model, Metadata(name, overrides, class_names, *imagenet.photos(name))
+        overrides = config_overrides(name, trained.config)
+        return model, Metadata(name, overrides, class_names, imagenet.preprocessing(name))
 
     def load(self, weights: Path) -> tuple[DenseModel, Metadata]:
         """A model and its classes."""
@@ -228,12 +231,11 @@ class DenseTask:
         bar.remove_task(task)
 
     def noise(self, model: DenseModel, sizes: str) -> tuple:
-        """What inference takes first: model, images, their sides as `sizes`, key, mean and std."""
+        """What inference takes first: model, images, their sides as `sizes`, key, preprocessing."""
         B = self.config.eval_batch_size
         images = np.random.default_rng(0).integers(0, 256, (B, *self.sides, 3), np.uint8)
         batch = {"image": images, sizes: np.tile(np.array(self.sides, np.int32), (B, 1))}
-        mean = std = (0.5, 0.5, 0.5)
-        return *nnx.split(model), batch, jax.random.key(0), mean, std
+        return *nnx.split(model), batch, jax.random.key(0), PLAIN
 
     def tokens(self, model: DenseModel) -> tuple[int, ...]:
         """Tokens of an image of `sides`, at first and after each pruning stage."""

@@ -10,17 +10,17 @@ import optax
 from flax import nnx
 from PIL import Image
 
-from ssmjax.analysis.dense_pictures import stacked, with_objects
 from ssmjax.dense.config import PRESETS, MaskRCNNConfig, RetinaNetConfig
 from ssmjax.dense.objects import DETECTIONS
+from ssmjax.dense.pictures import stacked, with_objects
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.retinanet import UNUSED, RetinaNet
 from ssmjax.weights import Metadata
 from train import optim
-from train.data import detection_batches
-from train.data.coco import CocoSplit, open_coco
-from train.data.dense_batches import OnePass
-from train.data.dense_config import DetectionData
+from train.data.dense import detection_batches
+from train.data.dense.batches import OnePass
+from train.data.dense.coco import CocoSplit, open_coco
+from train.data.dense.config import DetectionData
 from train.devices import own_rows
 from train.metrics import coco
 from train.runtime import Runtime
@@ -122,7 +122,7 @@ class Detect(DenseTask):
 
     def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
         """The sum of the model's losses."""
-        return DetectionLoss(metadata.mean, metadata.std, self.config.optim.remat)
+        return DetectionLoss(metadata.preprocessing, self.config.optim.remat)
 
     def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
         """AdamW; what no gradient reaches does not decay either, as in PyTorch."""
@@ -170,7 +170,7 @@ class Detect(DenseTask):
         masks, category_ids = isinstance(model.config, MaskRCNNConfig), split.category_ids
         results, plan = {}, self.plan_on(runtime.mesh, split)
         for batch, inputs in self.inputs(model, split, plan, "img_shape", runtime, title):
-            found = own_rows(find(*inputs, metadata.mean, metadata.std, masks, runtime.mesh))
+            found = own_rows(find(*inputs, metadata.preprocessing, masks, runtime.mesh))
             for i in np.flatnonzero(batch["mask"]):
                 one = jax.tree.map(lambda a, i=i: a[i], found)
                 valid, boxes = one.valid, one.boxes / batch["scale_factor"][i]
@@ -202,7 +202,7 @@ class Detect(DenseTask):
             h, w = batch["img_shape"][0]
             sized = {name: batch[name] for name in ("image", "img_shape")}
             found = find(
-                *(graphdef, state, sized, jax.random.key(0), metadata.mean, metadata.std),
+                *(graphdef, state, sized, jax.random.key(0), metadata.preprocessing),
                 *(isinstance(model.config, MaskRCNNConfig), None),
             )
             one = jax.tree.map(lambda a: np.asarray(a[0]), found)

@@ -9,15 +9,15 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from ssmjax.analysis.dense_pictures import legend, stacked, with_segments
 from ssmjax.dense.config import UperNetConfig
+from ssmjax.dense.pictures import legend, stacked, with_segments
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata
 from train import optim
-from train.data import segmentation_batches
-from train.data.ade20k import PairSplit, open_ade20k, open_pairs
-from train.data.dense_batches import OnePass
-from train.data.dense_config import SegmentationData
+from train.data.dense import segmentation_batches
+from train.data.dense.ade20k import PairSplit, open_ade20k, open_pairs
+from train.data.dense.batches import OnePass
+from train.data.dense.config import SegmentationData
 from train.devices import own_rows
 from train.metrics import miou
 from train.runtime import Runtime
@@ -100,7 +100,7 @@ class Segment(DenseTask):
 
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
         """The sum of the model's losses."""
-        return SegmentationLoss(metadata.mean, metadata.std, self.config.optim.remat)
+        return SegmentationLoss(metadata.preprocessing, self.config.optim.remat)
 
     @staticmethod
     def decayed(params: nnx.State) -> Any:
@@ -147,9 +147,8 @@ class Segment(DenseTask):
         counts = np.zeros((classes, classes), np.int64)
         for batch, inputs in self.inputs(model, split, plan, "original_shape", runtime, title):
             _, _, placed, _ = inputs
-            mean, std, mesh = metadata.mean, metadata.std, runtime.mesh
-            logits = class_logits(*inputs, mean, std, mesh, self._windows)
-            labels = batch["label"]
+            labels, mesh = batch["label"], runtime.mesh
+            logits = class_logits(*inputs, metadata.preprocessing, mesh, self._windows)
             canvas = canvas_of(labels.shape[1:])
             found = label_pixels(logits, placed["original_shape"], canvas, mesh)
             found = own_rows(found)[:, : labels.shape[1], : labels.shape[2]]
@@ -174,7 +173,7 @@ class Segment(DenseTask):
             size = batch["img_shape"]
             logits = class_logits(
                 *(graphdef, state, {"image": batch["image"]}, jax.random.key(0)),
-                *(metadata.mean, metadata.std, None, self._windows),
+                *(metadata.preprocessing, None, self._windows),
             )
             found = label_pixels(logits, size, tuple(size[0].tolist()), None)
             image, found = batch["image"][0], np.asarray(found[0])

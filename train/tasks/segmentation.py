@@ -9,7 +9,8 @@ from flax import nnx
 from jax import lax
 
 from ssmjax.dense.upernet import UperNet
-from train.data.dense_batches import normalise
+from ssmjax.preprocess import Preprocessing
+from train.data.dense.batches import normalise
 from train.devices import shared_out
 from train.step import Batch, Terms
 from train.tasks.dense import Sides
@@ -27,13 +28,12 @@ class SegmentationLoss:
     code: images being of one size, it is also the mean over devices and parts.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    preprocessing: Preprocessing
     remat: bool
 
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
-        """What `train.data.segmentation_batches.train_batches` gives, as the models take it."""
-        images = normalise(batch["image"], batch["img_shape"], self.mean, self.std)
+        """A batch of `train.data.dense.segmentation_batches`, as the models take it."""
+        images = normalise(batch["image"], batch["img_shape"], self.preprocessing)
         return {"image": images, "label": batch["label"], "img_shape": batch["img_shape"]}
 
     def __call__(self, model: UperNet, batch: Batch, key: jax.Array) -> Terms:
@@ -53,8 +53,8 @@ def canvas_of(sides: tuple[int, ...]) -> Sides:
     return height, width
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def class_logits(graphdef, state, batch, key, mean, std, mesh, windows=None) -> jax.Array:
+@partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def class_logits(graphdef, state, batch, key, preprocessing, mesh, windows=None) -> jax.Array:
     """[B,h,w,classes] of a segmentor, for `label_pixels`; the model compiles for shapes of images.
 
     Its rows are shared out over a mesh if there is one. With `windows`, (window, stride) as of
@@ -64,7 +64,7 @@ def class_logits(graphdef, state, batch, key, mean, std, mesh, windows=None) -> 
     whole = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2))
     model = nnx.merge(graphdef, state)
     look = model if windows is None else partial(model.slide, window=windows[0], stride=windows[1])
-    logits = look(normalise(images, whole, mean, std), key=key)
+    logits = look(normalise(images, whole, preprocessing), key=key)
     return logits if mesh is None else shared_out(logits, mesh)
 
 
@@ -75,10 +75,10 @@ def label_pixels(logits, shapes, canvas, mesh) -> jax.Array:
     return classes if mesh is None else shared_out(classes, mesh)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def classify_pixels(graphdef, state, batch, key, mean, std, canvas) -> jax.Array:
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def classify_pixels(graphdef, state, batch, key, preprocessing, canvas) -> jax.Array:
     """`label_pixels` of `class_logits` in one program, whose speed and memory can be measured."""
-    logits = class_logits(graphdef, state, batch, key, mean, std, None)
+    logits = class_logits(graphdef, state, batch, key, preprocessing, None)
     return label_pixels(logits, batch["original_shape"], canvas, None)
 
 
