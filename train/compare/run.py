@@ -21,8 +21,8 @@ from train.tasks.task import known_classes, open_task, tell
 from train.untrained import scores_of
 from train.workdir import open_workdir
 
-# Fields that may differ where a comparison is gone on with: those of `train.workdir.FREE` that no
-# measured speed depends on. All entries share one training.
+# Fields that may differ where a comparison is gone on with. They are those of `train.workdir.FREE`
+# that no measured speed depends on; and all entries share one training.
 FREE = (
     "evaluate_every",
     "checkpoint_every",
