@@ -20,7 +20,9 @@ from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.plain_mamba import final_norm as token_norm
+from ssmjax.models.run import Run
 from ssmjax.pruning.config import check_whole
+from ssmjax.pruning.stream import Stream
 
 EXTRA_EXTRACTORS = 2
 LARGEST_STRIDE = 32
@@ -179,17 +181,16 @@ class PlainMambaAdapter(nnx.Module):
                 f"images has shape {images.shape}; pad height and width to multiples of "
                 f"{LARGEST_STRIDE}."
             )
-        path_key, prune_key, ffn_key = (None,) * 3 if key is None else jax.random.split(key, 3)
-        run = self.trunk.run(path_key, train, implementation, remat)
-        tokens = self.trunk.begin(images, image_sizes, train=train)
+        run = Run(key, image_sizes, train=train, implementation=implementation, remat=remat)
+        tokens = self.trunk.begin(images, run)
         prior = self.prior(images.astype(self.config.backbone.dtype), train=train)
         grids = tuple((x.shape[1], x.shape[2]) for x in prior[1:])
         c = self._side_branch(prior[1:], tokens.values.dtype)
         before, xs, cs, kept = tokens.values, [], [], []
-        drops = self._drops(None if run.key is None else ffn_key)
+        drops = self._drops(run.split(3)[2] if self.trunk.drops(run) else None)
         for number, interaction in enumerate(self.interactions):
             values = interaction.injector(tokens.values, c, grids)
-            tokens = self.trunk.run_range(number, tokens._replace(stream=(values,)), run, prune_key)
+            tokens = self.trunk.run_range(number, tokens._replace(stream=Stream(values)), run)
             for extractor in interaction.extractors:
                 c = extractor(c, tokens.values, grids, next(drops))
             xs.append(tokens.values)

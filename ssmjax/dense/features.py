@@ -5,6 +5,7 @@ from flax import nnx
 
 from ssmjax.dense.ranges import PlainMambaRanges, RangesConfig
 from ssmjax.models.plain_mamba import PlainMambaConfig, final_norm
+from ssmjax.models.run import Run
 
 
 class PlainMambaFeatures(nnx.Module):
@@ -45,11 +46,10 @@ class PlainMambaFeatures(nnx.Module):
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
         """
-        path_key, prune_key = (None, None) if key is None else jax.random.split(key)
-        run = self.trunk.run(path_key, train, implementation, remat)
-        tokens = self.trunk.begin(images, image_sizes, train=train)
+        run = Run(key, image_sizes, train=train, implementation=implementation, remat=remat)
+        tokens = self.trunk.begin(images, run)
         maps = []
         for number, norm in enumerate(self.norms):
-            tokens = self.trunk.run_range(number, tokens, run, prune_key)
+            tokens = self.trunk.run_range(number, tokens, run)
             maps.append(norm(tokens.map))
         return tuple(maps)

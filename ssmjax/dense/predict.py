@@ -28,6 +28,7 @@ from ssmjax.dense.objects import Detections
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.upernet import UperNet
+from ssmjax.models.run import Run
 from ssmjax.photos import fitting, read_photo, write_png
 from ssmjax.terminal import printable
 from ssmjax.weights import Metadata
@@ -147,9 +148,10 @@ def _classify(graphdef, state, images) -> tuple[jax.Array, tuple]:
     logits = model(images, key=key)
     trunk, kept = model.backbone.trunk, []
     if model.config.backbone.prune is not None:
-        run, tokens = trunk.run(None, False, None, False), trunk.begin(images)
+        run = Run(key)
+        tokens = trunk.begin(images, run)
         for number in range(len(trunk.ends)):
-            tokens = trunk.run_range(number, tokens, run, jax.random.split(key)[1])
+            tokens = trunk.run_range(number, tokens, run)
             kept.append(tokens.kept)
     return logits, tuple(kept)
 

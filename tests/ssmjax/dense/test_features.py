@@ -15,6 +15,7 @@ from ssmjax.dense.features import PlainMambaFeatures
 from ssmjax.dense.ranges import DensePruneConfig, RangesConfig
 from ssmjax.layers.pos_embed import resize_inside
 from ssmjax.models.plain_mamba import PlainMambaConfig
+from ssmjax.models.run import Run
 from tests.golden import recipe
 from tests.oracles import downstream as golden
 from tests.oracles import plain_mamba_oracle as oracle
@@ -123,7 +124,8 @@ def test_official_of_published_size(downstream, name):
 def _check(case, dtype):
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         model = build(backbone_config(case.backbone, dtype=dtype), case.state("backbone."))
-        tokens = jax.jit(lambda model: model.trunk.begin(jnp.asarray(case.images)).values)(model)
+        begin = jax.jit(lambda model: model.trunk.begin(jnp.asarray(case.images), Run()).values)
+        tokens = begin(model)
         maps = run(model, case.images)
     got = {"tokens0": tokens} | {f"feat{i}": x for i, x in enumerate(maps)}
     case.check({name: x for name, x in got.items() if name in case.want}, exact=dtype == "float64")

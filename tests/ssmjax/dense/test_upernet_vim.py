@@ -18,6 +18,7 @@ from ssmjax.dense.pretrained import load_classifier
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import config_overrides, create_model
 from ssmjax.layers.pos_embed import resize_pos_embed
+from ssmjax.models.run import Run
 from ssmjax.weights import Metadata, flat_params, save_weights
 from tests.golden import recipe
 from tests.oracles.compare import assert_close
@@ -90,13 +91,13 @@ def test_drop_path_leaves_a_maps_last_mixer_alone():
     @jax.jit
     def after_all(model, key):
         trunk = model.backbone.trunk
-        run = trunk.run(key, True, None, False)
-        tokens = trunk.begin(images)
+        run = Run(key, train=True)
+        tokens = trunk.begin(images, run)
         for number in range(4):
             tokens = trunk.run_range(number, tokens, run)
         return tokens.stream
 
-    hidden, _, undropped = after_all(model, jax.random.key(0))
+    _, hidden, undropped = after_all(model, jax.random.key(0))
     assert (np.abs(hidden).max(axis=(1, 2)) == 0).any()
     assert (np.abs(undropped).max(axis=(1, 2)) > 0).all()
 
