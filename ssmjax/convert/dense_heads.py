@@ -81,7 +81,7 @@ def _unit(theirs: str, ours: str) -> list[Entry]:
 FAMILIES: Mapping[type, Family] = {
     MaskRCNNConfig: Family(_mask_rcnn, openmmlab_file, "roi_head.mask_head.conv_logits.bias"),
     RetinaNetConfig: Family(
-        _retinanet, openmmlab_file, "bbox_head.retina_cls.bias", retinanet.PER_CELL
+        _retinanet, openmmlab_file, "bbox_head.retina_cls.bias", retinanet.ANCHORS.per_cell
     ),
     UperNetConfig: Family(_upernet, openmmlab_file, "decode_head.conv_seg.bias"),
 }

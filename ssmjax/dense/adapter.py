@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,8 @@ from flax import nnx
 
 from ssmjax.dense.conv_unit import doubling
 from ssmjax.dense.deformable import DeformableAttention, Grids, centres
-from ssmjax.dense.ranges import PlainMambaRanges, RangesConfig
+from ssmjax.dense.ranges import Features, PlainMambaRanges, RangesConfig
+from ssmjax.dense.resize import resize
 from ssmjax.dense.spatial_prior import SpatialPrior, fan_out_normal
 from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.drop_path import drop_path
@@ -144,33 +144,19 @@ class PlainMambaAdapter(nnx.Module):
         self.up = doubling(D, dtype=dtype, kernel_init=fan_out_normal(2, D), rngs=rngs)
         self.norms = nnx.List([BatchNorm(D) for _ in range(4)])
 
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        image_sizes: jax.Array | None = None,
-        train: bool = False,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-        remat: bool = False,
-        return_intermediates: bool = False,
-    ) -> Any:
-        """Maps of images; to be called under `jit`. The arguments are `PlainMambaFeatures`'s.
+    def __call__(self, images: jax.Array, run: Run) -> Features:
+        """Maps of images; to be called under `jit`.
 
         Args:
-          images: [B,height,width,channels], both sides multiples of 32.
-          image_sizes: as there.
-          train: as there.
-          key: as there.
-          implementation: as there.
-          remat: as there.
-          return_intermediates: also return {"prior": the spatial prior's four maps, "tokens":
-            [B,N,D] before the first block, "x": per range the tokens [B,N,D] and "c": the side
-            branch [B,21N/4,D] after it, and "kept": the cells [B,K] whose tokens are left}.
+          images: [B,height,width,channels], normalised as the weights expect, both sides multiples
+            of 32.
+          run: how.
 
         Returns:
-          Four maps [B,height/s,width/s,D] in float32 (or wider), s being 4, 8, 16 and 32; and
-          what was asked for.
+          Four maps [B,height/s,width/s,D] in float32 (or wider), s being 4, 8, 16 and 32; the cells
+          kept; and as intermediates "prior": the spatial prior's four maps, "tokens": [B,N,D]
+          before the first block, and of each range of blocks "x": the tokens [B,N,D] and "c": the
+          side branch [B,21N/4,D] after it.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
@@ -181,9 +167,8 @@ class PlainMambaAdapter(nnx.Module):
                 f"images has shape {images.shape}; pad height and width to multiples of "
                 f"{LARGEST_STRIDE}."
             )
-        run = Run(key, image_sizes, train=train, implementation=implementation, remat=remat)
         tokens = self.trunk.begin(images, run)
-        prior = self.prior(images.astype(self.config.backbone.dtype), train=train)
+        prior = self.prior(images.astype(self.config.backbone.dtype), train=run.train)
         grids = tuple((x.shape[1], x.shape[2]) for x in prior[1:])
         c = self._side_branch(prior[1:], tokens.values.dtype)
         before, xs, cs, kept = tokens.values, [], [], []
@@ -196,11 +181,9 @@ class PlainMambaAdapter(nnx.Module):
             xs.append(tokens.values)
             kept.append(tokens.kept)
             cs.append(c)
-        maps = self._outputs(prior[0], c, tokens.map, grids, train)
-        if not return_intermediates:
-            return maps
-        ranges = {"x": tuple(xs), "c": tuple(cs), "kept": tuple(kept)}
-        return maps, {"prior": prior, "tokens": before, **ranges}
+        maps = self._outputs(prior[0], c, tokens.map, grids, run.train)
+        between = {"prior": prior, "tokens": before, "x": tuple(xs), "c": tuple(cs)}
+        return Features(maps, tuple(kept), between)
 
     def _drops(self, key: jax.Array | None) -> Iterator[Callable[[jax.Array], jax.Array]]:
         """Drop path for each extractor, all at the full rate; without a key it does not act."""
@@ -224,7 +207,7 @@ class PlainMambaAdapter(nnx.Module):
         side = [level.reshape(level.shape[0], *grid, -1) for level, grid in _levels(c, grids)]
         maps = [(self.up(side[0]) + finest).astype(c.dtype), *side]
         return tuple(
-            norm(a + _resize(x, a.shape[1:3]), train=train)
+            norm(a + resize(x, (a.shape[1], a.shape[2])), train=train)
             for norm, a in zip(self.norms, maps, strict=True)
         )
 
@@ -245,9 +228,3 @@ def _levels(c: jax.Array, grids: Grids):
     """([B,h*w,D], (h, w)) of each level in [B,S,D]."""
     ends = np.cumsum([h * w for h, w in grids])
     return zip(jnp.split(c, ends[:-1], axis=1), grids, strict=True)
-
-
-def _resize(x: jax.Array, sides: tuple[int, int]) -> jax.Array:
-    """[B,H,W,D] to other sides: bilinear, half-pixel centres, no antialias."""
-    shape = (x.shape[0], *sides, x.shape[-1])
-    return x if shape == x.shape else jax.image.resize(x, shape, "linear", antialias=False)

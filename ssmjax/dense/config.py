@@ -12,13 +12,13 @@ from ssmjax.pruning.config import check_whole
 
 
 @dataclasses.dataclass(frozen=True)
-class RetinaNetConfig:
-    """Everything that defines a RetinaNet.
+class DetectorConfig:
+    """What every detector has.
 
     Attributes:
       backbone: its sizes, and where to prune.
       num_classes: of objects.
-      width: channels of the feature pyramid and the head.
+      width: channels of the feature pyramid and the heads.
 
     Raises:
       ValueError: naming the field and its valid choices.
@@ -33,31 +33,28 @@ class RetinaNetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskRCNNConfig:
+class RetinaNetConfig(DetectorConfig):
+    """Everything that defines a RetinaNet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskRCNNConfig(DetectorConfig):
     """Everything that defines a Mask R-CNN.
 
     Attributes:
-      backbone: its sizes, and where to prune.
-      num_classes: of objects.
-      width: channels of the feature pyramid and the heads.
       hidden: outputs of the box head's first linear layer.
       proposals: regions of an image that the first stage gives the second, of as many candidates
         of each level; in training of twice as many.
       samples: regions of an image that are learned from, at most a quarter with an object.
-
-    Raises:
-      ValueError: naming the field and its valid choices.
     """
 
-    backbone: AdapterConfig
-    num_classes: int = 80
-    width: int = 256
     hidden: int = 1024
     proposals: int = 1000
     samples: int = 512
 
     def __post_init__(self) -> None:
-        check_whole(self, "num_classes", "width", "hidden", "proposals", "samples")
+        super().__post_init__()
+        check_whole(self, "hidden", "proposals", "samples")
         if self.samples < 4:
             raise ValueError(f"samples is {self.samples}; of fewer than 4 none has an object.")
 

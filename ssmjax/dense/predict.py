@@ -28,7 +28,6 @@ from ssmjax.dense.objects import Detections
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.upernet import UperNet
-from ssmjax.models.run import Run
 from ssmjax.photos import fitting, read_photo, write_png
 from ssmjax.terminal import printable
 from ssmjax.weights import Metadata
@@ -134,26 +133,14 @@ def _detect(graphdef, state, images, shapes) -> tuple[Detections, tuple]:
     """What is found, with masks where the model makes them, and what each range keeps."""
     model, key = nnx.merge(graphdef, state), jax.random.key(0)
     masks: Any = {"masks": True} if isinstance(model, MaskRCNN) else {}
-    found = model.detect(images, shapes, key=key, **masks)
-    if model.config.backbone.prune is None:
-        return found, ()
-    told = {"image_sizes": shapes, "key": key, "return_intermediates": True}
-    return found, model.backbone(images, **told)[1]["kept"]
+    return model.detect(images, shapes, key=key, return_positions=True, **masks)
 
 
 @partial(jax.jit, static_argnums=0)
 def _classify(graphdef, state, images) -> tuple[jax.Array, tuple]:
     """Logits, and what each range keeps."""
     model, key = nnx.merge(graphdef, state), jax.random.key(0)
-    logits = model(images, key=key)
-    trunk, kept = model.backbone.trunk, []
-    if model.config.backbone.prune is not None:
-        run = Run(key)
-        tokens = trunk.begin(images, run)
-        for number in range(len(trunk.ends)):
-            tokens = trunk.run_range(number, tokens, run)
-            kept.append(tokens.kept)
-    return logits, tuple(kept)
+    return model(images, key=key, return_positions=True)
 
 
 def _kept_tiles(

@@ -1,7 +1,7 @@
 """Models over maps: their blocks run by ranges, pruned between, restored to the grid after."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import jax
@@ -130,6 +130,21 @@ class CellTokens(NamedTuple):
     def map(self) -> jax.Array:
         """[B,H,W,D]."""
         return self.values.reshape(len(self.values), *self.grid, -1)
+
+
+class Features(NamedTuple):
+    """What the backbone of a dense model makes of images.
+
+    Attributes:
+      maps: [B,H,W,D] each, for the heads.
+      kept: of each range of blocks, the [B,K] int32 cells whose tokens are left after it, in
+        increasing order; None where nothing has been pruned.
+      intermediates: what was computed on the way, by name.
+    """
+
+    maps: tuple[jax.Array, ...]
+    kept: tuple[jax.Array | None, ...]
+    intermediates: Mapping[str, Any] = {}
 
 
 class Ranges(Trunk):

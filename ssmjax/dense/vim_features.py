@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssmjax.dense.conv_unit import doubling
-from ssmjax.dense.ranges import CellTokens, Ranges, RangesConfig
+from ssmjax.dense.ranges import CellTokens, Features, Ranges, RangesConfig
 from ssmjax.layers.mixer import Neighbours
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.layers.pos_embed import resize_inside
@@ -118,36 +118,28 @@ class VimFeatures(nnx.Module):
         self.trunk = VimRanges(config, rngs=rngs)
         self.pyramid = Pyramid(config.backbone.embed_dim, dtype=dtype, rngs=rngs)
 
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        image_sizes: jax.Array | None = None,
-        train: bool = False,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-        remat: bool = False,
-    ) -> tuple[jax.Array, ...]:
+    def __call__(self, images: jax.Array, run: Run) -> Features:
         """Maps of images; to be called under `jit`.
 
-        Args: as of `ssmjax.dense.features.PlainMambaFeatures`.
+        Args:
+          images: [B,height,width,channels], normalised as the weights expect, of any size.
+          run: how.
 
         Returns:
           Four maps [B,4H,4W,D], [B,2H,2W,D], [B,H,W,D] and [B,H//2,W//2,D] of the compute dtype,
-          (H, W) being `config.backbone.grid_of(height, width)`.
+          (H, W) being `config.backbone.grid_of(height, width)`; and the cells kept.
 
         Raises:
           ValueError: images of another shape or of less than 2 x 2 patches, or a key is needed and
             missing.
         """
-        run = Run(key, image_sizes, train=train, implementation=implementation, remat=remat)
         tokens = self.trunk.begin(images, run)
         if min(tokens.grid) < 2:
             raise ValueError(
                 f"images has shape {images.shape}; both sides must have at least 2 patches of "
                 f"{self.config.backbone.patch_size} pixels."
             )
-        maps = []
+        maps, kept = [], []
         for number in range(len(self.config.ends)):
             tokens = self.trunk.run_range(number, tokens, run)
             stream: Any = tokens.stream
@@ -157,4 +149,5 @@ class VimFeatures(nnx.Module):
             shown = stream.undropped if self.config.shown == "mixer" else stream.tokens
             shown = shown.astype(self.config.backbone.dtype)
             maps.append(shown.reshape(len(shown), *tokens.grid, -1))
-        return self.pyramid(maps, train=train)
+            kept.append(tokens.kept)
+        return Features(self.pyramid(maps, train=run.train), tuple(kept))

@@ -63,7 +63,7 @@ def images(batch=3):
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "train"))
 def _forward(graphdef, state, images, **options):
-    return nnx.merge(graphdef, state)(images, **options)
+    return nnx.merge(graphdef, state)(images, Run(**options)).maps
 
 
 def run(model, images, **options):
@@ -187,7 +187,7 @@ def test_gradient_through_pruning():
 
         @jax.jit
         def loss(params):
-            maps = nnx.merge(graphdef, params, rest)(inputs)
+            maps = nnx.merge(graphdef, params, rest)(inputs, Run()).maps
             return sum(jnp.mean(jnp.sin(x + i)) for i, x in enumerate(maps))
 
         leaves, tree = jax.tree.flatten(params)
@@ -223,7 +223,7 @@ def test_drop_path_acts_in_training_alone():
     for a, b in zip(run(model, images()), run(plain, images()), strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(ValueError, match="drop path needs a key"):
-        model(images(), train=True)
+        model(images(), Run(train=True))
 
     def trained(key):
         return run(model, images(), train=True, key=key)[-1]
@@ -253,4 +253,4 @@ def test_images_of_another_shape_are_refused():
     model, _ = outline(config())
     assert isinstance(model, PlainMambaFeatures)
     with pytest.raises(ValueError, match=r"give \[batch, height, width, 3\]"):
-        model(jnp.zeros((2, 40, 48)))
+        model(jnp.zeros((2, 40, 48)), Run())

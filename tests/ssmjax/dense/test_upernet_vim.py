@@ -51,7 +51,7 @@ def build(prune=DENSE, **changes):
 
 @jax.jit
 def run(model, images):
-    maps = model.backbone(images)
+    maps = model.backbone(images, Run()).maps
     return (
         maps,
         model.head.classes(model.head(maps)),
@@ -80,7 +80,7 @@ def test_against_pytorch(prune, shown, sides):
 
 def test_keeping_all_is_dense_bit_for_bit():
     images = recipe.images(5, (1, 48, 48, 3))
-    maps = jax.jit(lambda model: model.backbone(images))
+    maps = jax.jit(lambda model: model.backbone(images, Run()).maps)
     for a, b in zip(maps(build()), maps(build(Prune((1, 2), 1))), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -201,4 +201,4 @@ def test_what_is_refused(changes, message):
 
 def test_images_of_a_single_patch_are_refused():
     with pytest.raises(ValueError, match="at least 2 patches of 8 pixels"):
-        build().backbone(jnp.zeros((1, 15, 48, 3)))
+        build().backbone(jnp.zeros((1, 15, 48, 3)), Run())
