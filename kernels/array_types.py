@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 else:
     Array = jax.Array | np.ndarray  # JAX computes with NumPy's arrays too.
 
-Tokens = Float[Array, "B K E"]
+Tokens = Float[Array, "B K D"]
+InnerTokens = Float[Array, "B K E"]
 TokenStates = Float[Array, "B K N"]
 ChannelStates = Float[Array, "E N"]
 Channels = Float[Array, "E"]

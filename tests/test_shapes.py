@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import chex
 import jax.numpy as jnp
 import jaxtyping
 import pytest
@@ -19,7 +21,7 @@ assert not hasattr(kernels.selective_scan, "__wrapped__")
 """
 
 
-def arguments():
+def arguments() -> dict[str, Any]:
     tokens, states = jnp.ones((2, 5, 3)), jnp.ones((2, 5, 4))
     return {"u": tokens, "delta": tokens, "A": -jnp.ones((3, 4)), "B": states, "C": states}
 
@@ -28,11 +30,10 @@ def test_a_wrong_shape_is_refused(monkeypatch):
     def shortened(inputs):
         return inputs.u[:, 1:], jnp.ones((2, 3, 4))
 
-    chosen = {"implementation": "associative"}
-    assert selective_scan(**arguments(), **chosen).shape == (2, 5, 3)
+    chex.assert_shape(selective_scan(**arguments(), implementation="associative"), (2, 5, 3))
     monkeypatch.setitem(IMPLEMENTATIONS, "associative", shortened)
     with pytest.raises(jaxtyping.TypeCheckError, match="K=5"):
-        selective_scan(**arguments(), **chosen)
+        selective_scan(**arguments(), implementation="associative")
 
 
 def test_the_functions_own_errors_come_first():

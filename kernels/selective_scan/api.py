@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 
 from kernels import capability
-from kernels.array_types import Channels, ChannelStates, Positions, States, Tokens, TokenStates
+from kernels.array_types import Channels, ChannelStates, InnerTokens, Positions, States, TokenStates
 from kernels.selective_scan import associative, pallas_mosaic, pallas_triton, reference
 from kernels.selective_scan.inputs import Gaps, Scan
 from kernels.selective_scan.order import by_gathering
@@ -17,7 +17,7 @@ ALIGNMENTS = ("previous", "constant", "none")
 
 # Computes `(y [B,K,E], last state [B,E,N])` of a checked scan, or raises `NotImplementedError` with
 # the reason why it cannot run this one here.
-Implementation = Callable[[Scan], tuple[Tokens, States]]
+Implementation = Callable[[Scan], tuple[InnerTokens, States]]
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "reference": by_gathering(reference.scan),
@@ -28,13 +28,13 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 
 
 def selective_scan(
-    u: Tokens,
-    delta: Tokens,
+    u: InnerTokens,
+    delta: InnerTokens,
     A: ChannelStates,
     B: TokenStates,
     C: TokenStates,
     D: Channels | None = None,
-    z: Tokens | None = None,
+    z: InnerTokens | None = None,
     *,
     delta_bias: Channels | None = None,
     delta_softplus: bool = False,
@@ -45,7 +45,7 @@ def selective_scan(
     order: Positions | None = None,
     return_last_state: bool = False,
     implementation: str | None = None,
-) -> Tokens | tuple[Tokens, States]:
+) -> InnerTokens | tuple[InnerTokens, States]:
     """Selective scan over kept tokens, with the hidden state moved through the pruned ones.
 
     With `step = softplus(delta + delta_bias)` and `Gamma_k` the sum of gamma over the positions
@@ -112,7 +112,7 @@ def selective_scan(
     return (y, last_state) if return_last_state else y
 
 
-def run_scan(inputs: Scan, implementation: str | None = None) -> tuple[Tokens, States]:
+def run_scan(inputs: Scan, implementation: str | None = None) -> tuple[InnerTokens, States]:
     """`selective_scan` of inputs that need no check.
 
     Args:

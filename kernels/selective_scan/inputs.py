@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
-from kernels.array_types import Channels, ChannelStates, Positions, Tokens, TokenStates
+from kernels.array_types import Channels, ChannelStates, InnerTokens, Positions, TokenStates
 
 STATIC = {"static": True}  # Marks an option: no array.
 
@@ -34,21 +34,21 @@ class Gaps:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Scan:
-    """The arguments of `kernels.selective_scan`, which says what they are, checked.
+    """The arguments of `kernels.selective_scan`, checked; its docstring says what each means.
 
     Attributes:
-      gaps: what was pruned between the tokens.
-      order: as there, int32.
+      gaps: its `positions` (as int32), `alignment` and `gap_delta`.
+      order: int32.
       softplus: its `delta_softplus`.
     """
 
-    u: Tokens
-    delta: Tokens
+    u: InnerTokens
+    delta: InnerTokens
     A: ChannelStates
     B: TokenStates
     C: TokenStates
     D: Channels | None = None
-    z: Tokens | None = None
+    z: InnerTokens | None = None
     delta_bias: Channels | None = None
     gaps: Gaps = Gaps()
     order: Positions | None = None
@@ -61,7 +61,7 @@ class Scan:
         return jnp.result_type(jnp.float32, *jax.tree.leaves(self))
 
     @property
-    def steps(self) -> Tokens:
+    def steps(self) -> InnerTokens:
         """Of the state's dtype."""
         step = self.delta.astype(self.dtype)
         if self.delta_bias is not None:

@@ -14,6 +14,7 @@ from tests.oracles.scan_cases import as_scan, cast, cotangents, expected, random
 pytestmark = pytest.mark.usefixtures("interpreted")
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("implementation", ["reference", "associative", "pallas_triton"])
 def test_gradient_is_a_scan(implementation):
     arrays, options = random_inputs(3, length=11, alignment="constant", reverse=True)
@@ -67,4 +68,5 @@ def test_dtype_of_the_state(dtype, want):
                 cast(arrays, "float32") | {name: jnp.asarray(arrays[name], dtype)}, options
             )
             assert scan.dtype == want
-        assert Scan(*(jnp.ones(1, jnp.bfloat16),) * 5).dtype == "float32"
+        narrow = dict.fromkeys(("u", "delta", "A", "B", "C"), jnp.ones(1, jnp.bfloat16))
+        assert Scan(**narrow).dtype == "float32"

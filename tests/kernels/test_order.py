@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -77,7 +78,9 @@ def test_paths_share_what_they_do_not_map(implementation):
 
     def by_hand(arrays, order):
         u = jax.numpy.take_along_axis(arrays["u"], order[:, :, None], axis=1)
-        y = selective_scan(**arrays | {"u": u}, delta_softplus=softplus, implementation="reference")
+        y: Any = selective_scan(
+            **arrays | {"u": u}, delta_softplus=softplus, implementation="reference"
+        )
         return jax.numpy.zeros_like(y).at[jax.numpy.arange(2)[:, None], order].set(y)
 
     got, want = (jax.jit(jax.grad(partial(loss, scan_path=f)))(arrays) for f in (in_place, by_hand))
@@ -108,4 +111,4 @@ def test_what_is_no_order_is_refused():
         (np.zeros((2, 4), np.float32), "whole numbers"),
     ):
         with pytest.raises(ValueError, match=said):
-            selective_scan(**arrays, order=order)
+            selective_scan(**arrays | {"order": order})

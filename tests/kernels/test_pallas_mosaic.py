@@ -1,6 +1,7 @@
 """The Mosaic GPU kernel beyond what all implementations share: odd sizes, and where it runs."""
 
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -77,7 +78,7 @@ def test_named_it_never_falls_back(jit):
     arrays, options = random_inputs(2)
     arrays = cast(arrays, np.float32)
 
-    def scan(arrays):
+    def scan(arrays) -> Any:
         return selective_scan(**arrays, **options, implementation="pallas_mosaic")
 
     with pytest.raises(NotImplementedError, match="Mosaic kernel.*only, and this is cpu"):

@@ -1,6 +1,7 @@
 """The Triton kernels beyond what all implementations share: odd blocks, and where they run."""
 
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -117,7 +118,7 @@ def test_named_it_never_falls_back(jit):
     arrays, options = random_inputs(2)
     arrays = cast(arrays, np.float32)
 
-    def scan(arrays):
+    def scan(arrays) -> Any:
         return selective_scan(**arrays, **options, implementation="pallas_triton")
 
     with pytest.raises(NotImplementedError, match="CUDA GPUs only, and this is cpu"):

@@ -1,6 +1,7 @@
 """The selective scan, every implementation against a float64 loop: values and gradients."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import chex
 import jax
@@ -145,9 +146,8 @@ class TestSelectiveScan:
         arrays = cast(arrays, np.float32)
         arange = np.tile(np.arange(7, dtype=np.int32), (2, 1))
         without = selective_scan(**arrays, **options, implementation=implementation)
-        shifted = selective_scan(
-            **arrays, **options, positions=arange + 5, implementation=implementation
-        )
+        moved = options | {"positions": arange + 5}
+        shifted = selective_scan(**arrays, **moved, implementation=implementation)
         chex.assert_trees_all_equal(without, shifted)
         assert np.ptp(without) > 0.1
 
@@ -203,7 +203,7 @@ class TestSelectiveScan:
         positions = np.stack([options["positions"] for _, options in sets])
 
         def loss(tokens, positions):
-            y = selective_scan(
+            y: Any = selective_scan(
                 **(arrays | tokens),
                 positions=positions,
                 delta_softplus=True,

@@ -1,5 +1,7 @@
 """Every implementation, compiled or step by step, on arrays of the device or NumPy's."""
 
+from typing import Any
+
 import chex
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from tests.oracles.scan_cases import (
 
 pytestmark = pytest.mark.usefixtures("interpreted")
 
-in_all_variants = chex.variants(
+in_all_variants: Any = chex.variants(
     with_jit=True, without_jit=True, with_device=True, without_device=True
 )
 

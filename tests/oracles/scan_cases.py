@@ -1,6 +1,7 @@
 """Random inputs of a selective scan, and one way to run a scan with all its gradients."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ def random_inputs(
     return arrays, options
 
 
-def cast(arrays, dtype):
+def cast(arrays, dtype) -> dict[str, Any]:
     """Rounded to `dtype`, as numpy arrays."""
     return {name: np.asarray(value).astype(dtype) for name, value in arrays.items()}
 

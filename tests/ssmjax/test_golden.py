@@ -77,9 +77,10 @@ def _size(model, *kinds):
 
 
 def _parameters(name):
-    slow = () if name in QUICK else pytest.mark.slow
-    yield pytest.param(name, "float32", marks=slow)
-    if name.endswith("_micro"):
+    marks = [] if name in QUICK else [pytest.mark.slow]
+    micro = name.endswith("_micro")
+    yield pytest.param(name, "float32", marks=[*marks, pytest.mark.optimised] if micro else marks)
+    if micro:
         yield pytest.param(name, "float64")
 
 

@@ -72,6 +72,7 @@ def test_decay_of_the_average(warmup, decays):
     assert np.abs(average - params).max() > 1e-3
 
 
+@pytest.mark.optimised
 def test_the_step_of_a_loss_without_labels():
     config = OptimConfig(lr=0.1, clip=None, weight_decay=0.0, ema=0.9)
     vector = np.array([1, 200, -3], np.float32)
