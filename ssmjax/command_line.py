@@ -15,7 +15,7 @@ import tyro
 from ssmjax import imagenet
 from ssmjax.models.backbone import Backbone
 from ssmjax.pruning import PruneConfig
-from ssmjax.registry import create_model
+from ssmjax.registry import create_classifier
 from ssmjax.terminal import printable
 from ssmjax.weights import Metadata, read_metadata
 
@@ -38,34 +38,40 @@ def parse(target: Any, arguments: Sequence[str] | None = None, *, description: s
     return _expanded(found)
 
 
-def pruning(after_blocks: tuple[int, ...], keep_ratio: float | None) -> PruneConfig | None:
+def pruning(
+    after_blocks: tuple[int, ...], keep_ratio: float | None, kind: type[PruneConfig] = PruneConfig
+) -> PruneConfig | None:
     """What the options --after-blocks and --keep-ratio ask for; None where neither is given.
 
+    Args:
+      after_blocks, keep_ratio: the options.
+      kind: of the result, as `ssmjax.registry.Entry.prunes` tells it.
+
     Raises:
-      ValueError: one without the other, or as `PruneConfig` does.
+      ValueError: one option without the other, or as `PruneConfig` does.
     """
     if not after_blocks and keep_ratio is None:
         return None
     if not after_blocks or keep_ratio is None:
         raise ValueError("--after-blocks and --keep-ratio go together; give both or neither.")
-    return PruneConfig(after_blocks, keep_ratio)
+    return kind(after_blocks, keep_ratio)
 
 
 def model(
     weights: Path | None, name: str | None, prune: PruneConfig | Literal["paper", "stored"]
 ) -> tuple[Backbone, Metadata]:
-    """What the options --weights and --model ask for, and how it takes photos.
+    """The classifier that the options --weights and --model ask for, and what is known of it.
 
     Raises:
-      ValueError: neither is given, or as `create_model` does.
+      ValueError: neither is given, or as `ssmjax.registry.create_classifier` does.
     """
     if weights is not None:
         metadata = read_metadata(weights)
     elif name is not None:
-        metadata = Metadata(name, {}, (), *imagenet.photos(name))
+        metadata = Metadata(name, {}, (), imagenet.preprocessing(name))
     else:
         raise ValueError("No model was given; name a weight file with --weights.")
-    return create_model(name, weights=weights, prune=prune), metadata
+    return create_classifier(name, weights=weights, prune=prune), metadata
 
 
 def check_out(option: str, path: Path) -> None:
@@ -74,6 +80,13 @@ def check_out(option: str, path: Path) -> None:
         raise ValueError(f"{option} is {path}, a folder; name a file.")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"The folder of {option} {path} does not exist; make it.")
+
+
+def check_png(option: str, path: Path) -> None:
+    """Refuse an option's value that no PNG can be written to; raises ValueError."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{option} is {path}; its name must end in .png.")
+    check_out(option, path)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -154,7 +154,8 @@ def _summary(options: Options, model: Backbone, metadata: Metadata, size: int) -
     if "pallas_triton" in chosen.values() and isinstance(config, SSMConfig):
         parts.append(f"to be loaded by JAX {jax.__version__}, since kernels change with versions")
     height, width, channels = config.image_shape
-    mean, std = (", ".join(f"{v:g}" for v in values) for values in (metadata.mean, metadata.std))
+    how = metadata.preprocessing
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (how.mean, how.std))
     path = str(options.out)
     return (
         f"{'; '.join(parts)}\n"

@@ -52,7 +52,8 @@ def test_importing_the_library_loads_neither_training_nor_torch_nor_tensorflow()
 
 
 def test_classification_loads_nothing_of_the_dense_tasks():
-    modules = "ssmjax, ssmjax.convert.__main__, ssmjax.predict, train.finetune, train.evaluate"
+    modules = "ssmjax, ssmjax.convert.__main__, ssmjax.predict.__main__"
+    modules += ", train.finetune, train.evaluate"
     code = f"""
 import sys, {modules}
 from train.cli import load_config

@@ -1,4 +1,4 @@
-"""Checkpoints on orbax: the training state and the place in the data, together and atomic."""
+"""Checkpoints on orbax: the training state and the data state, together and atomic."""
 
 import atexit
 import contextlib
@@ -25,8 +25,9 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from train.step import TrainState
 
-# In each checkpoint: its score, and a digest of every file. Orbax alone takes numbers that
-# have changed on the disk for what was saved.
+# A checkpoint's folder has three parts: "state", "place" (the data state), and this record of its
+# score and a digest of every file. Orbax alone takes numbers that have changed on the disk for what
+# was saved.
 _RECORD = "record.json"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # A damaged record.
 
@@ -71,12 +72,14 @@ class Checkpoints:
         """Step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, place: dict[str, Any], score: float | None = None) -> None:
+    def save(
+        self, state: TrainState, data_state: dict[str, Any], score: float | None = None
+    ) -> None:
         """Write a checkpoint of a step later than the newest; returns before the disk is done.
 
         Args:
           state: of which nothing is needed any more when this returns.
-          place: where the run stands beside its state, as JSON has it.
+          data_state: where the run is in its data and its log, as JSON has it.
           score: of the state, where it was measured; more is better.
 
         Raises:
@@ -85,7 +88,7 @@ class Checkpoints:
         named = _by_name(state)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(named),  # pyright: ignore[reportCallIssue]
-            place=ocp.args.JsonSave(place),  # pyright: ignore[reportCallIssue]
+            place=ocp.args.JsonSave(data_state),  # pyright: ignore[reportCallIssue]
         )
         with self._writing():
             self._manager.wait_until_finished()
@@ -107,7 +110,7 @@ class Checkpoints:
           report: gets a sentence about each damaged checkpoint, in process 0.
 
         Returns:
-          The state, and the place as it was saved; None where no checkpoint is.
+          The state, and the data state as it was saved; None where no checkpoint is.
 
         Raises:
           ValueError: no checkpoint is sound, or the newest sound one is of another model or

@@ -12,10 +12,11 @@ from ssmjax.terminal import printable
 from train import optim
 from train.config import Config
 from train.data.fetch import MissingDataError
+from train.engine.task import Model, Task
 from train.memory import GIB, Devices, Estimate, devices_of, estimate
 from train.options import TargetOptions
 from train.start import check_parts
-from train.tasks.task import Model, Task, open_task
+from train.tasks.task import open_task
 
 
 def dry_run(config: Config, fsdp: bool, target: TargetOptions) -> None:

@@ -12,10 +12,10 @@ from jax.sharding import AbstractMesh
 
 from kernels import capability
 from train.devices import AXIS
+from train.engine.task import Model, Task
 from train.options import TargetOptions
-from train.start import NO_PHOTOS, means_of
+from train.start import learner_of
 from train.step import init_state
-from train.tasks.task import Model, Task
 
 GIB = 2**30
 GPU_SHARE = 0.75  # What JAX takes of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says.
@@ -111,14 +111,14 @@ def estimate(task: Task, model: Model, devices: Devices, *, fsdp: bool) -> Estim
 def _estimate(task: Task, model: Model, devices: int, fsdp: bool) -> Estimate:
     chosen = task.config.optim
     graphdef, params, others = nnx.split(model, nnx.Param, ...)
-    means = means_of(task, model, NO_PHOTOS, steps_per_epoch=1)
+    learner = learner_of(task, model)
     key = jax.eval_shape(lambda: jax.random.key(0))
     batch = _first_of(task.step_batch(model), devices)
-    prepared = jax.eval_shape(lambda *inputs: means.loss.prepare(*inputs), batch, key)
+    prepared = jax.eval_shape(lambda *inputs: learner.loss.prepare(*inputs), batch, key)
     part = _first_of(prepared, chosen.accumulate)
 
     def begin(params, others):
-        return init_state(nnx.merge(graphdef, params, others), means.optimizer)
+        return init_state(nnx.merge(graphdef, params, others), learner.optimizer)
 
     def loss_of(params, others, part, key, loss):
         return loss(nnx.merge(graphdef, params, others, copy=True), part, key)
@@ -126,9 +126,9 @@ def _estimate(task: Task, model: Model, devices: int, fsdp: bool) -> Estimate:
     def held(params, *rest):
         return jax.vjp(lambda params: loss_of(params, *rest), params)[1]
 
-    inputs = params, others, part, key, means.loss
+    inputs = params, others, part, key, learner.loss
     gradients = _bytes(params) * (1 if chosen.accumulate == 1 else 2)  # Of a part, and their sum.
-    state = _bytes(jax.eval_shape(begin, params, others)) + gradients + _bytes(means.loss)
+    state = _bytes(jax.eval_shape(begin, params, others)) + gradients + _bytes(learner.loss)
     kept = _bytes(jax.eval_shape(held, *inputs)) - _bytes(params)
     again = (_bytes(kept) for kept in _recomputed(jax.make_jaxpr(loss_of)(*inputs).jaxpr))
     return Estimate(

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from kernels.timing import medians
-from train.tasks.task import Model, Task
+from train.engine.task import Model, Task
 
 ROUNDS = 11  # Of which the median is taken.
 

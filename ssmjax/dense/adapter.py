@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from flax import nnx
 
 from ssmjax.dense.conv_unit import doubling
 from ssmjax.dense.deformable import DeformableAttention, Grids, centres
+from ssmjax.dense.features import Features
 from ssmjax.dense.ranges import PlainMambaRanges, RangesConfig
 from ssmjax.dense.spatial_prior import SpatialPrior, fan_out_normal
 from ssmjax.layers.conv import Cells, GridConv
@@ -151,8 +151,7 @@ class PlainMambaAdapter(nnx.Module):
         key: jax.Array | None = None,
         implementation: str | None = None,
         remat: bool = False,
-        return_intermediates: bool = False,
-    ) -> Any:
+    ) -> Features:
         """Maps of images; to be called under `jit`. The arguments are `PlainMambaFeatures`'s.
 
         Args:
@@ -162,13 +161,12 @@ class PlainMambaAdapter(nnx.Module):
           key: as there.
           implementation: as there.
           remat: as there.
-          return_intermediates: also return {"prior": the spatial prior's four maps, "tokens":
-            [B,N,D] before the first block, "x": per range the tokens [B,N,D] and "c": the side
-            branch [B,21N/4,D] after it, and "kept": the cells [B,K] whose tokens are left}.
 
         Returns:
-          Four maps [B,height/s,width/s,D] in float32 (or wider), s being 4, 8, 16 and 32; and
-          what was asked for.
+          Four maps [B,height/s,width/s,D] in float32 (or wider), s being 4, 8, 16 and 32; the cells
+          kept; and as intermediates "prior": the spatial prior's four maps, "tokens": [B,N,D]
+          before the first block, and of each range of blocks "x": the tokens [B,N,D] and "c": the
+          side branch [B,21N/4,D] after it.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
@@ -196,10 +194,8 @@ class PlainMambaAdapter(nnx.Module):
             kept.append(tokens.kept)
             cs.append(c)
         maps = self._outputs(prior[0], c, tokens.map, grids, train)
-        if not return_intermediates:
-            return maps
-        ranges = {"x": tuple(xs), "c": tuple(cs), "kept": tuple(kept)}
-        return maps, {"prior": prior, "tokens": before, **ranges}
+        between = {"prior": prior, "tokens": before, "x": tuple(xs), "c": tuple(cs)}
+        return Features(maps, tuple(kept), between)
 
     def _drops(self, key: jax.Array | None) -> Iterator[Callable[[jax.Array], jax.Array]]:
         """Drop path for each extractor, all at the full rate; without a key it does not act."""

@@ -14,6 +14,7 @@ from ssmjax.dense.objects import SCORE_THRESHOLD, Detections, suppressed
 from ssmjax.dense.sample import sample
 from ssmjax.dense.spatial_prior import fan_out_normal
 from ssmjax.layers.conv_norm import ConvNorm
+from ssmjax.precision import widened
 
 BINS = 7
 CONVS = 4
@@ -87,9 +88,7 @@ class BoxHead(nnx.Module):
         for conv in self.convs:
             x = conv(x, train=train, mask=valid.ravel())
         x = jax.nn.relu(self.hidden(x.reshape(B, R, -1)))
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        deltas = self.deltas(x).astype(wide)
-        return self.classes(x).astype(wide), deltas.reshape(B, R, -1, 4)
+        return widened(self.classes(x)), widened(self.deltas(x)).reshape(B, R, -1, 4)
 
 
 def regions(

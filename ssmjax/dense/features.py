@@ -1,10 +1,28 @@
 """Maps of PlainMamba for semantic segmentation: after each range of blocks, all of one stride."""
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 import jax
 from flax import nnx
 
 from ssmjax.dense.ranges import PlainMambaRanges, RangesConfig
 from ssmjax.models.plain_mamba import PlainMambaConfig, final_norm
+
+
+class Features(NamedTuple):
+    """What the backbone of a dense model makes of images.
+
+    Attributes:
+      maps: [B,H,W,D] each, for the heads.
+      kept: of each range of blocks, the [B,K] int32 cells whose tokens are left after it, in
+        increasing order; None where nothing has been pruned.
+      intermediates: what was computed on the way, by name.
+    """
+
+    maps: tuple[jax.Array, ...]
+    kept: tuple[jax.Array | None, ...]
+    intermediates: Mapping[str, Any] = {}
 
 
 class PlainMambaFeatures(nnx.Module):
@@ -26,7 +44,7 @@ class PlainMambaFeatures(nnx.Module):
         key: jax.Array | None = None,
         implementation: str | None = None,
         remat: bool = False,
-    ) -> tuple[jax.Array, ...]:
+    ) -> Features:
         """Maps of images; to be called under `jit`.
 
         Args:
@@ -39,8 +57,8 @@ class PlainMambaFeatures(nnx.Module):
           remat: whether a gradient recomputes the insides of each block, to need less memory.
 
         Returns:
-          As many maps [B,H,W,D] in float32 (or wider) as there are ranges, (H, W) being
-          `config.backbone.grid_of(height, width)`.
+          As many maps [B,H,W,D] in float32 (or wider) as there are ranges of blocks, (H, W) being
+          `config.backbone.grid_of(height, width)`; and the cells kept.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
@@ -48,8 +66,9 @@ class PlainMambaFeatures(nnx.Module):
         path_key, prune_key = (None, None) if key is None else jax.random.split(key)
         run = self.trunk.run(path_key, train, implementation, remat)
         tokens = self.trunk.begin(images, image_sizes, train=train)
-        maps = []
+        maps, kept = [], []
         for number, norm in enumerate(self.norms):
             tokens = self.trunk.run_range(number, tokens, run, prune_key)
             maps.append(norm(tokens.map))
-        return tuple(maps)
+            kept.append(tokens.kept)
+        return Features(tuple(maps), tuple(kept))

@@ -121,16 +121,16 @@ def _mask_rcnn(config: MaskRCNNConfig, image_shape, masks: int) -> dict[str, int
     mask += mask_bins * 4 * C * C + mask_head.SIZE**2 * C * classes
     return {
         "neck": _neck(D, C, image_shape, roi_align.STRIDES, ()),
-        "RPN": _cells(image_shape, rpn.STRIDES) * C * (9 * C + 5 * rpn.PER_CELL),
+        "RPN": _cells(image_shape, rpn.ANCHORS.strides) * C * (9 * C + 5 * rpn.ANCHORS.per_cell),
         "box head": config.proposals * box,
         "mask head": masks * mask,
     }
 
 
 def _retinanet(config: RetinaNetConfig, image_shape) -> dict[str, int]:
-    D, C, strides = config.backbone.backbone.embed_dim, config.width, retinanet.STRIDES
+    D, C, strides = config.backbone.backbone.embed_dim, config.width, retinanet.ANCHORS.strides
     towers = 2 * retinanet.CONVS * C
-    outputs = retinanet.PER_CELL * (config.num_classes + 4)
+    outputs = retinanet.ANCHORS.per_cell * (config.num_classes + 4)
     inputs = fpn.LEVELS - 2
     return {
         "neck": _neck(D, C, image_shape, strides[:inputs], strides[inputs:]),

@@ -1,5 +1,6 @@
 """Losses of the heads, in float32. What a mask leaves out adds nothing, whatever its values."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -29,6 +30,11 @@ class Term(NamedTuple):
     def over_levels(self) -> "Term":
         """The sum of totals [levels]."""
         return self._replace(total=self.total.sum())
+
+
+def means(terms: Mapping[str, Term]) -> dict[str, jax.Array]:
+    """The losses, by name, of what they are made of."""
+    return {name: term.mean for name, term in terms.items()}
 
 
 def focal(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from ssmjax.dense import losses
 from ssmjax.dense.conv_unit import ConvTower, convolution, doubling
 from ssmjax.dense.masks import mask_targets
 from ssmjax.dense.spatial_prior import fan_out_normal
+from ssmjax.precision import widened
 
 BINS = 14
 SIZE = 2 * BINS  # Of a mask.
@@ -28,8 +29,7 @@ class MaskHead(nnx.Module):
         """[B,R,BINS,BINS,width] to logits [B,R,SIZE,SIZE,num_classes] in float32 (or wider)."""
         B, R = features.shape[:2]
         x = self.tower(features.reshape(B * R, *features.shape[2:]))
-        x = self.masks(jax.nn.relu(self.up(x)))
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = widened(self.masks(jax.nn.relu(self.up(x))))
         return x.reshape(B, R, *x.shape[1:])
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ssmjax.dense.features import PlainMambaFeatures
 from ssmjax.dense.registry import DenseModel
 from ssmjax.fitting import MisfitError
-from ssmjax.registry import create_model
+from ssmjax.registry import create_classifier
 from ssmjax.weights import flat_params, read_metadata
 
 _OWN = ("norm", "head")  # Parts of a classifier that a dense model may do without.
@@ -29,7 +29,7 @@ def load_classifier(model: DenseModel, weights: str | Path) -> None:
       ValueError: the file cannot be read, or holds another model; `model` is then unchanged.
     """
     config = model.config.backbone.backbone
-    classifier = create_model(weights=weights, prune=None, img_size=config.img_size)
+    classifier = create_classifier(weights=weights, prune=None, img_size=config.img_size)
     given = {name: leaf[...] for name, leaf in flat_params(classifier).items()}
     if classifier.config.class_index is not None and config.class_index is None:
         del given["cls_token"]

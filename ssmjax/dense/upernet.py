@@ -13,12 +13,13 @@ from jax import lax
 from ssmjax.dense import losses
 from ssmjax.dense.config import UperNetConfig
 from ssmjax.dense.conv_unit import convolution
-from ssmjax.dense.features import PlainMambaFeatures
+from ssmjax.dense.features import Features, PlainMambaFeatures
 from ssmjax.dense.losses import Term
 from ssmjax.dense.resize import adaptive_average_pool, resize
 from ssmjax.dense.spatial_prior import fan_out_normal
 from ssmjax.dense.vim_features import VimFeatures, VimFeaturesConfig
 from ssmjax.layers.conv_norm import ConvNorm
+from ssmjax.precision import wide_dtype, widened
 
 POOLS = (1, 2, 3, 6)
 AUXILIARY_WEIGHT = 0.4
@@ -96,7 +97,8 @@ class UperNet(nnx.Module):
         image_shapes: jax.Array | None = None,
         key: jax.Array | None = None,
         implementation: str | None = None,
-    ) -> jax.Array:
+        return_positions: bool = False,
+    ) -> Any:
         """Segment images of any size; to be called under `jit`.
 
         Args:
@@ -105,16 +107,22 @@ class UperNet(nnx.Module):
             drops the padding first; None: there is none.
           key: random key for `importance="random"`.
           implementation: of the scan; see `kernels.selective_scan`.
+          return_positions: also return `ssmjax.dense.features.Features.kept`.
 
         Returns:
-          Logits [B,height,width,num_classes] in float32 (or wider); `ssmjax.dense.resize.resize`
-          brings them to the image's original size.
+          Logits [B,height,width,num_classes] in float32 (or wider), which
+          `ssmjax.dense.resize.resize` brings to the image's original size; followed by what was
+          asked for.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
         """
-        maps = self._maps(images, image_sizes=image_shapes, key=key, implementation=implementation)
-        return resize(classify(self.head, maps), (images.shape[1], images.shape[2]))
+        features = self.backbone(
+            images, image_sizes=image_shapes, key=key, implementation=implementation
+        )
+        logits = classify(self.head, self._seen(features))
+        logits = resize(logits, (images.shape[1], images.shape[2]))
+        return (logits, features.kept) if return_positions else logits
 
     def slide(
         self,
@@ -152,14 +160,13 @@ class UperNet(nnx.Module):
         count = np.zeros((*sides, 1), np.float32)
         for y, x in corners:
             count[y : y + window[0], x : x + window[1]] += 1
-        wide = jnp.promote_types(self.config.backbone.backbone.dtype, jnp.float32)
+        wide = wide_dtype(self.config.backbone.backbone.dtype)
         total = jnp.zeros((len(images), *sides, self.config.num_classes), wide)
         return lax.scan(look, total, jnp.asarray(corners))[0] / count
 
     def losses(self, images: jax.Array, labels: jax.Array, **options: Any) -> dict[str, jax.Array]:
         """What training minimises the sum of: the means of `loss_terms`, of the same arguments."""
-        terms = self.loss_terms(images, labels, **options)
-        return {name: term.mean for name, term in terms.items()}
+        return losses.means(self.loss_terms(images, labels, **options))
 
     def loss_terms(
         self,
@@ -198,7 +205,7 @@ class UperNet(nnx.Module):
         if drops and key is None:
             raise ValueError("dropout needs a key: model.losses(images, labels, key=...).")
         keys = (None,) * 3 if key is None else jax.random.split(key, 3)
-        maps = self._maps(
+        features = self.backbone(
             images,
             image_sizes=image_shapes,
             train=train,
@@ -206,6 +213,7 @@ class UperNet(nnx.Module):
             implementation=implementation,
             remat=remat,
         )
+        maps = self._seen(features)
 
         def of(head, key):
             rate = self.config.dropout if drops else 0.0
@@ -218,10 +226,9 @@ class UperNet(nnx.Module):
             "aux.loss_ce": auxiliary._replace(total=AUXILIARY_WEIGHT * auxiliary.total),
         }
 
-    def _maps(self, images: jax.Array, **options) -> list[jax.Array]:
-        """What the heads see."""
-        dtype = self.config.backbone.backbone.dtype
-        return [x.astype(dtype) for x in self.backbone(images, **options)]
+    def _seen(self, features: Features) -> list[jax.Array]:
+        """What the heads see: maps of the compute dtype."""
+        return [x.astype(self.config.backbone.backbone.dtype) for x in features.maps]
 
 
 def _like(maps: jax.Array, other: jax.Array) -> jax.Array:
@@ -243,5 +250,4 @@ def classify(head, maps, *, train=False, rate=0.0, key=None) -> jax.Array:
     """Logits [B,H,W,num_classes] in float32 (or wider), of a head; `rate` of its channels go."""
     dropout = nnx.Dropout(rate, broadcast_dims=(1, 2))
     x = dropout(head(maps, train=train), deterministic=rate == 0, rngs=key)
-    logits = head.classes(x)
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return widened(head.classes(x))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssmjax.dense.conv_unit import doubling
+from ssmjax.dense.features import Features
 from ssmjax.dense.ranges import CellTokens, Ranges, RangesConfig
 from ssmjax.layers.mixer import Neighbours
 from ssmjax.layers.norm import BatchNorm
@@ -127,14 +128,14 @@ class VimFeatures(nnx.Module):
         key: jax.Array | None = None,
         implementation: str | None = None,
         remat: bool = False,
-    ) -> tuple[jax.Array, ...]:
+    ) -> Features:
         """Maps of images; to be called under `jit`.
 
         Args: as of `ssmjax.dense.features.PlainMambaFeatures`.
 
         Returns:
           Four maps [B,4H,4W,D], [B,2H,2W,D], [B,H,W,D] and [B,H//2,W//2,D] of the compute dtype,
-          (H, W) being `config.backbone.grid_of(height, width)`.
+          (H, W) being `config.backbone.grid_of(height, width)`; and the cells kept.
 
         Raises:
           ValueError: images of another shape or of less than 2 x 2 patches, or a key is needed and
@@ -148,7 +149,7 @@ class VimFeatures(nnx.Module):
                 f"images has shape {images.shape}; both sides must have at least 2 patches of "
                 f"{self.config.backbone.patch_size} pixels."
             )
-        maps = []
+        maps, kept = [], []
         for number in range(len(self.config.ends)):
             tokens = self.trunk.run_range(number, tokens, run, prune_key)
             hidden, residual, undropped = tokens.stream
@@ -160,4 +161,5 @@ class VimFeatures(nnx.Module):
                 shown = residual + (undropped if last else hidden).astype(residual.dtype)
             shown = shown.astype(self.config.backbone.dtype)
             maps.append(shown.reshape(len(shown), *tokens.grid, -1))
-        return self.pyramid(maps, train=train)
+            kept.append(tokens.kept)
+        return Features(self.pyramid(maps, train=train), tuple(kept))

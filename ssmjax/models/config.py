@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -159,3 +160,28 @@ class SSMConfig(BackboneConfig):
     def rank(self) -> int:
         """R, rank of delta."""
         return -(-self.embed_dim // 16)
+
+
+def trunk_config(config: Any) -> BackboneConfig:
+    """The sizes of a classifier, or of the trunk in a dense model's backbone, from its config."""
+    return config if isinstance(config, BackboneConfig) else trunk_config(config.backbone)
+
+
+def options(config: Any) -> dict[str, Any]:
+    """The options of a config by name, those of the config of its backbone among them.
+
+    Where both have an option, such as `num_classes`, it is the outer one.
+    """
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    backbone = fields.pop("backbone", None)
+    return fields if backbone is None else {**options(backbone), **fields}
+
+
+def overridden(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A config with other values of some `options`. Raises ValueError as the configs do."""
+    own = {field.name for field in dataclasses.fields(config)}
+    mine = {name: changes[name] for name in changes if name in own}
+    others = {name: changes[name] for name in changes if name not in own}
+    if others:
+        mine["backbone"] = overridden(config.backbone, others)
+    return dataclasses.replace(config, **mine)

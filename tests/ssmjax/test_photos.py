@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ssmjax.photos import fitting, in_batches, read_image
-from ssmjax.weights import Metadata
+from ssmjax.preprocess import Preprocessing
 
 
 def test_the_middle_is_taken(tmp_path):
@@ -74,8 +74,8 @@ def test_batches_are_normalised_and_joined():
         sizes.append(len(batch))
         return batch, [batch.sum(axis=(1, 2, 3))]
 
-    metadata = Metadata("any", {}, (), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
-    joined, [sums] = in_batches(function, images, metadata, 2)
+    preprocessing = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    joined, [sums] = in_batches(function, images, preprocessing, 2)
     want = (images / 255 - [0.4, 0.5, 0.6]) / [0.2, 0.25, 0.3]
     np.testing.assert_allclose(joined, want, atol=1e-6)
     np.testing.assert_allclose(sums, want.sum(axis=(1, 2, 3)), atol=1e-5)

@@ -11,6 +11,7 @@ from ssmjax.weights import Metadata, read_metadata, save_weights
 from tests.ssmjax.blank import blank_model
 from train.config import Config, DataConfig, ModelConfig
 from train.devices import make_mesh
+from train.engine.session import Job
 from train.kept import Kept
 from train.runtime import Runtime, bars
 from train.tasks.task import open_task
@@ -25,7 +26,7 @@ def test_what_a_vit_is_compared_with():
     evit = PruneConfig((1,), 0.5, importance="attention", reduction="fuse")
     config = Config(ModelConfig(weights="any.safetensors"), prune=evit)
     model = blank_model("deit_tiny_patch16_224", depth=1)
-    names, _, models = zip(*untrained(model, config), strict=True)
+    names, _, models = zip(*untrained(open_task(config), model), strict=True)
     assert names == ("dense", "pruned", "pruned at random", "pruned evenly")
     pruned = [(m.config.prune.importance, m.config.prune.reduction) for m in models[1:]]
     assert pruned == [("attention", "fuse"), ("random", "drop"), ("uniform", "drop")]
@@ -38,7 +39,7 @@ def start(tmp_path, capsys):
     name = "vim_tiny_patch16_224"
     config = Config(ModelConfig(weights=str(weights)), prune=PruneConfig((1,), 0.5))
     model = create_model(name, depth=2, embed_dim=16, img_size=32)
-    save_weights(weights, model, Metadata(name, {}, (), *imagenet.photos(name)))
+    save_weights(weights, model, Metadata(name, {}, (), imagenet.preprocessing(name)))
 
     def measured(config=config, identity="split", killed_at=None):
         seen = []
@@ -47,15 +48,14 @@ def start(tmp_path, capsys):
             if title == killed_at:
                 raise KeyboardInterrupt
             seen.append(title)
-            return SimpleNamespace(metrics={"accuracy": len(title) / 100, "top5": 1.0})
+            return {"accuracy": len(title) / 100, "top5": 1.0}
 
         task, split = open_task(config), SimpleNamespace(identity=identity)
-        runtime = Runtime(make_mesh(), bars())
-        kept = Kept(tmp_path / "measured.json")
-        given, scores = (task, split, measure, kept, runtime), []
+        job = Job(task, split, split, None, Runtime(make_mesh(), bars()), tmp_path)
+        job.measure, scores = measure, []
         try:
-            for other in untrained(model, config):
-                scores.append(scores_of(other.model, other.title, *given)["accuracy"])
+            for other in untrained(task, model):
+                scores.append(scores_of(job, other.model, other.title)["accuracy"])
         except KeyboardInterrupt:
             scores = None
         return scores, seen, capsys.readouterr().err

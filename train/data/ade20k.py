@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssmjax.class_names import ADE20K
 from ssmjax.decode import SUFFIXES
-from ssmjax.dense.class_names import ADE20K
 from train.data import turned
 from train.data.classes import check_known
 from train.data.dense_files import identity_of, read_image

@@ -76,7 +76,7 @@ def _class_counts(split: Split) -> Counter[int]:
 
 
 def _counts(split: Split) -> Counter[int]:
-    """As kept or counted now."""
+    """How many photos each label has, as kept by an earlier call or counted now."""
     kept = {}
     if split.folder:
         with contextlib.suppress(OSError, ValueError):

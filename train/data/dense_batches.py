@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssmjax.imagenet import photos
+from ssmjax.preprocess import IMAGENET, Preprocessing
 
 Shape = tuple[int, int]  # Height and width.
 
@@ -94,23 +94,18 @@ def smallest_shape(shapes: Sequence[Shape], sizes: np.ndarray) -> Shape:
 
 
 def normalise(
-    images: jax.Array,
-    img_shape: jax.Array,
-    mean: Sequence[float] = photos("plain_mamba").mean,
-    std: Sequence[float] = photos("plain_mamba").std,
+    images: jax.Array, img_shape: jax.Array, preprocessing: Preprocessing = IMAGENET
 ) -> jax.Array:
     """Images as the models take them: zero mean, unit deviation, and 0 in the padding.
 
     Args:
       images: [B,H,W,3] uint8, RGB.
       img_shape: [B,2] int32, height and width of each image without padding.
-      mean, std: per channel, on a scale of 0 to 1.
+      preprocessing: of the model.
 
     Returns:
       [B,H,W,3] float32.
     """
-    scale = 255 * jnp.asarray(std, jnp.float32)
-    values = (images.astype(jnp.float32) - 255 * jnp.asarray(mean, jnp.float32)) / scale
     rows = jnp.arange(images.shape[1])[None, :, None, None] < img_shape[:, 0, None, None, None]
     columns = jnp.arange(images.shape[2])[None, None, :, None] < img_shape[:, 1, None, None, None]
-    return jnp.where(rows & columns, values, 0)
+    return jnp.where(rows & columns, preprocessing.normalise(images), 0)

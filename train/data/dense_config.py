@@ -3,7 +3,7 @@
 import dataclasses
 
 from train.data.dense_transforms import MULTIPLE
-from train.paths import expand, path_field
+from train.fields import check, expand, path_field
 
 Shape = tuple[int, int]
 
@@ -49,8 +49,8 @@ class DetectionData:
             raise ValueError("data.shapes is empty; give heights and widths, as 800 1344.")
         for shape in self.shapes:
             _check_sides("data.shapes", shape, MULTIPLE)
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"data.flip is {self.flip}; it must be between 0 and 1.")
+        rule = "it must be between 0 and 1"
+        check(self, "data.", ("flip",), rule, lambda value: 0 <= value <= 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,6 @@ from train.data.dense_files import read_image
 from train.data.fetch import DataError
 from train.data.turned import check_not_turned
 
-SCALE = (1333, 800)  # The longest and shortest side that images are resized to.
-SHAPES = ((800, 1344), (1344, 800))  # They hold all that SCALE makes.
 FEWEST_SLOTS = 8  # For the objects of a photo.
 
 
@@ -28,12 +26,11 @@ def epoch_order(split: CocoSplit, batch_size: int, seed: int) -> Epochs:
 
 def train_batches(
     split: CocoSplit,
+    order: Epochs,
     *,
-    batch_size: int,
-    seed: int,
-    scale: Shape = SCALE,
-    shapes: Sequence[Shape] = SHAPES,
-    flip: float = 0.5,
+    scale: Shape,
+    shapes: Sequence[Shape],
+    flip: float,
     first: int = 0,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
@@ -46,8 +43,7 @@ def train_batches(
 
     Args:
       split: photos with objects.
-      batch_size: B, of all processes together.
-      seed: 0 or more.
+      order: `epoch_order` of the same split.
       scale: longer and shorter side that photos are resized to fit, the ratio kept.
       shapes: height and width that batches are padded to; each takes the smallest that holds it.
       flip: probability of a flip from left to right.
@@ -56,7 +52,8 @@ def train_batches(
       process: number and count of the processes that train together; each gets its own rows.
 
     Returns:
-      An iterator over dicts, with b = B / count, H, W one of `shapes`, and G slots:
+      An iterator over dicts, with b = `order.batch_size` / count, H, W one of `shapes`, and G
+      slots:
         `image` [b,H,W,3] uint8, RGB, zero in the padding; see `dense_batches.normalise`;
         `img_shape` [b,2] int32, height and width of the photo in it;
         `pad_shape` [b,2] int32, the same up to multiples of 32;
@@ -72,7 +69,7 @@ def train_batches(
         annotations say.
       ValueError: the batch size is not possible, or no shape holds the photos.
     """
-    rows, order = own_rows(batch_size, process), epoch_order(split, batch_size, seed)
+    rows = own_rows(order.batch_size, process)
     sizes = _sizes(split, scale)
     for group in order.groups:
         smallest_shape(shapes, sizes[group])
@@ -82,11 +79,7 @@ def train_batches(
 
 
 def eval_pass(
-    split: CocoSplit,
-    *,
-    batch_size: int,
-    scale: Shape = SCALE,
-    shapes: Sequence[Shape] | None = SHAPES,
+    split: CocoSplit, *, batch_size: int, scale: Shape, shapes: Sequence[Shape] | None
 ) -> OnePass:
     """Which photos each evaluation batch holds; `shapes` None pads each to its own shape.
 
@@ -108,7 +101,7 @@ def eval_batches(
     split: CocoSplit,
     plan: OnePass,
     *,
-    scale: Shape = SCALE,
+    scale: Shape,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:

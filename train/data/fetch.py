@@ -7,9 +7,11 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -94,6 +96,35 @@ def fetched(path: Path, title: str, sha256: str, download: Callable[[Path], Path
                 )
             os.replace(file, path)
     return path
+
+
+def only_file(
+    files: Sequence[Path],
+    done: subprocess.CompletedProcess[str],
+    program: str,
+    package: str,
+    error: re.Pattern[str],
+) -> Path:
+    """The file that a program was to download.
+
+    Args:
+      files: those of its kind that are there now.
+      done: how the program ended, and what it wrote.
+      program: what messages call it.
+      package: what it was to download.
+      error: finds in what it wrote why it failed, as its group 1.
+
+    Raises:
+      DataError: the program has failed, or there is not one file.
+    """
+    if done.returncode == 0 and len(files) == 1:
+        return files[0]
+    found = error.search(done.stderr)
+    said = found[1] if found else " ".join(done.stderr.split()[-30:])
+    raise DataError(
+        f"{program} could not fetch {package} (exit status {done.returncode}, it said: "
+        f"{said or 'nothing'}); check the network connection, then run again."
+    )
 
 
 def _sha256_of(path: Path) -> str:

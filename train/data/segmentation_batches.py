@@ -12,9 +12,6 @@ from train.data.ahead import LAST, Batch, batches_ahead, own_rows
 from train.data.dense_batches import Epochs, OnePass, Shape, one_pass
 from train.data.dense_files import label_size
 
-SCALE = (2048, 512)  # The longest and shortest side that images are resized to.
-CROP = (512, 512)
-
 
 def epoch_order(split: PairSplit, batch_size: int, seed: int) -> Epochs:
     """Which images each training batch holds."""
@@ -23,11 +20,10 @@ def epoch_order(split: PairSplit, batch_size: int, seed: int) -> Epochs:
 
 def train_batches(
     split: PairSplit,
+    order: Epochs,
     *,
-    batch_size: int,
-    seed: int,
-    scale: Shape = SCALE,
-    crop: Shape = CROP,
+    scale: Shape,
+    crop: Shape,
     first: int = 0,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
@@ -36,14 +32,13 @@ def train_batches(
 
     Args:
       split: images and label images.
-      batch_size: B, of all processes together.
-      seed: 0 or more.
+      order: `epoch_order` of the same split.
       scale: longer and shorter side that images are resized to fit, times 0.5 to 2.
       crop: height and width of the parts.
       first, workers, process: as of `train.data.detection_batches.train_batches`.
 
     Returns:
-      An iterator over dicts, with b = B / count:
+      An iterator over dicts, with b = `order.batch_size` / count:
         `image` [b,*crop,3] uint8, RGB, zero in the padding; see `dense_batches.normalise`;
         `img_shape` [b,2] int32, height and width of the part in it;
         `label` [b,*crop] uint8, 255 for none;
@@ -54,12 +49,11 @@ def train_batches(
       DataError: while iterating, as `PairSplit.read`.
       ValueError: the batch size is not possible.
     """
-    rows = own_rows(batch_size, process)
-    make = _TrainBatch(split, epoch_order(split, batch_size, seed), rows, scale, crop)
+    make = _TrainBatch(split, order, own_rows(order.batch_size, process), scale, crop)
     return batches_ahead(make, first, LAST, workers)
 
 
-def eval_pass(split: PairSplit, *, batch_size: int, scale: Shape = SCALE) -> OnePass:
+def eval_pass(split: PairSplit, *, batch_size: int, scale: Shape) -> OnePass:
     """Which images each evaluation batch holds: those of one size, both sides multiples of 32.
 
     Nothing is padded, since the heads see the whole image; so a jitted step compiles for every
@@ -76,7 +70,7 @@ def eval_batches(
     split: PairSplit,
     plan: OnePass,
     *,
-    scale: Shape = SCALE,
+    scale: Shape,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:

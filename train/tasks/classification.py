@@ -9,12 +9,12 @@ import optax
 from flax import nnx
 
 from ssmjax import Backbone
+from ssmjax.preprocess import Preprocessing
+from train.augment.config import AugmentConfig
 from train.augment.erase import erase
 from train.augment.mix import mix, smooth_targets
-from train.config import AugmentConfig, OptimConfig
+from train.engine.config import OptimConfig
 from train.step import Terms
-
-Channels = tuple[float, float, float]
 
 TEMPERATURE = 2.0  # Of both outputs in distillation.
 
@@ -24,8 +24,7 @@ def make_loss(
     augment: AugmentConfig,
     *,
     num_classes: int,
-    mean: Channels,
-    std: Channels,
+    preprocessing: Preprocessing,
     teacher: Backbone | None = None,
 ) -> "Classification":
     """The loss of the training step.
@@ -34,18 +33,17 @@ def make_loss(
       config: label smoothing, share of distillation, rematerialisation.
       augment: erasing, mixup and cutmix; the rest of it has been done to the photos.
       num_classes: outputs of the model.
-      mean: per channel, on a scale of 0 to 1.
-      std: as `mean`.
+      preprocessing: of the model.
       teacher: the model whose outputs to follow, with weight `config.distill`.
     """
     split = (None, None) if teacher is None else nnx.split(teacher)
-    return Classification(config, augment, num_classes, mean, std, *split)
+    return Classification(config, augment, num_classes, preprocessing, *split)
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["teacher_state"],
-    meta_fields=["config", "augment", "num_classes", "mean", "std", "teacher_graphdef"],
+    meta_fields=["config", "augment", "num_classes", "preprocessing", "teacher_graphdef"],
 )
 @dataclasses.dataclass(frozen=True)
 class Classification:
@@ -54,8 +52,7 @@ class Classification:
     config: OptimConfig
     augment: AugmentConfig
     num_classes: int
-    mean: Channels
-    std: Channels
+    preprocessing: Preprocessing
     teacher_graphdef: nnx.GraphDef | None
     teacher_state: nnx.State | None
 
@@ -71,7 +68,7 @@ class Classification:
         """
         augment = self.augment
         erase_key, mix_key = jax.random.split(key)
-        images = normalise(batch["image"], self.mean, self.std)
+        images = self.preprocessing.normalise(batch["image"])
         targets = smooth_targets(batch["label"], self.num_classes, self.config.label_smoothing)
         if augment.erase:
             images = erase(erase_key, images, augment.erase)
@@ -82,20 +79,15 @@ class Classification:
         return {"image": images, "target": targets}
 
     def __call__(self, model: Backbone, batch: dict[str, jax.Array], key: jax.Array) -> Terms:
-        """Of what `prepare` gave, over the number of images; the teacher sees the same images."""
+        """The loss of a batch that `prepare` made; the teacher sees the same images."""
         images = batch["image"]
         logits = model(images, train=True, key=key, remat=self.config.remat)
         number = jnp.float32(len(images))
         loss = optax.softmax_cross_entropy(logits, batch["target"]).sum()
         if self.teacher_graphdef is None:
             return {"loss": (loss, number)}
-        said = nnx.merge(self.teacher_graphdef, self.teacher_state)(images)
-        soft, follow = (jax.nn.log_softmax(x / TEMPERATURE) for x in (said, logits))
+        teacher = nnx.merge(self.teacher_graphdef, self.teacher_state)
+        soft, follow = (jax.nn.log_softmax(x / TEMPERATURE) for x in (teacher(images), logits))
         divergence = jnp.sum(jnp.exp(soft) * (soft - follow))
         distill = self.config.distill
         return {"loss": ((1 - distill) * loss + distill * TEMPERATURE**2 * divergence, number)}
-
-
-def normalise(images: jax.typing.ArrayLike, mean: Channels, std: Channels) -> jax.Array:
-    """[B,height,width,3] of 0 to 255 to float32 of about zero mean and unit deviation."""
-    return (jnp.asarray(images, jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)

@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -13,39 +15,34 @@ from PIL import Image
 import ssmjax
 from ssmjax import Backbone, PruneConfig
 from ssmjax.analysis.pictures import kept_tokens_picture
-from ssmjax.registry import config_overrides
+from ssmjax.preprocess import Preprocessing
+from ssmjax.registry import config_overrides, create_classifier
 from ssmjax.weights import Metadata, read_metadata
-from train import measure, optim
-from train.config import Config, DataConfig
+from train import optim
+from train.augment.recipe import make_recipe
 from train.data import check
 from train.data.ahead import Batch
+from train.data.config import DataConfig
 from train.data.pipeline import epoch_steps, eval_batches, train_batches
 from train.data.source import Split, open_split
+from train.data.unreadable import Unreadable
+from train.devices import InFlight, place_batch, place_state
 from train.runtime import Runtime
-from train.tasks.classification import Classification, make_loss, normalise
+from train.tasks.accuracy import Scores, count, inference
+from train.tasks.classification import Classification, make_loss
+from train.tasks.config import TaskConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Classify:
     """A `train.tasks.task.Task`."""
 
-    config: Config
+    config: TaskConfig
     data: DataConfig
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Top-1 and top-5."""
-        return "accuracy", "top5"
-
-    @property
-    def heading(self) -> str:
-        """Of top-1."""
-        return "top-1 %"
-
-    @property
-    def picture_name(self) -> str:
-        """What is kept of photos."""
-        return "kept_tokens.png"
+    metrics = "accuracy", "top5"
+    heading = "top-1 %"
+    picture_name = "kept_tokens.png"
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[Split, Split]:
         """The photos to train on and those to measure on."""
@@ -61,7 +58,7 @@ class Classify:
         check.check_classes(split)
 
     def remarks(self, split: Split) -> Sequence[str]:
-        """On files that were left out and classes without photos."""
+        """Sentences on files that were left out and on classes without photos."""
         return (*split.remarks, *check.remarks(split))
 
     def start(self, class_names: tuple[str, ...]) -> tuple[Backbone, Metadata]:
@@ -72,15 +69,15 @@ class Classify:
                 raise ValueError(
                     "model.name is missing; give one of ssmjax.list_models(), or weights."
                 )
-            model = ssmjax.create_model(
+            model = create_classifier(
                 chosen.name, seed=config.seed, num_classes=len(class_names), **chosen.overrides()
             )
-            name, mean, std, crop_pct = chosen.name, data.mean, data.std, 1.0
+            name, how = chosen.name, Preprocessing(data.mean, data.std)
         else:
             stored = read_metadata(chosen.weights)
             head = {"num_classes": len(class_names)} if chosen.new_head else {}
             options = chosen.overrides() | head
-            model = ssmjax.create_model(
+            model = create_classifier(
                 chosen.name, seed=config.seed, weights=chosen.weights, prune=None, **options
             )
             outputs = model.config.num_classes
@@ -89,34 +86,33 @@ class Classify:
                     f"{chosen.weights} tells {outputs} classes apart; the data set "
                     f"{data.name} has {len(class_names)}. Give --model.new-head to learn new ones."
                 )
-            name, mean, std, crop_pct = stored.model, stored.mean, stored.std, stored.crop_pct
+            name, how = stored.model, stored.preprocessing
         # Both refuse what the model does not have, early.
         trained = model.with_prune(config.prune)
         optim.frozen_mask(nnx.state(model, nnx.Param), config.optim.frozen)
         overrides = config_overrides(name, trained.config)
-        crop_pct = crop_pct if data.crop_pct is None else data.crop_pct
-        return model, Metadata(name, overrides, class_names, mean, std, crop_pct)
+        return model, Metadata(name, overrides, class_names, self._as_asked(how))
 
     def load(self, weights: Path) -> tuple[Backbone, Metadata]:
         """A model and how it takes photos."""
         metadata = read_metadata(weights)
-        if self.data.crop_pct is not None:
-            metadata = dataclasses.replace(metadata, crop_pct=self.data.crop_pct)
-        return ssmjax.create_model(weights=weights, prune=self.config.prune), metadata
+        how = self._as_asked(metadata.preprocessing)
+        model = create_classifier(weights=weights, prune=self.config.prune)
+        return model, dataclasses.replace(metadata, preprocessing=how)
 
     def create(self, num_classes: int | None, weights: str | None) -> Backbone:
         """A pruned model, by weights or fresh."""
         chosen, options = self.config.model, self.config.model.overrides()
         if num_classes and (chosen.new_head or not weights):
             options["num_classes"] = num_classes
-        return ssmjax.create_model(chosen.name, weights=weights, prune=self.config.prune, **options)
+        return create_classifier(chosen.name, weights=weights, prune=self.config.prune, **options)
 
     def with_prune(self, model: Backbone, prune: PruneConfig | None) -> Backbone:
         """Pruned otherwise."""
         return model.with_prune(prune)
 
     def optimizer(self, model: Backbone, rate: optax.Schedule) -> optax.GradientTransformation:
-        """With layer-wise decay, where that is asked for."""
+        """AdamW, with layer-wise decay where the config asks for it."""
         return optim.optimizer(self.config.optim, rate, model.breaks)
 
     def loss(self, model: Backbone, metadata: Metadata) -> Classification:
@@ -126,8 +122,7 @@ class Classify:
             chosen,
             self.data.augment,
             num_classes=model.config.num_classes,
-            mean=metadata.mean,
-            std=metadata.std,
+            preprocessing=metadata.preprocessing,
             teacher=model.with_prune(None) if chosen.distill else None,
         )
 
@@ -139,13 +134,12 @@ class Classify:
         self, split: Split, model: Backbone, metadata: Metadata, first: int, runtime: Runtime
     ) -> Iterator[Batch]:
         """Augmented photos with labels."""
+        size = model.config.image_shape[:2]
         return train_batches(
             split,
+            recipe=make_recipe(self.data.augment, size, metadata.preprocessing.mean),
             batch_size=self.config.optim.batch_size,
-            size=model.config.image_shape[:2],
             seed=self.config.seed,
-            augment=self.data.augment,
-            mean=metadata.mean,
             first=first,
             workers=runtime.workers,
             process=runtime.process,
@@ -160,25 +154,50 @@ class Classify:
         title: str,
         *,
         confusion: bool = False,
-    ) -> measure.Scores:
-        """Top-1 and top-5, with `confusion` also who is taken for whom."""
-        return measure.score(
-            *(model, split, metadata, self.data, runtime, title),
-            batch_size=self.config.eval_batch_size,
-            seed=self.config.seed,
-            confusion=confusion,
+    ) -> Scores:
+        """Top-1 and top-5 of the readable photos, with `confusion` also who is taken for whom."""
+        graphdef, state = nnx.split(model)
+        state, mesh = place_state(state, runtime.mesh, fsdp=False), runtime.mesh
+        batch_size = -(-self.config.eval_batch_size // mesh.size) * mesh.size
+        batches = eval_batches(
+            split,
+            batch_size=batch_size,
+            size=model.config.image_shape[:2],
+            crop_pct=metadata.preprocessing.crop_pct,
+            workers=runtime.workers,
+            process=runtime.process,
         )
+        key, bar = jax.random.key(self.config.seed), runtime.progress
+        task = bar.add_task(f"{title}, batch", total=-(-len(split.source) // batch_size))
+        unreadable = Unreadable(split, self.data.max_unreadable, bar.console)
+        in_flight = InFlight()
+        totals: Any = None
+        for number, batch in enumerate(batches):
+            unreadable.note(batch)
+            counts = count(
+                graphdef,
+                state,
+                place_batch({name: batch[name] for name in ("image", "label", "mask")}, mesh),
+                jax.random.fold_in(key, number),
+                metadata.preprocessing,
+                confusion,
+            )
+            in_flight.add(counts)
+            totals = counts if totals is None else jax.tree.map(jnp.add, totals, counts)
+            bar.update(task, advance=1)
+        bar.remove_task(task)
+        return Scores.from_counts(totals, split.title)
 
     def inference(self, model: Backbone) -> tuple[jax.stages.Wrapped, tuple]:
-        """Of photos of the model's own size."""
-        return measure.inference(model, batch_size=self.config.eval_batch_size)
+        """The function that counts right answers, on noise of the model's own image size."""
+        return inference(model, batch_size=self.config.eval_batch_size)
 
     def tokens(self, model: Backbone) -> tuple[int, ...]:
-        """At the model's own image size."""
+        """Image tokens at the model's own image size, at first and after each pruning stage."""
         return model.config.image_tokens
 
     def flops(self, model: Backbone) -> Mapping[str, int]:
-        """At the model's own image size; papers count one of Vim's two directions."""
+        """Multiply-adds at the model's own image size; papers count one of Vim's two directions."""
         flops = ssmjax.flops(model)
         return {"total": flops.total, "as published": flops.published}
 
@@ -187,10 +206,11 @@ class Classify:
         if model.config.prune is None:
             return None
         photos, size = self.config.pictures, model.config.image_shape[:2]
-        batch = next(eval_batches(split, batch_size=photos, size=size, crop_pct=metadata.crop_pct))
+        how = metadata.preprocessing
+        batch = next(eval_batches(split, batch_size=photos, size=size, crop_pct=how.crop_pct))
         pixels, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
-        given = normalise(pixels, metadata.mean, metadata.std)
-        logits, stages = model(given, key=jax.random.key(0), return_positions=True)
+        images = how.normalise(pixels)
+        logits, stages = model(images, key=jax.random.key(0), return_positions=True)
         names = metadata.class_names
         captions = [
             f"{names[label]}" if label == guess else f"{names[label]}, taken for {names[guess]}"
@@ -209,3 +229,10 @@ class Classify:
     def outputs(self, model: Backbone) -> list[str]:
         """Logits."""
         return [f"logits {[self.config.optim.batch_size, model.config.num_classes]}"]
+
+    def _as_asked(self, preprocessing: Preprocessing) -> Preprocessing:
+        """With the config's share of a photo's shorter side, where it has one."""
+        crop_pct = self.data.crop_pct
+        if crop_pct is None:
+            return preprocessing
+        return dataclasses.replace(preprocessing, crop_pct=crop_pct)

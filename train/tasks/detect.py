@@ -1,7 +1,7 @@
 """Detection: boxes of objects, and their masks where the model finds masks."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,19 +10,18 @@ import optax
 from flax import nnx
 from PIL import Image
 
-from ssmjax.analysis.dense_pictures import stacked, with_objects
 from ssmjax.dense.config import PRESETS, MaskRCNNConfig, RetinaNetConfig
-from ssmjax.dense.objects import DETECTIONS, Detections
+from ssmjax.dense.objects import DETECTIONS
+from ssmjax.dense.pictures import stacked, with_objects
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.retinanet import UNUSED, RetinaNet
 from ssmjax.weights import Metadata
 from train import optim
-from train.data.ahead import Batch
+from train.data import detection_batches
 from train.data.coco import CocoSplit, open_coco
 from train.data.dense_batches import OnePass
 from train.data.dense_config import DetectionData
-from train.data.detection_batches import epoch_order, eval_batches, eval_pass, train_batches
-from train.devices import own_rows, place_batch, place_state
+from train.devices import own_rows
 from train.metrics import coco
 from train.runtime import Runtime
 from train.tasks.dense import DenseTask, Sides, bare_norms
@@ -55,12 +54,12 @@ class DetectionScores:
         return {f"{kind}_{name}": v for kind, of in kinds.items() for name, v in of.items()}
 
     def __str__(self) -> str:
-        said = [
+        kinds = [
             f"{kind} " + " ".join(f"{name} {_percent(of[name])}" for name in coco.NAMES[:3])
             for kind, of in (("box", self.box), ("mask", self.mask))
             if of
         ]
-        return "  ".join([*said, f"{self.images:,} images", f"shapes {self.shapes}"])
+        return "  ".join([*kinds, f"{self.images:,} images", f"shapes {self.shapes}"])
 
 
 def _percent(value: float) -> str:
@@ -74,6 +73,9 @@ class Detect(DenseTask):
     data: DetectionData
 
     kinds = (MaskRCNNConfig, RetinaNetConfig)
+    batches = detection_batches
+    heading = "box AP"
+    picture_name = "detections.png"
 
     @property
     def masks(self) -> bool:
@@ -87,18 +89,8 @@ class Detect(DenseTask):
         return tuple(f"{kind}_{name}" for kind in kinds for name in coco.NAMES)
 
     @property
-    def heading(self) -> str:
-        """Of the boxes' average precision."""
-        return "box AP"
-
-    @property
-    def picture_name(self) -> str:
-        """What is found on photos."""
-        return "detections.png"
-
-    @property
     def sides(self) -> Sides:
-        """Of the first of the padded shapes."""
+        """The first of the padded shapes."""
         return self.data.shapes[0]
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[CocoSplit, CocoSplit]:
@@ -125,15 +117,15 @@ class Detect(DenseTask):
         )
 
     def remarks(self, split: CocoSplit) -> Sequence[str]:
-        """On images and objects."""
+        """Sentences on images and objects."""
         return split.remarks
 
     def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
         """The sum of the model's losses."""
-        return DetectionLoss(metadata.mean, metadata.std, self.config.optim.remat)
+        return DetectionLoss(metadata.preprocessing, self.config.optim.remat)
 
     def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
-        """As of all dense tasks; what no gradient reaches does not decay either, as in PyTorch."""
+        """AdamW; what no gradient reaches does not decay either, as in PyTorch."""
         chosen = self.config.optim
         if isinstance(model, RetinaNet):
             chosen = dataclasses.replace(chosen, frozen=(*chosen.frozen, *UNUSED))
@@ -150,24 +142,16 @@ class Detect(DenseTask):
 
         return jax.tree.map_with_path(decays, params)
 
-    def steps_per_epoch(self, split: CocoSplit) -> int:
-        """Batches of an epoch."""
-        return epoch_order(split, self.config.optim.batch_size, self.config.seed).steps
+    @property
+    def changes(self) -> dict[str, Any]:
+        """To photos in training: scale, padded shapes and flips."""
+        return {"scale": self.data.scale, "shapes": self.data.shapes, "flip": self.data.flip}
 
-    def train_batches(
-        self, split: CocoSplit, model: DenseModel, metadata: Metadata, first: int, runtime: Runtime
-    ) -> Iterator[Batch]:
-        """Photos with boxes and masks."""
-        return train_batches(
-            split,
-            batch_size=self.config.optim.batch_size,
-            seed=self.config.seed,
-            scale=self.data.scale,
-            shapes=self.data.shapes,
-            flip=self.data.flip,
-            first=first,
-            workers=runtime.workers,
-            process=runtime.process,
+    def plan(self, split: CocoSplit, batch_size: int) -> OnePass:
+        """Photos of one padded shape in each batch."""
+        shapes = None if self.data.own_shapes else self.data.shapes
+        return detection_batches.eval_pass(
+            split, batch_size=batch_size, scale=self.data.scale, shapes=shapes
         )
 
     def score(
@@ -184,9 +168,9 @@ class Detect(DenseTask):
         if confusion:
             raise ValueError("--confusion is for classes of photos or pixels; leave it out.")
         masks, category_ids = isinstance(model.config, MaskRCNNConfig), split.category_ids
-        results, mesh = {}, runtime.mesh
-        plan = self._plan(split, -(-self.config.eval_batch_size // mesh.size) * mesh.size)
-        for batch, found in self._found(model, split, plan, metadata, runtime, title):
+        results, plan = {}, self.plan_on(runtime.mesh, split)
+        for batch, inputs in self.inputs(model, split, plan, "img_shape", runtime, title):
+            found = own_rows(find(*inputs, metadata.preprocessing, masks, runtime.mesh))
             for i in np.flatnonzero(batch["mask"]):
                 one = jax.tree.map(lambda a, i=i: a[i], found)
                 valid, boxes = one.valid, one.boxes / batch["scale_factor"][i]
@@ -199,9 +183,8 @@ class Detect(DenseTask):
                 )
         results = coco.gathered(results)
         annotations = self.folder / self.data.eval_annotations
-        box = coco.evaluate(annotations, results, "bbox")
-        mask = coco.evaluate(annotations, results, "segm") if masks else {}
-        return DetectionScores(box, mask, len(results), len(plan.shapes))
+        box, *mask = coco.evaluate(annotations, results, ["bbox", "segm"] if masks else ["bbox"])
+        return DetectionScores(box, mask[0] if masks else {}, len(results), len(plan.shapes))
 
     def inference(self, model: DenseModel) -> tuple[jax.stages.Wrapped, tuple]:
         """Detections."""
@@ -212,14 +195,14 @@ class Detect(DenseTask):
     ) -> Image.Image | None:
         """What is found on the first photos."""
         first = dataclasses.replace(split, photos=split.photos[: self.config.pictures])
-        plan = self._plan(first, 1)
+        plan = self.plan(first, 1)
         rows = []
         graphdef, state = nnx.split(model)
-        for batch in eval_batches(first, plan, scale=self.data.scale):
+        for batch in detection_batches.eval_batches(first, plan, scale=self.data.scale):
             h, w = batch["img_shape"][0]
-            given = {name: batch[name] for name in ("image", "img_shape")}
+            sized = {name: batch[name] for name in ("image", "img_shape")}
             found = find(
-                *(graphdef, state, given, jax.random.key(0), metadata.mean, metadata.std),
+                *(graphdef, state, sized, jax.random.key(0), metadata.preprocessing),
                 *(isinstance(model.config, MaskRCNNConfig), None),
             )
             one = jax.tree.map(lambda a: np.asarray(a[0]), found)
@@ -247,26 +230,3 @@ class Detect(DenseTask):
         """Detections."""
         B = self.config.optim.batch_size
         return [f"detections {[B, DETECTIONS]} of {model.config.num_classes} classes"]
-
-    def _plan(self, split: CocoSplit, batch_size: int) -> OnePass:
-        shapes = None if self.data.own_shapes else self.data.shapes
-        return eval_pass(split, batch_size=batch_size, scale=self.data.scale, shapes=shapes)
-
-    def _found(
-        self, model, split, plan, metadata, runtime, title
-    ) -> Iterator[tuple[Batch, Detections]]:
-        """Every batch of this process' photos, and what is found on them, as numpy arrays."""
-        graphdef, state = nnx.split(model)
-        state, mesh = place_state(state, runtime.mesh, fsdp=False), runtime.mesh
-        scale, options = self.data.scale, {"workers": runtime.workers, "process": runtime.process}
-        key, bar = jax.random.key(self.config.seed), runtime.progress
-        task = bar.add_task(f"{title}, batch", total=len(plan.batches))
-        for number, batch in enumerate(eval_batches(split, plan, scale=scale, **options)):
-            given = place_batch({n: batch[n] for n in ("image", "img_shape")}, mesh)
-            found = find(
-                *(graphdef, state, given, jax.random.fold_in(key, number)),
-                *(metadata.mean, metadata.std, isinstance(model.config, MaskRCNNConfig), mesh),
-            )
-            yield batch, own_rows(found)
-            bar.update(task, advance=1)
-        bar.remove_task(task)

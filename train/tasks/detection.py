@@ -13,6 +13,7 @@ from ssmjax.dense.mask_rcnn import MaskRCNN
 from ssmjax.dense.masks import paste
 from ssmjax.dense.objects import Detections, Targets
 from ssmjax.dense.retinanet import RetinaNet
+from ssmjax.preprocess import Preprocessing
 from train.data.dense_batches import normalise
 from train.devices import shared_out
 from train.step import Batch, Terms
@@ -31,14 +32,13 @@ class DetectionLoss:
     beside it; here the loss of a batch does not depend on how many devices share it.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    preprocessing: Preprocessing
     remat: bool
 
     def prepare(self, batch: Batch, key: jax.Array) -> dict[str, Any]:
         """What `train.data.detection_batches.train_batches` gives, as the models take it."""
         return {
-            "image": normalise(batch["image"], batch["img_shape"], self.mean, self.std),
+            "image": normalise(batch["image"], batch["img_shape"], self.preprocessing),
             "targets": Targets(
                 batch["gt_boxes"],
                 batch["gt_labels"],
@@ -52,18 +52,18 @@ class DetectionLoss:
         }
 
     def __call__(self, model: MaskRCNN | RetinaNet, batch: Any, key: jax.Array) -> Terms:
-        """Of a part of the batch; masks are unpacked here, where they are few."""
+        """The terms of a part of the batch; masks are unpacked here, where they are few."""
         targets = batch["targets"]
         if targets.masks is not None:
             targets = targets._replace(masks=jnp.unpackbits(targets.masks, axis=-1))
         return model.loss_terms(batch["image"], targets, key=key, remat=self.remat)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def find(graphdef, state, batch, key, mean, std, masks, mesh) -> Detections:
+@partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def find(graphdef, state, batch, key, preprocessing, masks, mesh) -> Detections:
     """What is found on a batch, its rows shared out over a mesh if there is one."""
     model = nnx.merge(graphdef, state)
-    images = normalise(batch["image"], batch["img_shape"], mean, std)
+    images = normalise(batch["image"], batch["img_shape"], preprocessing)
     options = {"masks": True} if masks else {}
     found = model.detect(images, batch["img_shape"], key=key, **options)
     return found if mesh is None else shared_out(found, mesh)

@@ -1,7 +1,7 @@
 """Segmentation: the class of each pixel."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,16 +9,16 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from ssmjax.analysis.dense_pictures import legend, stacked, with_segments
 from ssmjax.dense.config import UperNetConfig
+from ssmjax.dense.pictures import legend, stacked, with_segments
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata
 from train import optim
+from train.data import segmentation_batches
 from train.data.ade20k import PairSplit, open_ade20k, open_pairs
-from train.data.ahead import Batch
+from train.data.dense_batches import OnePass
 from train.data.dense_config import SegmentationData
-from train.data.segmentation_batches import epoch_order, eval_batches, eval_pass, train_batches
-from train.devices import own_rows, place_batch, place_state
+from train.devices import own_rows
 from train.metrics import miou
 from train.runtime import Runtime
 from train.tasks.dense import DenseTask, Sides, bare_norms
@@ -36,7 +36,7 @@ VECTORS = ("D", "bias", "dt_bias", "scale")  # Nor these on Vim.
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationScores:
-    """How well the classes of pixels are told.
+    """How well the classes of pixels are found.
 
     Attributes:
       counted: by `train.metrics.miou`.
@@ -63,9 +63,9 @@ class SegmentationScores:
         }
 
     def __str__(self) -> str:
-        said = [f"{name} {100 * value:.2f}%" for name, value in self.metrics.items()]
+        shares = [f"{name} {100 * value:.2f}%" for name, value in self.metrics.items()]
         counts = f"{self.images:,} images", f"shapes {self.shapes}"
-        return "  ".join([*said, *counts, miou.coverage(self.confusion, self.class_names)])
+        return "  ".join([*shares, *counts, miou.coverage(self.confusion, self.class_names)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,25 +75,14 @@ class Segment(DenseTask):
     data: SegmentationData
 
     kinds = (UperNetConfig,)
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """As mmsegmentation calls them."""
-        return "mIoU", "aAcc", "mAcc"
-
-    @property
-    def heading(self) -> str:
-        """Of the mean intersection over union."""
-        return "mIoU %"
-
-    @property
-    def picture_name(self) -> str:
-        """What is said of images."""
-        return "segments.png"
+    batches = segmentation_batches
+    metrics = "mIoU", "aAcc", "mAcc"  # As mmsegmentation calls them.
+    heading = "mIoU %"
+    picture_name = "segments.png"
 
     @property
     def sides(self) -> Sides:
-        """Of the windows of evaluation, or of its largest images."""
+        """Those of evaluation's windows, or of its largest images."""
         return self.data.window or (min(self.data.scale), max(self.data.scale))
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[PairSplit, PairSplit]:
@@ -106,12 +95,12 @@ class Segment(DenseTask):
         return self._open(self.data.eval_split, class_names)
 
     def remarks(self, split: PairSplit) -> Sequence[str]:
-        """On classes without a pixel, files that were left out and images that are turned."""
+        """Sentences on classes without a pixel, files that were left out and turned images."""
         return split.remarks
 
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
         """The sum of the model's losses."""
-        return SegmentationLoss(metadata.mean, metadata.std, self.config.optim.remat)
+        return SegmentationLoss(metadata.preprocessing, self.config.optim.remat)
 
     @staticmethod
     def decayed(params: nnx.State) -> Any:
@@ -134,24 +123,14 @@ class Segment(DenseTask):
 
         return jax.tree.map_with_path(decays, params)
 
-    def steps_per_epoch(self, split: PairSplit) -> int:
-        """Batches of an epoch."""
-        return epoch_order(split, self.config.optim.batch_size, self.config.seed).steps
+    @property
+    def changes(self) -> dict[str, Any]:
+        """To images in training: scale, and sides of the random parts."""
+        return {"scale": self.data.scale, "crop": self.data.crop}
 
-    def train_batches(
-        self, split: PairSplit, model: DenseModel, metadata: Metadata, first: int, runtime: Runtime
-    ) -> Iterator[Batch]:
-        """Parts of images with labels."""
-        return train_batches(
-            split,
-            batch_size=self.config.optim.batch_size,
-            seed=self.config.seed,
-            scale=self.data.scale,
-            crop=self.data.crop,
-            first=first,
-            workers=runtime.workers,
-            process=runtime.process,
-        )
+    def plan(self, split: PairSplit, batch_size: int) -> OnePass:
+        """Images of one size in each batch."""
+        return segmentation_batches.eval_pass(split, batch_size=batch_size, scale=self.data.scale)
 
     def score(
         self,
@@ -163,29 +142,18 @@ class Segment(DenseTask):
         *,
         confusion: bool = False,
     ) -> SegmentationScores:
-        """Of all processes' pixels, at the images' own sizes; the confusions come in any case."""
-        graphdef, state = nnx.split(model)
-        state, mesh = place_state(state, runtime.mesh, fsdp=False), runtime.mesh
-        batch_size = -(-self.config.eval_batch_size // mesh.size) * mesh.size
-        plan = eval_pass(split, batch_size=batch_size, scale=self.data.scale)
-        key, bar = jax.random.key(self.config.seed), runtime.progress
-        task = bar.add_task(f"{title}, batch", total=len(plan.batches))
-        classes = len(split.class_names)
+        """The scores of all processes' pixels, at the images' own sizes, always with confusions."""
+        plan, classes = self.plan_on(runtime.mesh, split), len(split.class_names)
         counts = np.zeros((classes, classes), np.int64)
-        options = {"workers": runtime.workers, "process": runtime.process}
-        for number, batch in enumerate(eval_batches(split, plan, scale=self.data.scale, **options)):
-            given = place_batch({n: batch[n] for n in ("image", "original_shape")}, mesh)
+        for batch, inputs in self.inputs(model, split, plan, "original_shape", runtime, title):
+            _, _, placed, _ = inputs
+            how, mesh = metadata.preprocessing, runtime.mesh
+            logits = class_logits(*inputs, how, mesh, self._windows)
             labels = batch["label"]
-            logits = class_logits(
-                *(graphdef, state, given["image"], jax.random.fold_in(key, number)),
-                *(metadata.mean, metadata.std, mesh, self._windows),
-            )
             canvas = canvas_of(labels.shape[1:])
-            said = label_pixels(logits, given["original_shape"], canvas, mesh)
-            said = own_rows(said)[:, : labels.shape[1], : labels.shape[2]]
-            counts += miou.confusion(labels, said, classes)
-            bar.update(task, advance=1)
-        bar.remove_task(task)
+            found = label_pixels(logits, placed["original_shape"], canvas, mesh)
+            found = own_rows(found)[:, : labels.shape[1], : labels.shape[2]]
+            counts += miou.confusion(labels, found, classes)
         counts = miou.summed(counts)
         counted, images, shapes = miou.scores(counts), len(split.pairs), len(plan.shapes)
         return SegmentationScores(counted, counts, images, shapes, split.class_names)
@@ -197,21 +165,21 @@ class Segment(DenseTask):
     def picture(
         self, model: DenseModel, metadata: Metadata, split: PairSplit
     ) -> Image.Image | None:
-        """What is said of the first images, beside what is true."""
+        """The classes found on the first images."""
         first = dataclasses.replace(split, pairs=split.pairs[: self.config.pictures])
-        plan = eval_pass(first, batch_size=1, scale=self.data.scale)
+        plan = self.plan(first, 1)
         rows = []
         graphdef, state = nnx.split(model)
-        for batch in eval_batches(first, plan, scale=self.data.scale):
+        for batch in segmentation_batches.eval_batches(first, plan, scale=self.data.scale):
             size = batch["img_shape"]
             logits = class_logits(
-                *(graphdef, state, batch["image"], jax.random.key(0)),
-                *(metadata.mean, metadata.std, None, self._windows),
+                *(graphdef, state, {"image": batch["image"]}, jax.random.key(0)),
+                *(metadata.preprocessing, None, self._windows),
             )
-            said = label_pixels(logits, size, tuple(size[0].tolist()), None)
-            image, said = batch["image"][0], np.asarray(said[0])
-            rows.append([Image.fromarray(image), with_segments(image, said)])
-            rows.append([legend(said, metadata.class_names, 2 * image.shape[1])])
+            found = label_pixels(logits, size, tuple(size[0].tolist()), None)
+            image, found = batch["image"][0], np.asarray(found[0])
+            rows.append([Image.fromarray(image), with_segments(image, found)])
+            rows.append([legend(found, metadata.class_names, 2 * image.shape[1])])
         return stacked(rows)
 
     def step_batch(self, model: DenseModel) -> dict[str, jax.ShapeDtypeStruct]:

@@ -9,6 +9,7 @@ from flax import nnx
 from jax import lax
 
 from ssmjax.dense.upernet import UperNet
+from ssmjax.preprocess import Preprocessing
 from train.data.dense_batches import normalise
 from train.devices import shared_out
 from train.step import Batch, Terms
@@ -27,17 +28,16 @@ class SegmentationLoss:
     code: images being of one size, it is also the mean over devices and parts.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    preprocessing: Preprocessing
     remat: bool
 
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
         """What `train.data.segmentation_batches.train_batches` gives, as the models take it."""
-        images = normalise(batch["image"], batch["img_shape"], self.mean, self.std)
+        images = normalise(batch["image"], batch["img_shape"], self.preprocessing)
         return {"image": images, "label": batch["label"], "img_shape": batch["img_shape"]}
 
     def __call__(self, model: UperNet, batch: Batch, key: jax.Array) -> Terms:
-        """Of a part of the batch."""
+        """The terms of a part of the batch."""
         return model.loss_terms(
             batch["image"],
             batch["label"],  # pyright: ignore[reportArgumentType]
@@ -53,17 +53,18 @@ def canvas_of(sides: tuple[int, ...]) -> Sides:
     return height, width
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def class_logits(graphdef, state, images, key, mean, std, mesh, windows=None) -> jax.Array:
+@partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def class_logits(graphdef, state, batch, key, preprocessing, mesh, windows=None) -> jax.Array:
     """[B,h,w,classes] of a segmentor, for `label_pixels`; the model compiles for shapes of images.
 
     Its rows are shared out over a mesh if there is one. With `windows`, (window, stride) as of
     `ssmjax.dense.upernet.UperNet.slide`, images are looked at through them.
     """
+    images = batch["image"]
     whole = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2))
     model = nnx.merge(graphdef, state)
     look = model if windows is None else partial(model.slide, window=windows[0], stride=windows[1])
-    logits = look(normalise(images, whole, mean, std), key=key)
+    logits = look(normalise(images, whole, preprocessing), key=key)
     return logits if mesh is None else shared_out(logits, mesh)
 
 
@@ -74,10 +75,10 @@ def label_pixels(logits, shapes, canvas, mesh) -> jax.Array:
     return classes if mesh is None else shared_out(classes, mesh)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def classify_pixels(graphdef, state, batch, key, mean, std, canvas) -> jax.Array:
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def classify_pixels(graphdef, state, batch, key, preprocessing, canvas) -> jax.Array:
     """`label_pixels` of `class_logits` in one program, whose speed and memory can be measured."""
-    logits = class_logits(graphdef, state, batch["image"], key, mean, std, None)
+    logits = class_logits(graphdef, state, batch, key, preprocessing, None)
     return label_pixels(logits, batch["original_shape"], canvas, None)
 
 
@@ -96,8 +97,8 @@ def classes_at(logits: jax.Array, shape: jax.Array, canvas: Sides) -> jax.Array:
       [*canvas] uint8, of no meaning beyond `shape`.
     """
     (upper, lower, down), (left, right, over) = (
-        _neighbours(number, wanted, have)
-        for number, wanted, have in zip(canvas, shape, logits.shape, strict=False)
+        _neighbours(number, size, have)
+        for number, size, have in zip(canvas, shape, logits.shape, strict=False)
     )
 
     def of_row(row):
@@ -109,9 +110,11 @@ def classes_at(logits: jax.Array, shape: jax.Array, canvas: Sides) -> jax.Array:
     return lax.map(of_row, (upper, lower, down), batch_size=ROWS)
 
 
-def _neighbours(number: int, wanted: jax.Array, have: int):
-    """Of each of `number` pixels, the two that it lies between, and how far along."""
-    place = (jnp.arange(number) + 0.5) * have / wanted - 0.5
-    place = jnp.clip(place, 0, have - 1)
-    before = jnp.floor(place).astype(jnp.int32)
-    return before, jnp.minimum(before + 1, have - 1), place - before
+def _neighbours(number: int, size: jax.Array, have: int):
+    """The two pixels of an axis of `have` that each of `number` pixels lies between when it is
+    resized to `size`, and how far along it lies.
+    """
+    at = (jnp.arange(number) + 0.5) * have / size - 0.5
+    at = jnp.clip(at, 0, have - 1)
+    before = jnp.floor(at).astype(jnp.int32)
+    return before, jnp.minimum(before + 1, have - 1), at - before

@@ -62,7 +62,7 @@ def images(batch=3):
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "train"))
 def _forward(graphdef, state, images, **options):
-    return nnx.merge(graphdef, state)(images, **options)
+    return nnx.merge(graphdef, state)(images, **options).maps
 
 
 def run(model, images, **options):
@@ -185,7 +185,7 @@ def test_gradient_through_pruning():
 
         @jax.jit
         def loss(params):
-            maps = nnx.merge(graphdef, params, rest)(inputs)
+            maps = nnx.merge(graphdef, params, rest)(inputs).maps
             return sum(jnp.mean(jnp.sin(x + i)) for i, x in enumerate(maps))
 
         leaves, tree = jax.tree.flatten(params)

@@ -22,7 +22,7 @@ TINY = golden.names("maskrcnn_tiny_*")
 
 @whole.jitted
 def first_stage(model, images, targets):
-    maps = model.neck(model.backbone(images))
+    maps = model.neck(model.backbone(images).maps)
     said = model.rpn(maps)
     shapes = targets.image_shapes
     number = model.config.proposals

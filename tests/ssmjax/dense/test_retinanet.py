@@ -14,7 +14,7 @@ TINY = golden.names("retinanet_tiny_*")
 
 @whole.jitted
 def evaluated(model, images, targets):
-    maps = model.neck(model.backbone(images)[1:])
+    maps = model.neck(model.backbone(images).maps[1:])
     said = model.head(maps)
     return maps, said, anchor_losses(said, targets), detections(said, targets.image_shapes)
 

@@ -20,7 +20,7 @@ TINY = golden.names("upernet_tiny_*")
 
 @whole.jitted
 def evaluated(model, images, labels):
-    maps = model.backbone(images)
+    maps = model.backbone(images).maps
     logits = {
         "ppm_bottleneck": model.head.pyramid(maps[-1]),
         "decode_logits": model.head.classes(model.head(maps)),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssmjax.dense.class_names import ADE20K
+from ssmjax.class_names import ADE20K
 from tests.train.dense.conftest import random_image, write_image, write_pairs
 from train.data import label_images
 from train.data.ade20k import open_ade20k, open_pairs

@@ -38,8 +38,9 @@ def split(tmp_path_factory):
 
 
 def take(split, count, **options):
-    options = SMALL | {"batch_size": 2, "seed": 0} | options
-    return list(itertools.islice(train_batches(split, **options), count))
+    options = SMALL | {"batch_size": 2, "seed": 0, "flip": 0.5} | options
+    order = epoch_order(split, options.pop("batch_size"), options.pop("seed"))
+    return list(itertools.islice(train_batches(split, order, **options), count))
 
 
 def assert_same(batches, others):
@@ -65,10 +66,10 @@ def test_official_pipeline(units, tmp_path):
     paths = write_coco(tmp_path, coco_content([image.shape[:2]], objects))
     cv2.imwrite(str(paths[1] / "0.png"), image)
     shape = tuple(units["pipe.final_shape"][:2].tolist())
+    split = open_coco(*paths, masks=True)
     batches = train_batches(
-        open_coco(*paths, masks=True),
-        batch_size=1,
-        seed=0,
+        split,
+        epoch_order(split, batch_size=1, seed=0),
         scale=(266, 160),
         shapes=(shape,),
         flip=1.0,

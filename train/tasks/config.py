@@ -1,8 +1,12 @@
-"""Which model a run is of."""
+"""Settings of a task: which model learns which data, and how it is measured."""
 
 import dataclasses
 
-from train.paths import expand, path_field
+from ssmjax import PruneConfig
+from train.data.config import DataConfig
+from train.data.dense_config import DetectionData, SegmentationData
+from train.engine.config import OptimConfig
+from train.fields import check, expand, path_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,3 +66,42 @@ class ModelConfig:
         """The fields of the model's own config that are set here."""
         others = ("name", "weights", "new_head", "classifier")
         return {k: v for k, v in vars(self).items() if v is not None and k not in others}
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """What a run learns. The data tell its task: classification, detection or segmentation.
+
+    Attributes:
+      model: which model and weights.
+      data: which photos.
+      optim: how to train.
+      prune: what to prune; None trains the dense model.
+      seed: of initialisation, order of the photos, augmentation and drop path.
+      eval_batch_size: photos a step in evaluation.
+      pictures: photos in the picture of kept tokens.
+    """
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig | DetectionData | SegmentationData = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    prune: PruneConfig | None = None
+    seed: int = 0
+    eval_batch_size: int = 200
+    pictures: int = 12
+
+    def __post_init__(self) -> None:
+        fields = ("eval_batch_size", "pictures")
+        check(self, "", fields, "it must be at least 1", lambda value: value >= 1)
+        if self.optim.distill and self.model.weights is None:
+            raise ValueError(
+                f"optim.distill is {self.optim.distill} without a model to follow; give "
+                "model.weights."
+            )
+        if self.model.classifier is not None and self.model.weights is not None:
+            raise ValueError(
+                "model.classifier fills the backbone where there are no weights; give only one of "
+                "model.classifier and model.weights."
+            )
+        if self.model.new_head and self.model.weights is None:
+            raise ValueError("model.new_head is for weights; without them every head is new.")

@@ -23,8 +23,8 @@ def mask_rcnn(trunk: str, prune: DensePruneConfig | None) -> Config:
     orientation and are padded to 800 x 1344 or its transpose, so that two shapes are compiled; the
     official code has one orientation for the two images of a GPU, and pads them to the larger. So
     position embeddings here span 84 columns where they span 68 there for an image of 1067 x 800;
-    evaluation pads each image to its own multiples of 32, as there. Losses are divided by the
-    counts of all 16 images, where the official code takes the mean over its GPUs.
+    evaluation pads each image to its own multiples of 32, as that code does. Losses are divided by
+    the counts of all 16 images, where the official code takes the mean over its GPUs.
 
     L2 and L3 recompute the insides of blocks in the backward pass (`optim.remat`), which the
     official code does not: without, a step is estimated at 62 and 98 GiB on each of 8 GPUs
@@ -119,7 +119,7 @@ def _segmentor(
     *,
     evaluate_every: int,
 ) -> Config:
-    """With the schedule that both have."""
+    """A run with the schedule that UperNets on both backbones have."""
     return Config(
         model=model,
         data=data,

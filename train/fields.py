@@ -1,14 +1,36 @@
-"""Config fields that are paths: `~` is the home folder, and relative ones start at the current one.
+"""What fields of configs have in common: rules that values keep, and paths.
 
-A config keeps relative paths as they were given, for messages to name them so; the record of a run
-has them absolute, so that the same data are the same from wherever a run is gone on with.
+In a path `~` is the home folder, and a relative one starts at the current folder. A config keeps
+relative paths as they were given, for messages to name them so; the record of a run has them
+absolute, so that the same data are the same from wherever a run is gone on with.
 """
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+
+def check(
+    config: Any, part: str, fields: tuple[str, ...], rule: str, good: Callable[[Any], bool]
+) -> None:
+    """Refuse values that break a rule; a field that is None is left out.
+
+    Args:
+      config: a dataclass.
+      part: what messages write before a field's name, such as "optim."; may be empty.
+      fields: names of those that keep the rule.
+      rule: what messages ask for, such as "it must be above 0".
+      good: whether a value keeps it.
+
+    Raises:
+      ValueError: one does not.
+    """
+    for field in fields:
+        value = getattr(config, field)
+        if value is not None and not good(value):
+            raise ValueError(f"{part}{field} is {value}; {rule}.")
 
 
 def path_field(default: str | None, *, inside: bool = False) -> Any:

@@ -103,7 +103,7 @@ def plain_mamba(name: str, prune: PruneConfig | None) -> Config:
     still have a share of 15% and 2%. Weights that are not averaged are measured beside it.
 
     L1 computes in bfloat16, where the official code mixes in float16; L2 and L3 compute in
-    float32, as there. The paper's code for PlainMamba is not public.
+    float32, as that code does. The paper's code for PlainMamba is not public.
 
     The insides of blocks are recomputed in the backward pass (`optim.remat`): without, a step is
     estimated at 90, 281 and 242 GiB on each of 8 GPUs when dense; with it, at 10, 24 and 14. Parts
@@ -145,7 +145,7 @@ def _imagenet(
     drop_path_rate: float | None = None,
 ) -> Config:
     """What the recipes share."""
-    photos = imagenet.photos(name)
+    how = imagenet.preprocessing(name)
     return Config(
         model=ModelConfig(
             name,
@@ -157,9 +157,9 @@ def _imagenet(
             name="imagenet2012",
             eval_split="validation",
             augment=dataclasses.replace(DEIT, repeats=repeats),
-            crop_pct=photos.crop_pct,
-            mean=photos.mean,
-            std=photos.std,
+            crop_pct=how.crop_pct,
+            mean=how.mean,
+            std=how.std,
         ),
         optim=optim,
         prune=prune,

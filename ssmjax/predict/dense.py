@@ -1,11 +1,9 @@
-"""What `python -m ssmjax.predict` does with detectors and segmentors."""
-
-from __future__ import annotations
+"""What detectors and segmentors say of photos."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import jax
@@ -13,36 +11,29 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from PIL import Image
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from ssmjax import command_line
-from ssmjax.analysis.dense_pictures import legend, stacked, with_objects, with_segments
 from ssmjax.analysis.pictures import without_pruned
-from ssmjax.dense import registry
 from ssmjax.dense.adapter import LARGEST_STRIDE
 from ssmjax.dense.mask_rcnn import MaskRCNN
 from ssmjax.dense.masks import paste
 from ssmjax.dense.objects import Detections
-from ssmjax.dense.ranges import DensePruneConfig
+from ssmjax.dense.pictures import legend, stacked, with_objects, with_segments
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.upernet import UperNet
-from ssmjax.photos import fitting, read_photo, write_png
-from ssmjax.terminal import printable
+from ssmjax.photos import fitting, read_photo
+from ssmjax.predict.classes import class_names
+from ssmjax.predict.options import Answer, Options, Row
+from ssmjax.preprocess import Preprocessing
 from ssmjax.weights import Metadata
-
-if TYPE_CHECKING:
-    from ssmjax.predict import Options
 
 # Longest and shortest side that photos are resized to fit, as in the published evaluation.
 DETECTION_SCALE, SEGMENTATION_SCALE = (1333, 800), (2048, 512)
 
-Row = tuple[str, str]  # What a photo shows, and how much of it.
+NOTHING = ("nothing", "")  # The row of a photo on which nothing is found.
 
 
-def predict(options: Options, metadata: Metadata, console: Console) -> None:
-    """Print a table and, where that is asked for, draw a picture; one photo after the other.
+def predict(model: DenseModel, metadata: Metadata, options: Options) -> Answer:
+    """The objects on each photo or the classes of its pixels, drawn on it; one after the other.
 
     Raises:
       ValueError: one sentence for people.
@@ -51,42 +42,28 @@ def predict(options: Options, metadata: Metadata, console: Console) -> None:
         raise ValueError("No image was given; name one or more image files.")
     for path in options.images:
         read_photo(path)  # Before minutes go into the first one.
-    given = command_line.pruning(options.after_blocks, options.keep_ratio)
-    prune = DensePruneConfig(given.after_blocks, given.keep_ratio) if given else "stored"
-    model = registry.create_model(options.model, weights=options.weights, prune=prune)
-    classes = model.config.num_classes
-    names = tuple(map(printable, metadata.class_names))
-    if len(names) != classes:
-        names = tuple(f"class {number}" for number in range(classes))
-    metadata = dataclasses.replace(metadata, class_names=names)
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("image", overflow="fold")
-    table.add_column("pixels of class" if isinstance(model, UperNet) else "object", overflow="fold")
-    table.add_column("share" if isinstance(model, UperNet) else "score", justify="right")
-    pictures = []
+    names = class_names(metadata, model.config.num_classes)
+    if isinstance(model, UperNet):
+        look, headings = _segments, ("pixels of class", "share")
+    else:
+        look, headings = _objects, ("object", "score")
+    rows, pictures = [], []
     for path in options.images:
-        photo = read_photo(path)
-        look = _segments if isinstance(model, UperNet) else _objects
-        rows, drawn = look(model, photo, metadata)
-        for rank, (said, share) in enumerate(rows[: options.top] or [("nothing", "")]):
-            table.add_row(printable(str(path)) if rank == 0 else "", said, share)
-        table.add_section()
+        found, drawn = look(model, read_photo(path), metadata.preprocessing, names)
+        rows.append(found[: options.top] or [NOTHING])
         pictures += drawn
-    console.print(table)
-    if options.picture:
-        write_png(stacked(pictures), options.picture)
+    return Answer(headings, rows, stacked(pictures) if options.picture else None)
 
 
 def _objects(
-    model: DenseModel, photo: np.ndarray, metadata: Metadata
+    model: DenseModel, photo: np.ndarray, preprocessing: Preprocessing, names: tuple[str, ...]
 ) -> tuple[list[Row], list[list[Image.Image]]]:
     """The objects on a photo, best first, and rows of pictures."""
-    names = metadata.class_names
     H, W = photo.shape[:2]
     height, width = fitting(H, W, DETECTION_SCALE)
     image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
     pads = [(0, -side % LARGEST_STRIDE) for side in (height, width)]
-    given = np.pad(_normalised(image, metadata), (*pads, (0, 0)))[None]
+    given = np.pad(preprocessing.normalise(image), (*pads, (0, 0)))[None]
     shapes = np.array([[height, width]], np.int32)
     found, kept = _detect(*nnx.split(model), given, shapes)
     one = jax.tree.map(lambda a: np.asarray(a[0]), found)
@@ -110,7 +87,7 @@ def _objects(
 
 
 def _segments(
-    model: DenseModel, photo: np.ndarray, metadata: Metadata
+    model: DenseModel, photo: np.ndarray, preprocessing: Preprocessing, names: tuple[str, ...]
 ) -> tuple[list[Row], list[list[Image.Image]]]:
     """The classes of a photo's pixels, the most frequent first, and rows of pictures."""
     fitted = fitting(photo.shape[0], photo.shape[1], SEGMENTATION_SCALE)
@@ -118,11 +95,10 @@ def _segments(
     image = photo
     for height, width in (fitted, aligned):  # One after the other, as in the published evaluation.
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    logits, kept = _classify(*nnx.split(model), _normalised(image, metadata)[None])
+    logits, kept = _classify(*nnx.split(model), preprocessing.normalise(image)[None])
     classes = np.asarray(jnp.argmax(logits[0], axis=-1))
     counts = np.bincount(classes.ravel(), minlength=model.config.num_classes)
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-    names = metadata.class_names
     rows = [(names[label], f"{100 * counts[label] / classes.size:.1f}%") for label in order]
     drawn = [with_segments(image, classes), *_kept_tiles(model, image, kept, image.shape)]
     return rows, [drawn, [legend(classes, names, image.shape[1])]]
@@ -133,25 +109,14 @@ def _detect(graphdef, state, images, shapes) -> tuple[Detections, tuple]:
     """What is found, with masks where the model makes them, and what each range keeps."""
     model, key = nnx.merge(graphdef, state), jax.random.key(0)
     masks: Any = {"masks": True} if isinstance(model, MaskRCNN) else {}
-    found = model.detect(images, shapes, key=key, **masks)
-    if model.config.backbone.prune is None:
-        return found, ()
-    told = {"image_sizes": shapes, "key": key, "return_intermediates": True}
-    return found, model.backbone(images, **told)[1]["kept"]
+    return model.detect(images, shapes, key=key, return_positions=True, **masks)
 
 
 @partial(jax.jit, static_argnums=0)
 def _classify(graphdef, state, images) -> tuple[jax.Array, tuple]:
     """Logits, and what each range keeps."""
     model, key = nnx.merge(graphdef, state), jax.random.key(0)
-    logits = model(images, key=key)
-    trunk, kept = model.backbone.trunk, []
-    if model.config.backbone.prune is not None:
-        run, tokens = trunk.run(None, False, None, False), trunk.begin(images)
-        for number in range(len(trunk.ends)):
-            tokens = trunk.run_range(number, tokens, run, jax.random.split(key)[1])
-            kept.append(tokens.kept)
-    return logits, tuple(kept)
+    return model(images, key=key, return_positions=True)
 
 
 def _kept_tiles(
@@ -175,8 +140,3 @@ def _kept_tiles(
         is_kept[np.asarray(cells[0])] = True
         picture = without_pruned(tile, tile, is_kept.reshape(trunk.grid), trunk)
         yield picture.crop((0, 0, shape[1], shape[0]))
-
-
-def _normalised(image: np.ndarray, metadata: Metadata) -> np.ndarray:
-    mean, std = (np.array(a, np.float32) for a in (metadata.mean, metadata.std))
-    return (image.astype(np.float32) / 255 - mean) / std
