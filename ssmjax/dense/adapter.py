@@ -12,15 +12,17 @@ from flax import nnx
 
 from ssmjax.dense.conv_unit import doubling
 from ssmjax.dense.deformable import DeformableAttention, Grids, centres
-from ssmjax.dense.features import Features
-from ssmjax.dense.ranges import PlainMambaRanges, RangesConfig
+from ssmjax.dense.ranges import Features, PlainMambaRanges, RangesConfig
+from ssmjax.dense.resize import resize
 from ssmjax.dense.spatial_prior import SpatialPrior, fan_out_normal
 from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.plain_mamba import final_norm as token_norm
+from ssmjax.models.run import Run
 from ssmjax.pruning.config import check_whole
+from ssmjax.pruning.stream import Stream
 
 EXTRA_EXTRACTORS = 2
 LARGEST_STRIDE = 32
@@ -142,25 +144,13 @@ class PlainMambaAdapter(nnx.Module):
         self.up = doubling(D, dtype=dtype, kernel_init=fan_out_normal(2, D), rngs=rngs)
         self.norms = nnx.List([BatchNorm(D) for _ in range(4)])
 
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        image_sizes: jax.Array | None = None,
-        train: bool = False,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-        remat: bool = False,
-    ) -> Features:
-        """Maps of images; to be called under `jit`. The arguments are `PlainMambaFeatures`'s.
+    def __call__(self, images: jax.Array, run: Run) -> Features:
+        """Maps of images; to be called under `jit`.
 
         Args:
-          images: [B,height,width,channels], both sides multiples of 32.
-          image_sizes: as there.
-          train: as there.
-          key: as there.
-          implementation: as there.
-          remat: as there.
+          images: [B,height,width,channels], normalised as the weights expect, both sides multiples
+            of 32.
+          run: how.
 
         Returns:
           Four maps [B,height/s,width/s,D] in float32 (or wider), s being 4, 8, 16 and 32; the cells
@@ -177,23 +167,21 @@ class PlainMambaAdapter(nnx.Module):
                 f"images has shape {images.shape}; pad height and width to multiples of "
                 f"{LARGEST_STRIDE}."
             )
-        path_key, prune_key, ffn_key = (None,) * 3 if key is None else jax.random.split(key, 3)
-        run = self.trunk.run(path_key, train, implementation, remat)
-        tokens = self.trunk.begin(images, image_sizes, train=train)
-        prior = self.prior(images.astype(self.config.backbone.dtype), train=train)
+        tokens = self.trunk.begin(images, run)
+        prior = self.prior(images.astype(self.config.backbone.dtype), train=run.train)
         grids = tuple((x.shape[1], x.shape[2]) for x in prior[1:])
         c = self._side_branch(prior[1:], tokens.values.dtype)
         before, xs, cs, kept = tokens.values, [], [], []
-        drops = self._drops(None if run.key is None else ffn_key)
+        drops = self._drops(run.split(3)[2] if self.trunk.drops(run) else None)
         for number, interaction in enumerate(self.interactions):
             values = interaction.injector(tokens.values, c, grids)
-            tokens = self.trunk.run_range(number, tokens._replace(stream=(values,)), run, prune_key)
+            tokens = self.trunk.run_range(number, tokens._replace(stream=Stream(values)), run)
             for extractor in interaction.extractors:
                 c = extractor(c, tokens.values, grids, next(drops))
             xs.append(tokens.values)
             kept.append(tokens.kept)
             cs.append(c)
-        maps = self._outputs(prior[0], c, tokens.map, grids, train)
+        maps = self._outputs(prior[0], c, tokens.map, grids, run.train)
         between = {"prior": prior, "tokens": before, "x": tuple(xs), "c": tuple(cs)}
         return Features(maps, tuple(kept), between)
 
@@ -219,7 +207,7 @@ class PlainMambaAdapter(nnx.Module):
         side = [level.reshape(level.shape[0], *grid, -1) for level, grid in _levels(c, grids)]
         maps = [(self.up(side[0]) + finest).astype(c.dtype), *side]
         return tuple(
-            norm(a + _resize(x, a.shape[1:3]), train=train)
+            norm(a + resize(x, (a.shape[1], a.shape[2])), train=train)
             for norm, a in zip(self.norms, maps, strict=True)
         )
 
@@ -240,9 +228,3 @@ def _levels(c: jax.Array, grids: Grids):
     """([B,h*w,D], (h, w)) of each level in [B,S,D]."""
     ends = np.cumsum([h * w for h, w in grids])
     return zip(jnp.split(c, ends[:-1], axis=1), grids, strict=True)
-
-
-def _resize(x: jax.Array, sides: tuple[int, int]) -> jax.Array:
-    """[B,H,W,D] to other sides: bilinear, half-pixel centres, no antialias."""
-    shape = (x.shape[0], *sides, x.shape[-1])
-    return x if shape == x.shape else jax.image.resize(x, shape, "linear", antialias=False)

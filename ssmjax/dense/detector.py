@@ -8,6 +8,7 @@ from flax import nnx
 from ssmjax.dense.adapter import PlainMambaAdapter
 from ssmjax.dense.losses import Term, means
 from ssmjax.dense.objects import Detections, Targets
+from ssmjax.models.run import Run
 
 
 class Detector(nnx.Module):
@@ -54,15 +55,8 @@ class Detector(nnx.Module):
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
         """
-        features = self.backbone(
-            images,
-            image_sizes=image_shapes,
-            train=train,
-            key=key,
-            implementation=implementation,
-            remat=remat,
-        )
-        return self.look(features.maps, train=train)
+        run = Run(key, image_shapes, train, implementation, remat)
+        return self._seen(images, run)[0]
 
     def losses(self, images: jax.Array, targets: Targets, **options: Any) -> dict[str, jax.Array]:
         """What training minimises the sum of: the means of `loss_terms`, of the same arguments."""
@@ -105,7 +99,7 @@ class Detector(nnx.Module):
           image_shapes: [B,2] integers, (height, width) of each image without its padding.
           key: random key for `importance="random"`.
           implementation: of the scan; see `kernels.selective_scan`.
-          return_positions: also return `ssmjax.dense.features.Features.kept`.
+          return_positions: also return `ssmjax.dense.ranges.Features.kept`.
           **options: those of `find`.
 
         Returns:
@@ -114,8 +108,11 @@ class Detector(nnx.Module):
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
         """
-        features = self.backbone(
-            images, image_sizes=image_shapes, key=key, implementation=implementation
-        )
-        found = self.find(self.look(features.maps, train=False), image_shapes, **options)
-        return (found, features.kept) if return_positions else found
+        seen, kept = self._seen(images, Run(key, image_shapes, implementation=implementation))
+        found = self.find(seen, image_shapes, **options)
+        return (found, kept) if return_positions else found
+
+    def _seen(self, images: jax.Array, run: Run) -> tuple[Any, tuple[jax.Array | None, ...]]:
+        """What `look` makes of images, and the cells kept."""
+        features = self.backbone(images, run)
+        return self.look(features.maps, train=run.train), features.kept

@@ -1,5 +1,6 @@
 """UperNet (Xiao et al. 2018, arXiv 1807.10221): a class for each pixel."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,12 +14,14 @@ from jax import lax
 from ssmjax.dense import losses
 from ssmjax.dense.config import UperNetConfig
 from ssmjax.dense.conv_unit import convolution
-from ssmjax.dense.features import Features, PlainMambaFeatures
+from ssmjax.dense.features import PlainMambaFeatures
 from ssmjax.dense.losses import Term
+from ssmjax.dense.ranges import Features
 from ssmjax.dense.resize import adaptive_average_pool, resize
 from ssmjax.dense.spatial_prior import fan_out_normal
 from ssmjax.dense.vim_features import VimFeatures, VimFeaturesConfig
 from ssmjax.layers.conv_norm import ConvNorm
+from ssmjax.models.run import Run
 from ssmjax.precision import wide_dtype, widened
 
 POOLS = (1, 2, 3, 6)
@@ -107,7 +110,7 @@ class UperNet(nnx.Module):
             drops the padding first; None: there is none.
           key: random key for `importance="random"`.
           implementation: of the scan; see `kernels.selective_scan`.
-          return_positions: also return `ssmjax.dense.features.Features.kept`.
+          return_positions: also return `ssmjax.dense.ranges.Features.kept`.
 
         Returns:
           Logits [B,height,width,num_classes] in float32 (or wider), which
@@ -117,9 +120,8 @@ class UperNet(nnx.Module):
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
         """
-        features = self.backbone(
-            images, image_sizes=image_shapes, key=key, implementation=implementation
-        )
+        run = Run(key, image_shapes, implementation=implementation)
+        features = self.backbone(images, run)
         logits = classify(self.head, self._seen(features))
         logits = resize(logits, (images.shape[1], images.shape[2]))
         return (logits, features.kept) if return_positions else logits
@@ -204,25 +206,18 @@ class UperNet(nnx.Module):
         drops = train and self.config.dropout > 0
         if drops and key is None:
             raise ValueError("dropout needs a key: model.losses(images, labels, key=...).")
-        keys = (None,) * 3 if key is None else jax.random.split(key, 3)
-        features = self.backbone(
-            images,
-            image_sizes=image_shapes,
-            train=train,
-            key=keys[0],
-            implementation=implementation,
-            remat=remat,
-        )
-        maps = self._seen(features)
+        run = Run(key, image_shapes, train, implementation, remat)
+        backbone_key, head_key, auxiliary_key = run.split(3)
+        maps = self._seen(self.backbone(images, dataclasses.replace(run, key=backbone_key)))
 
         def of(head, key):
             rate = self.config.dropout if drops else 0.0
             logits = classify(head, maps, train=train, rate=rate, key=key)
             return losses.segmentation(resize(logits, (labels.shape[1], labels.shape[2])), labels)
 
-        auxiliary = of(self.auxiliary, keys[2])
+        auxiliary = of(self.auxiliary, auxiliary_key)
         return {
-            "decode.loss_ce": of(self.head, keys[1]),
+            "decode.loss_ce": of(self.head, head_key),
             "aux.loss_ce": auxiliary._replace(total=AUXILIARY_WEIGHT * auxiliary.total),
         }
 

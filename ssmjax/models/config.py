@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from ssmjax.pruning.config import PruneConfig, check_whole, whole_number
+from ssmjax.pruning.geometry import Geometry
 from ssmjax.pruning.strategies import STRATEGIES
 
 DTYPES = ("float32", "bfloat16", "float64")
@@ -111,9 +112,14 @@ class BackboneConfig:
         return self.class_index_among(self.grid[0] * self.grid[1])
 
     @property
+    def geometry(self) -> Geometry:
+        """Where tokens stand before the first pruning stage."""
+        return Geometry(self.grid, self.class_index)
+
+    @property
     def length(self) -> int:
         """L, image tokens and class token."""
-        return self.grid[0] * self.grid[1] + (self.class_index is not None)
+        return self.geometry.length
 
     @property
     def image_tokens(self) -> tuple[int, ...]:

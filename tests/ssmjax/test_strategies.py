@@ -11,9 +11,11 @@ from flax import nnx
 
 import ssmjax
 from ssmjax import PruneConfig
+from ssmjax.pruning.geometry import Geometry
 from ssmjax.pruning.reduce import Present, reduce_tokens
 from ssmjax.pruning.strategies import STRATEGIES
 from ssmjax.pruning.strategies.strategy import Tokens
+from ssmjax.pruning.stream import Stream
 
 SMALL = {"depth": 2, "embed_dim": 16, "patch_size": 4, "img_size": (20, 24)}
 FAMILIES = {
@@ -64,12 +66,10 @@ def stage(importance, reduction, count, *, signal, features=None, class_index=No
         signal = signal[..., 0]  # One number for each token.
     return reduce_tokens(
         PruneConfig((1,), 0.5, importance=importance, reduction=reduction),
-        Present((features,), positions, None),
+        Present(Stream(features), positions, None),
         count,
-        fused_position=length,
+        Geometry(grid, class_index),
         signal=None if STRATEGIES[importance].needs is None else signal,
-        class_index=class_index,
-        grid=grid,
         key=key,
     )
 
@@ -188,8 +188,8 @@ def test_every_parameter_learns(images, family):
 def judged(importance, signal, **fields):
     """Scores of tokens on a grid of 2 x 4."""
     positions = jnp.arange(signal.shape[1], dtype=jnp.int32)[None]
-    given = {"class_index": None, "protected": None, "grid": (2, 4), "key": None} | fields
-    return STRATEGIES[importance].judge(Tokens(signal, signal, positions, **given))
+    geometry = Geometry(**({"grid": (2, 4)} | fields))
+    return STRATEGIES[importance].judge(Tokens(signal, signal, positions, geometry))
 
 
 @pytest.mark.parametrize(
@@ -242,16 +242,12 @@ def test_matching_against_loops(local, class_index):
     places = 9
     features = np.random.default_rng(5).standard_normal((1, places, 3)).astype(np.float32)
     given = features
-    protected = None
     names = np.arange(places)
     if class_index is not None:
         given = np.insert(features, class_index, 7.0, axis=1)
         names = np.delete(np.arange(places + 1), class_index)
-        protected = jnp.arange(places + 1)[None] == class_index
     importance = "similarity_local" if local else "similarity_global"
-    got = judged(
-        importance, jnp.asarray(given), protected=protected, class_index=class_index, grid=(3, 3)
-    )
+    got = judged(importance, jnp.asarray(given), class_index=class_index, grid=(3, 3))
     for even, (likeness, odd) in numpy_match(features[0], local).items():
         np.testing.assert_allclose(got.scores[0, names[even]], -likeness, atol=1e-6)
         assert got.targets[0, names[even]] == names[odd]
@@ -265,10 +261,8 @@ def test_merged_tokens_weigh_by_size():
         PruneConfig((1,), 0.5, importance="uniform", reduction="merge"),
         first,
         4,
-        fused_position=30,
+        Geometry((5, 6)),
         signal=None,
-        class_index=None,
-        grid=(5, 6),
         key=None,
     )
     np.testing.assert_allclose(second.sizes.sum(), 30)

@@ -16,6 +16,7 @@ from ssmjax.dense.adapter import AdapterConfig, Interaction
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.spatial_prior import SpatialPrior
 from ssmjax.models.plain_mamba import PlainMambaConfig
+from ssmjax.models.run import Run
 from tests.oracles import downstream as golden
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense.official import backbone_config, build, outline
@@ -34,7 +35,7 @@ SMALL = AdapterConfig(
 @functools.partial(jax.jit, static_argnames=("graphdef", "train"))
 def _forward(graphdef, state, images, **options):
     model = nnx.merge(graphdef, state)
-    return model(images, **options), nnx.state(model, nnx.BatchStat)
+    return model(images, Run(**options)), nnx.state(model, nnx.BatchStat)
 
 
 def run(model, images, **options):
@@ -211,4 +212,4 @@ def test_what_is_refused(changes, message):
 
 def test_sides_that_are_no_multiples_are_refused():
     with pytest.raises(ValueError, match="pad height and width to multiples of 32"):
-        small()(jnp.zeros((1, 64, 80, 3)))
+        small()(jnp.zeros((1, 64, 80, 3)), Run())

@@ -12,6 +12,7 @@ from ssmjax.convert.load import table
 from ssmjax.dense.registry import create_model
 from ssmjax.dense.resize import resize
 from ssmjax.dense.upernet import classify
+from ssmjax.models.run import Run
 from tests.oracles import downstream as golden
 from tests.ssmjax.dense import whole
 
@@ -20,7 +21,7 @@ TINY = golden.names("upernet_tiny_*")
 
 @whole.jitted
 def evaluated(model, images, labels):
-    maps = model.backbone(images).maps
+    maps = model.backbone(images, Run()).maps
     logits = {
         "ppm_bottleneck": model.head.pyramid(maps[-1]),
         "decode_logits": model.head.classes(model.head(maps)),

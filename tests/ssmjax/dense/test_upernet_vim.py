@@ -18,6 +18,7 @@ from ssmjax.dense.pretrained import load_classifier
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import create_model
 from ssmjax.layers.pos_embed import resize_pos_embed
+from ssmjax.models.run import Run
 from ssmjax.preprocess import Preprocessing
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, save_weights
@@ -53,7 +54,7 @@ def build(prune=DENSE, **changes):
 
 @jax.jit
 def run(model, images):
-    maps = model.backbone(images).maps
+    maps = model.backbone(images, Run()).maps
     return (
         maps,
         model.head.classes(model.head(maps)),
@@ -82,7 +83,7 @@ def test_against_pytorch(prune, shown, sides):
 
 def test_keeping_all_is_dense_bit_for_bit():
     images = recipe.images(5, (1, 48, 48, 3))
-    maps = jax.jit(lambda model: model.backbone(images).maps)
+    maps = jax.jit(lambda model: model.backbone(images, Run()).maps)
     for a, b in zip(maps(build()), maps(build(Prune((1, 2), 1))), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -93,13 +94,13 @@ def test_drop_path_leaves_a_maps_last_mixer_alone():
     @jax.jit
     def after_all(model, key):
         trunk = model.backbone.trunk
-        run = trunk.run(key, True, None, False)
-        tokens = trunk.begin(images)
+        run = Run(key, train=True)
+        tokens = trunk.begin(images, run)
         for number in range(4):
             tokens = trunk.run_range(number, tokens, run)
         return tokens.stream
 
-    hidden, _, undropped = after_all(model, jax.random.key(0))
+    _, hidden, undropped = after_all(model, jax.random.key(0))
     assert (np.abs(hidden).max(axis=(1, 2)) == 0).any()
     assert (np.abs(undropped).max(axis=(1, 2)) > 0).all()
 
@@ -201,4 +202,4 @@ def test_what_is_refused(changes, message):
 
 def test_images_of_a_single_patch_are_refused():
     with pytest.raises(ValueError, match="at least 2 patches of 8 pixels"):
-        build().backbone(jnp.zeros((1, 15, 48, 3)))
+        build().backbone(jnp.zeros((1, 15, 48, 3)), Run())

@@ -1,0 +1,27 @@
+"""What travels from block to block."""
+
+from typing import NamedTuple
+
+import jax
+
+from ssmjax.precision import widened
+
+
+class Stream(NamedTuple):
+    """Arrays of the same tokens, each [B,K,D], which are pruned together.
+
+    Attributes:
+      residual: the sum of what blocks have added, in float32 (or wider).
+      hidden: what the next block adds to that sum first; None where blocks add their own.
+      undropped: `hidden` before drop path; None where nobody looks at it.
+    """
+
+    residual: jax.Array
+    hidden: jax.Array | None = None
+    undropped: jax.Array | None = None
+
+    @property
+    def tokens(self) -> jax.Array:
+        """[B,K,D] in float32 (or wider), the sum of `residual` and `hidden`: the tokens' values."""
+        residual = widened(self.residual)
+        return residual if self.hidden is None else residual + widened(self.hidden)
