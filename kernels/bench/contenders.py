@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels.selective_scan import IMPLEMENTATIONS, Gaps, Scan, recurrence, selective_scan
+from kernels.selective_scan import IMPLEMENTATIONS, Gaps, Scan, selective_scan, steps
 
 Arguments = Mapping[str, Any]
 Phase = Callable[[int], Any]
@@ -88,27 +88,27 @@ def _of_jax(scan: Callable, rotation: Sequence[Arguments]) -> Prepared:
 def _textbook(positions, *, rematerialise: bool, **arrays):
     """The plain loop: one token a step, state [B,E,N], differentiated by JAX."""
     inputs = Scan(**arrays, gaps=Gaps(positions), softplus=True)
-    prepared = recurrence.prepare(inputs)
+    prepared = steps.prepare(inputs)
 
     def advance(h, token):
         x, decay, B, C = token
         h = jnp.exp(decay[..., None] * prepared.A) * h + x[..., None] * B[:, None, :]
         return h, jnp.einsum("ben,bn->be", h, C)
 
-    x, decay = prepared.delta * prepared.u, recurrence.decays(prepared)
+    x, decay = prepared.delta * prepared.u, steps.decays(prepared)
     tokens = (x, decay, prepared.B, prepared.C)
     body = jax.checkpoint(advance) if rematerialise else advance
     start = jnp.zeros((len(x), *prepared.A.shape), x.dtype)
     _, y = lax.scan(body, start, tuple(a.swapaxes(0, 1) for a in tokens))
-    return recurrence.finish(inputs, y.swapaxes(0, 1))
+    return steps.finish(inputs, y.swapaxes(0, 1))
 
 
-def _jax_linear_attention(u, delta, A, B, C, D, z, delta_bias, positions):
+def _jax_linear_attention(*, B: Any, C: Any, u: Any, positions: None, **others: Any) -> Any:
     from jla.ops import linear_attention  # pyright: ignore[reportMissingImports]
 
-    y, _ = linear_attention(
-        "mamba1", C, B, u, dt=delta, a=A, d=D, z=z, dt_bias=delta_bias, dt_softplus=True
-    )
+    theirs = {"delta": "dt", "A": "a", "D": "d", "z": "z", "delta_bias": "dt_bias"}
+    renamed = {theirs[name]: array for name, array in others.items()}
+    y, _ = linear_attention("mamba1", C, B, u, **renamed, dt_softplus=True)
     return y
 
 

@@ -18,7 +18,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels.capability import only_on_cuda
 from kernels.per_image import per_image
-from kernels.selective_scan import pallas_triton, recurrence
+from kernels.selective_scan import pallas_triton, steps
 from kernels.selective_scan.inputs import Scan
 from kernels.selective_scan.lanes import LOG1P, LOG2_E
 
@@ -76,7 +76,7 @@ def scan(inputs: Scan, *, interpret: Any = None) -> tuple[jax.Array, jax.Array]:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(interpret: Any, inputs: Scan) -> tuple[jax.Array, jax.Array]:
     (batch, length, channels), states = inputs.u.shape, inputs.A.shape[1]
-    gaps = recurrence.pruned_before(inputs)
+    gaps = steps.pruned_before(inputs)
     rows = [inputs.B, inputs.C] if gaps is None else [inputs.B, inputs.C, gaps[..., None]]
     rows = jnp.concatenate([row.astype(jnp.float32) for row in rows], axis=-1)
     operands = {"rows": _pad(rows, 16 // rows.itemsize)}

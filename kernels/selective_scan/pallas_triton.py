@@ -16,7 +16,7 @@ from jax.experimental.pallas import triton as pltriton
 
 from kernels.capability import only_on_cuda
 from kernels.per_image import per_image
-from kernels.selective_scan import pallas_triton_vjp, recurrence
+from kernels.selective_scan import pallas_triton_vjp, steps
 from kernels.selective_scan.inputs import Scan
 from kernels.selective_scan.lanes import LANES, LOG2_E
 from kernels.selective_scan.triton_block import (
@@ -72,7 +72,7 @@ def scan(
     y, last = jax.vmap(scan_piece)(*(_pieces(a) for a in (inputs.A, inputs.B, inputs.C)))
     last = jnp.moveaxis(last, 0, 2)
     return (
-        recurrence.finish(inputs, y.sum(axis=0)),
+        steps.finish(inputs, y.sum(axis=0)),
         last.reshape(*last.shape[:2], -1)[..., :states],
     )
 
@@ -81,7 +81,7 @@ def _scan_few_states(plan: Plan, inputs: Scan) -> tuple[jax.Array, jax.Array]:
     """`scan` for at most `MAX_STATES` states: pads them and the channels to what kernels take."""
     channels, states = inputs.A.shape
     more_channels, more_states = -channels % LANES, max(2, pl.next_power_of_2(states)) - states
-    gaps = recurrence.pruned_before(inputs)
+    gaps = steps.pruned_before(inputs)
     arrays = {name: getattr(inputs, name) for name in (*TOKENS, *STATES, "D", "delta_bias", ORDER)}
     arrays |= {GAPS: gaps, "gap_delta": None if gaps is None else inputs.gaps.delta}
     arrays[MATRIX] = _pad(LOG2_E * inputs.A.astype(jnp.float32), more_states).T

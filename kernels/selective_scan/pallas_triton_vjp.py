@@ -15,19 +15,9 @@ from jax.experimental.pallas import triton as pltriton
 
 from kernels.capability import only_on_cuda
 from kernels.per_image import per_image
+from kernels.selective_scan import triton_block
 from kernels.selective_scan.lanes import LANES, LN_2
-from kernels.selective_scan.triton_block import (
-    CHANNELS,
-    MATRIX,
-    SHARED,
-    STATES,
-    TOKENS,
-    Block,
-    Plan,
-    cut,
-    cuts,
-    for_groups,
-)
+from kernels.selective_scan.triton_block import MATRIX, SHARED, Block, Plan, cut
 
 
 def gradients(
@@ -46,7 +36,7 @@ def gradients(
     given = operands | {"saved": saved, "dy": dy, "dlast": dlast}
     grads = per_image(partial(_launch, plan), given, SHARED)
     BC = grads.pop("BC").sum(axis=1)
-    grads |= zip(STATES, jnp.split(BC[..., : 2 * states], 2, axis=-1), strict=True)
+    grads |= zip(triton_block.STATES, jnp.split(BC[..., : 2 * states], 2, axis=-1), strict=True)
     grads |= {name: grads[name].sum(axis=0) for name in SHARED if name in grads}
     # The kernel differentiates by the exponent to base e, and A is in powers of two.
     grads[MATRIX] *= LN_2
@@ -60,7 +50,7 @@ def _launch(plan: Plan, given: dict) -> dict:
     operands = {name: given[name] for name in given.keys() - {"saved", "dy", "dlast"}}
     batch, length, channels = dy.shape
     blocks = channels // LANES
-    shapes = {name: operands[name] for name in TOKENS if name in operands}
+    shapes = {name: operands[name] for name in triton_block.TOKENS if name in operands}
     shapes |= {
         name: jax.ShapeDtypeStruct((batch, *operands[name].shape), jnp.float32)
         for name in SHARED
@@ -72,7 +62,7 @@ def _launch(plan: Plan, given: dict) -> dict:
     return pl.pallas_call(
         partial(selective_scan_backward, plan=plan),
         grid=(blocks, batch),
-        in_specs=[cuts(operands), *(cut(array.shape) for array in (saved, dy, dlast))],
+        in_specs=[triton_block.cuts(operands), *(cut(array.shape) for array in (saved, dy, dlast))],
         out_specs=out_cuts,
         out_shape=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), shapes),
         compiler_params=pltriton.CompilerParams(num_warps=1, num_stages=1),
@@ -138,10 +128,10 @@ def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:
         return dh, dA, sums, dstep
 
     zero = jnp.zeros(LANES, jnp.float32)
-    sums = {name: zero for name in CHANNELS if name in refs}
+    sums = {name: zero for name in triton_block.CHANNELS if name in refs}
     dh = [dlast[n] for n in range(block.states)]
     carry = dh, block.zeros(), sums, zero if block.looks_back else None
-    _, dA, sums, _ = for_groups(block.length, plan.tokens, run, carry, backwards=True)
+    _, dA, sums, _ = triton_block.for_groups(block.length, plan.tokens, run, carry, backwards=True)
     for n, state in enumerate(dA):
         out[MATRIX][n] = state
     for name, total in sums.items():

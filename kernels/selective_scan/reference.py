@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels.selective_scan import recurrence
+from kernels.selective_scan import steps
 from kernels.selective_scan.inputs import Scan
 
 GROUP = 8  # Tokens per kept state.
@@ -28,8 +28,8 @@ GROUP = 8  # Tokens per kept state.
 
 def scan(inputs: Scan) -> tuple[jax.Array, jax.Array]:
     """See `kernels.selective_scan` and `api.Implementation`."""
-    y, last = _recur(recurrence.prepare(inputs))
-    return recurrence.finish(inputs, y), last.swapaxes(1, 2)
+    y, last = _recur(steps.prepare(inputs))
+    return steps.finish(inputs, y), last.swapaxes(1, 2)
 
 
 @jax.custom_vjp
@@ -55,7 +55,7 @@ def _recur_backward(residuals, cotangents):
     scan, starts = residuals
     dy, dlast = cotangents
     drives, A, reverse = _drives(scan), scan.A.T, scan.reverse
-    pruned = recurrence.pruned_before(scan)
+    pruned = steps.pruned_before(scan)
 
     def token_again(h, place):
         k, B, _ = place
@@ -118,9 +118,9 @@ def _token(scan: Scan) -> Callable:
 def _drives(scan: Scan) -> Callable:
     """A function of a token's number that gives its x and decay, both [B,E]."""
     decays, first = scan.delta, 0  # The number of the token that has the first decay.
-    pruned = recurrence.pruned_before(scan)
+    pruned = steps.pruned_before(scan)
     if pruned is not None:
-        decays = recurrence.later_decays(scan, pruned)
+        decays = steps.later_decays(scan, pruned)
         first = 0 if scan.reverse else 1
     return lambda k: (_at(scan.delta, k) * _at(scan.u, k), _at(decays, k - first))
 

@@ -8,23 +8,13 @@ import numpy as np
 import pytest
 
 from kernels import selective_scan
-from kernels.selective_scan import IMPLEMENTATIONS, pallas_mosaic, pallas_triton
-from kernels.selective_scan.order import by_gathering
-from tests.kernels.interpreter import MOSAIC
 from tests.oracles.compare import assert_close
 from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs
 
 NAMES = ["reference", "associative", "pallas_triton", "pallas_mosaic"]
 
 
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """GPU kernels as plain JAX."""
-    scan = partial(pallas_triton.scan, interpret=True, tokens=2)
-    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_triton", scan)
-    monkeypatch.setattr(pallas_triton, "scan", scan)
-    scan = by_gathering(partial(pallas_mosaic.scan, interpret=MOSAIC))
-    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_mosaic", scan)
+pytestmark = pytest.mark.usefixtures("interpreted")
 
 
 def orders(seed, batch, length):

@@ -81,9 +81,9 @@ def expected(arrays, options, dout, dlast):
     return out, last, scan_oracle.selective_scan_grads(dout, **arrays, **options, dlast=dlast)
 
 
-@functools.cache
-def _compiled(scan, implementation, static):
-    @jax.jit
+def value_and_gradients(scan, implementation, static):
+    """A function of arrays, positions and cotangents that gives (out, last_state, gradients)."""
+
     def both(arrays, positions, dout, dlast):
         def forward(arrays):
             return scan(
@@ -98,6 +98,11 @@ def _compiled(scan, implementation, static):
         return out, last, pullback((dout.astype(out.dtype), dlast.astype(last.dtype)))[0]
 
     return both
+
+
+@functools.cache
+def _compiled(scan, implementation, static):
+    return jax.jit(value_and_gradients(scan, implementation, static))
 
 
 def run(scan, implementation, arrays, options, dout, dlast):
