@@ -3,7 +3,12 @@
 import os
 
 # Before jax is imported, and for the commands that tests start; set it to 0 to test what users run.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0":
+    # A quarter of the time: loops without MLIR's emitters, a program not cut up for many threads.
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    )
 
 import jaxtyping
 

@@ -3,6 +3,7 @@
 import functools
 from contextlib import nullcontext
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,7 +90,7 @@ def test_model(name, dtype):
     case = _case(name)
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         logits, feats = _run(_build(name, case, jnp.dtype(dtype)), case.images)
-        assert logits.dtype == dtype
+        chex.assert_type(logits, dtype)
         # What each block of Vim normalised; what each block of the others gave to the next.
         of_blocks = slice(None, -1) if case.family == "vim" else slice(1, None)
         residual = feats["residual"][of_blocks]

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -233,7 +234,7 @@ def test_maps(family, variant, layer):
         look = functools.partial(attention_maps, model, variant=variant, layer=layer)
         maps, present = compiled(look)(images())
     attention = attention[1:2] if layer else attention
-    np.testing.assert_array_equal(present, attention[-1][2])
+    chex.assert_trees_all_equal(present, attention[-1][2])
     for row, got in enumerate(maps):
         of_image = []
         for raw, weighted, positions in attention:
@@ -252,7 +253,9 @@ def test_cosine_similarity_over_kept_cells():
     maps = np.array([[[3.0, 0], [9, 4]], [[1, 0], [0, 0]], [[0, 0], [0, 5]]])
     others = np.array([[[4.0, 0], [0, 3]], [[0, 1], [0, 0]], [[1, 1], [1, 1]]])
     cells = np.array([[[True, True], [False, True]]] * 2 + [[[True, True], [True, False]]])
-    np.testing.assert_allclose(cosine_similarity(maps, others, cells), [24 / 25, 0, 0])
+    chex.assert_trees_all_close(
+        cosine_similarity(maps, others, cells), np.array([24 / 25, 0, 0]), rtol=1e-7
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import functools
 from contextlib import nullcontext
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,9 +102,9 @@ def check(model, x, want, dtype):
         kept = stage_after.get(i + 1, kept)
         compare(f"block {i}, kept after it", feats["residual"][i + 1], output)
     for got, chosen in zip(stages, want.positions, strict=True):
-        assert got.dtype == jnp.int32
-        np.testing.assert_array_equal(got, chosen)
-    assert logits.dtype == dtype
+        chex.assert_type(got, jnp.int32)
+        chex.assert_trees_all_equal(got, chosen)
+    chex.assert_type(logits, dtype)
     assert_close(feats["features"], want.features, tolerance, "features")
     assert_close(logits, want.logits, tolerance, "logits")
 
@@ -150,7 +151,7 @@ def test_counts(ratio, counts):
     """ceil(ratio * tokens), no class token."""
     model = build(weights(12), Prune((1, 2), ratio))
     _, stages = jax.eval_shape(jitted(model), images(12))
-    assert [stage.shape for stage in stages] == [(3, count) for count in counts]
+    chex.assert_shape(stages, [(3, count) for count in counts])
     assert counts == [count_to_keep(ratio, TOKENS), count_to_keep(ratio, counts[0])]
 
 
@@ -163,10 +164,10 @@ def test_keep_all_is_dense_bit_for_bit(alignment, conv, paired_paths):
     dense, none = jitted(build(state, None, paired_paths=paired_paths))(x)
     prune = Prune((1, 2), 1.0, "clip", alignment, conv)
     logits, stages = jitted(build(state, prune, paired_paths=paired_paths))(x)
-    np.testing.assert_array_equal(logits, dense)
+    chex.assert_trees_all_equal(logits, dense)
     assert len(none) == 0
     for stage in stages:
-        np.testing.assert_array_equal(stage, np.tile(np.arange(TOKENS), (3, 1)))
+        chex.assert_trees_all_equal(stage, np.tile(np.arange(TOKENS), (3, 1)))
 
 
 def test_batch_image_alone_and_vmap_agree():
@@ -178,7 +179,7 @@ def test_batch_image_alone_and_vmap_agree():
         alone, alone_stages = forward(x[i : i + 1])
         assert_close(alone[0], logits[i], 2e-6)
         for one, all_ in zip(alone_stages, stages, strict=True):
-            np.testing.assert_array_equal(one[0], all_[i])
+            chex.assert_trees_all_equal(one[0], all_[i])
     mapped = compiled(jax.vmap(lambda image: model(image[None])[0]))(x)
     assert_close(mapped, logits, 2e-6)
 
@@ -192,13 +193,12 @@ def test_gradient_of_images(prune, paired):
     state, x = weights(16, **options), images(16).astype(np.float64)
     direction, cotangent = recipe.images(17, x.shape), recipe.tensor(17, "head.weight", (3, 6))
     ends = [plain_mamba(state, x + sign * 1e-6 * direction, prune, paired) for sign in (1, -1)]
-    for up, down in zip(ends[0].positions, ends[1].positions, strict=True):
-        np.testing.assert_array_equal(up, down)
+    chex.assert_trees_all_equal(ends[0].positions, ends[1].positions)
     want = ((ends[0].logits - ends[1].logits) * cotangent).sum() / 2e-6
     with jax.enable_x64(True):
         model = build(state, prune, "float64", **options, paired_paths=paired)
         grad = compiled(jax.grad(lambda images: (model(images) * cotangent).sum()))(x)
-    assert np.isfinite(grad).all()
+    chex.assert_tree_all_finite(grad)
     assert_close((np.asarray(grad) * direction).sum(), want, 1e-6)
 
 
@@ -211,10 +211,10 @@ def test_random_selection():
     logits, stages = forward(x, key=jax.random.key(0))
     again, same = forward(x, key=jax.random.key(0))
     _, others = forward(x, key=jax.random.key(1))
-    np.testing.assert_array_equal(logits, again)
-    assert [s.shape for s in stages] == [(3, 21), (3, 15)]
+    chex.assert_trees_all_equal(logits, again)
+    chex.assert_shape(stages, [(3, 21), (3, 15)])
     for stage, repeat, other in zip(stages, same, others, strict=True):
-        np.testing.assert_array_equal(stage, repeat)
+        chex.assert_trees_all_equal(stage, repeat)
         assert (np.asarray(stage) != np.asarray(other)).any()
     want = plain_mamba(state, x, prune, given=stages)
     assert_close(logits, want.logits, 1e-5)
@@ -229,7 +229,7 @@ def test_ties_keep_the_lower_positions():
     for name in ("in_proj.weight", "in_proj.bias"):
         state[f"backbone.layers.0.mamba.{name}"][2 * SIZES["embed_dim"] :] = 0
     _, (stage,) = jitted(build(state, Prune((1,), 0.6), **options))(images(19))
-    np.testing.assert_array_equal(stage, [[*range(18)]] * 3)
+    chex.assert_trees_all_equal(stage, np.array([[*range(18)]] * 3))
 
 
 def test_bad_options():

@@ -1,5 +1,6 @@
 """Losses: official values, padding and gradients."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,9 +30,10 @@ def test_official_values(unit):
         ).mean,
         "seg_ce": losses.segmentation(unit["loss.seg_logits"], unit["loss.seg_labels"]).mean,
     }
-    for name, value in got.items():
-        assert value.dtype == jnp.float32 and value.shape == ()
-        np.testing.assert_allclose(value, unit[f"loss.{name}"].squeeze(), rtol=1e-5, err_msg=name)
+    chex.assert_type([*got.values()], jnp.float32)
+    chex.assert_shape([*got.values()], ())
+    want = {name: unit[f"loss.{name}"].squeeze() for name in got}
+    chex.assert_trees_all_close(got, want, rtol=1e-5)
 
 
 def test_l1_is_summed_over_positives():
@@ -48,7 +50,7 @@ def test_infinite_targets_of_padding_leave_the_gradient_alone():
     positive = np.array([True, False, False])
     value, gradient = jax.value_and_grad(losses.l1)(deltas, targets, positive)
     assert value == 8
-    np.testing.assert_array_equal(gradient, [[-1] * 4, [0] * 4, [0] * 4])
+    chex.assert_trees_all_equal(gradient, np.array([[-1] * 4, [0] * 4, [0] * 4]))
 
 
 def losses_of(logits, maps, valid):
@@ -87,8 +89,9 @@ def test_gradients_are_finite_however_sure_the_logits():
     maps = np.float32([200, -200, 0])[:, None, None, None] * np.ones((3, 2, 2, 3), np.float32)
     logits, valid = maps[:, 0, 0], np.ones(3, bool)
     total = jax.grad(lambda *args: sum(losses_of(*args, valid).values()), argnums=(0, 1))
-    for gradient in total(logits, maps):
-        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0.01
+    gradients = total(logits, maps)
+    chex.assert_tree_all_finite(gradients)
+    assert min(np.abs(gradient).max() for gradient in gradients) > 0.01
 
 
 def test_focal_loss_by_its_formula():
@@ -101,4 +104,4 @@ def test_focal_loss_by_its_formula():
         right = labels[a] == c
         pt = p[a, c] if right else 1 - p[a, c]
         want -= (0.25 if right else 0.75) * (1 - pt) ** 2 * np.log(pt)
-    np.testing.assert_allclose(losses.focal(jnp.float32(logits), labels, valid), want, rtol=1e-5)
+    chex.assert_trees_all_close(losses.focal(jnp.float32(logits), labels, valid), want, rtol=1e-5)

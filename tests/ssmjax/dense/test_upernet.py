@@ -2,6 +2,7 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +47,7 @@ def _check(case):
     logits = got["whole.logits_input_size"]
     probabilities = jax.nn.softmax(resize(logits, tuple(case.about["images"][0]["ori_shape"])))
     case.check(got | {"whole.prob": probabilities})
-    np.testing.assert_array_equal(probabilities.argmax(axis=-1), case.want["whole.argmax"])
+    chex.assert_trees_all_equal(probabilities.argmax(axis=-1), case.want["whole.argmax"])
     whole.check_losses(losses, case.about["scalars"]["eval_bn_losses"])
     return model
 
@@ -89,9 +90,9 @@ def test_dropout_takes_whole_channels():
             return x
 
     maps, key = jnp.ones((3, 4, 5, 50)), jax.random.key(0)
-    np.testing.assert_array_equal(classify(Head(), maps), maps)
+    chex.assert_trees_all_equal(classify(Head(), maps), maps)
     dropped = np.asarray(classify(Head(), maps, train=True, rate=0.2, key=key))
-    np.testing.assert_array_equal(dropped, np.broadcast_to(dropped[:, :1, :1], dropped.shape))
+    chex.assert_trees_all_equal(dropped, np.broadcast_to(dropped[:, :1, :1], dropped.shape))
     channels = dropped[:, 0, 0]
     assert set(channels.ravel().tolist()) == {0, 1.25}
     assert (channels[0] != channels[1]).any() and 0.7 < (channels > 0).mean() < 0.9
@@ -108,4 +109,4 @@ def test_whole_images_are_windows(downstream):
     model, images = whole.model_of(case), jnp.asarray(case.images[:1, :64, :64])
     run = jax.jit(lambda model: (model(images), model.slide(images, (64, 96), (32, 32))))
     at_once, slid = run(model)
-    np.testing.assert_allclose(slid, at_once, atol=1e-6)
+    chex.assert_trees_all_close(slid, at_once, rtol=1e-7, atol=1e-6)
