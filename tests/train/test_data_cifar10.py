@@ -9,6 +9,7 @@ import sys
 import tarfile
 from typing import Any
 
+import chex
 import cv2
 import numpy as np
 import pytest
@@ -55,9 +56,9 @@ def data_dir(tmp_path, monkeypatch):
 def test_photos_labels_and_order(data_dir):
     splits: Any = cifar10.prepare(data_dir).as_data_source()
     assert sorted(splits) == ["test", "train"]
-    np.testing.assert_array_equal([example["image"] for example in splits["test"]], TEST)
+    chex.assert_trees_all_equal(np.array([example["image"] for example in splits["test"]]), TEST)
     assert [example["label"] for example in splits["test"]] == TEST_LABELS
-    np.testing.assert_array_equal([example["image"] for example in splits["train"]], TRAIN)
+    chex.assert_trees_all_equal(np.array([example["image"] for example in splits["train"]]), TRAIN)
     assert [example["label"] for example in splits["train"]] == TRAIN_LABELS
 
 

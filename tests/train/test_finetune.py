@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,7 +49,7 @@ def test_evaluate_agrees(command, config_file, pruned, tmp_path):
         header, *rows = csv.reader(file)
     counts = np.array([row[1:] for row in rows], int)
     assert header[1:] == [row[0] for row in rows] == list(CLASS_NAMES)
-    np.testing.assert_array_equal(counts.sum(axis=1), 2)
+    chex.assert_trees_all_equal(counts.sum(axis=1), 2)
     assert out.startswith(f"top-1 {100 * np.trace(counts) / 20:.2f}%") and "20 photos" in out
     accuracy = json.loads((pruned / "results.json").read_text())[-1]["accuracy"]
     assert out.startswith(f"top-1 {100 * accuracy:.2f}%")

@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 
-import numpy as np
+import chex
 import pytest
 from safetensors.numpy import load_file
 
@@ -19,9 +19,7 @@ def assert_same_end(workdir, other):
     assert losses(workdir) == losses(other)
     for name in ("weights.safetensors", "best.safetensors"):
         ours, theirs = (load_file(folder / name) for folder in (workdir, other))
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            np.testing.assert_array_equal(ours[key], theirs[key])
+        chex.assert_trees_all_equal(ours, theirs)
     rows = [json.loads((folder / "results.json").read_text()) for folder in (workdir, other)]
     assert [row["accuracy"] for row in rows[0]] == [row["accuracy"] for row in rows[1]]
     texts = [(folder / "log.csv").read_text().splitlines() for folder in (workdir, other)]
@@ -132,5 +130,4 @@ def assert_close(workdir, other):
     for step, loss in ours.items():
         assert abs(loss - theirs[step]) < 1e-5
     (new, old) = (load_file(folder / "weights.safetensors") for folder in (workdir, other))
-    for name, array in old.items():
-        np.testing.assert_allclose(new[name], array, atol=1e-4)
+    chex.assert_trees_all_close(new, old, rtol=1e-7, atol=1e-4)

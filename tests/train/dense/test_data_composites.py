@@ -1,5 +1,6 @@
 """Composites: what is pasted is what masks, boxes and labels say, and both tasks can read it."""
 
+import chex
 import cv2
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_masks_are_what_is_seen(seed):
     assert labels == sorted(set(labels))
     seen = np.zeros((SIDE, SIDE), bool)
     for label, mask in objects:
-        np.testing.assert_array_equal(mask, (image == TINTS[label - 5]).all(axis=-1))
+        chex.assert_trees_all_equal(mask, (image == TINTS[label - 5]).all(axis=-1))
         seen |= mask
     assert (image[~seen] == 0).all()
 

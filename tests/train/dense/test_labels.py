@@ -27,7 +27,7 @@ def test_stored_values_of_every_depth_and_palette(path, drawn):
     assume(stored is not None)
     path.write_bytes(file.encoded)
     found = read_labels(path)
-    assert found.dtype == np.int32
+    chex.assert_type(found, np.int32)
     chex.assert_trees_all_equal(found, stored.astype(np.int32))
     assert label_size(path) == stored.shape
 
