@@ -18,10 +18,10 @@ class Result(NamedTuple):
     """One measured model.
 
     Attributes:
-      name: for tables.
+      name: the name in tables.
       regime: see `train.report.Row`.
-      model: itself.
-      score: its main metric.
+      model: the model itself.
+      score: the value of the main metric.
     """
 
     name: str

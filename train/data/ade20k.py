@@ -40,7 +40,7 @@ class PairSplit:
 
     @property
     def identity(self) -> str:
-        """See `train.tasks.task.Split`."""
+        """See `train.engine.task.Split`."""
         files = (path for pair in self.pairs for path in pair)
         return identity_of(files, self.class_names, self.zero_is_none)
 

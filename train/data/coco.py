@@ -61,7 +61,7 @@ class CocoSplit:
 
     @property
     def identity(self) -> str:
-        """See `train.tasks.task.Split`."""
+        """See `train.engine.task.Split`."""
         objects = [
             (p.image_id, p.boxes.tolist(), p.labels.tolist(), p.outlines) for p in self.photos
         ]

@@ -56,7 +56,7 @@ class Split:
 
     @property
     def identity(self) -> str:
-        """See `train.tasks.task.Split`."""
+        """See `train.engine.task.Split`."""
         return f"{self.title}: {len(self.source)} examples in {self.folder}"
 
     @property

@@ -24,7 +24,7 @@ from train.runtime import Runtime
 from train.start import check_parts, learner_of
 from train.step import Step, TrainState
 
-RAW = "raw_"  # Before the name of a metric: of the parameters that are not averaged.
+RAW = "raw_"  # Begins the name of a metric of the parameters that are not averaged.
 
 Metrics = Mapping[str, float]  # By name; of a task, with `RAW` before it too.
 

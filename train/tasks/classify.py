@@ -35,7 +35,7 @@ from train.tasks.config import TaskConfig
 
 @dataclasses.dataclass(frozen=True)
 class Classify:
-    """A `train.tasks.task.Task`."""
+    """A `train.engine.task.Task`."""
 
     config: TaskConfig
     data: DataConfig

@@ -42,7 +42,7 @@ Sides = tuple[int, int]  # Height and width.
 
 @dataclasses.dataclass(frozen=True)
 class DenseTask:
-    """The parts of a `train.tasks.task.Task` that do not tell the dense tasks apart."""
+    """The parts of a `train.engine.task.Task` that do not tell the dense tasks apart."""
 
     config: TaskConfig
     data: Any

@@ -68,7 +68,7 @@ def _percent(value: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Detect(DenseTask):
-    """A `train.tasks.task.Task`."""
+    """A `train.engine.task.Task`."""
 
     data: DetectionData
 

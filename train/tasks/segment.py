@@ -70,7 +70,7 @@ class SegmentationScores:
 
 @dataclasses.dataclass(frozen=True)
 class Segment(DenseTask):
-    """A `train.tasks.task.Task`."""
+    """A `train.engine.task.Task`."""
 
     data: SegmentationData
 
