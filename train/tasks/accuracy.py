@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from ssmjax import Backbone
-from ssmjax.preprocess import PLAIN
+from ssmjax.preprocess import PLAIN, Preprocessing
 from train.data.fetch import DataError
 
 
@@ -55,7 +55,7 @@ class Scores:
 
 
 @partial(jax.jit, static_argnames=("graphdef", "preprocessing", "confusion"))
-def count(graphdef, state, batch, key, preprocessing, confusion):
+def count(graphdef, state, batch, key, preprocessing: Preprocessing, confusion):
     """How many photos of a batch are right: scalars `photos`, `top1` and `top5`.
 
     Args:

@@ -209,8 +209,7 @@ class Classify:
         how = metadata.preprocessing
         batch = next(eval_batches(split, batch_size=photos, size=size, crop_pct=how.crop_pct))
         pixels, labels = batch["image"][batch["mask"]], batch["label"][batch["mask"]]
-        images = how.normalise(pixels)
-        logits, stages = model(images, key=jax.random.key(0), return_positions=True)
+        logits, stages = model(how.normalise(pixels), key=jax.random.key(0), return_positions=True)
         names = metadata.class_names
         captions = [
             f"{names[label]}" if label == guess else f"{names[label]}, taken for {names[guess]}"

@@ -231,7 +231,7 @@ class DenseTask:
         bar.remove_task(task)
 
     def noise(self, model: DenseModel, sizes: str) -> tuple:
-        """What inference takes: model, images, their sides as `sizes`, key, and preprocessing."""
+        """What inference takes first: model, images, their sides as `sizes`, key, preprocessing."""
         B = self.config.eval_batch_size
         images = np.random.default_rng(0).integers(0, 256, (B, *self.sides, 3), np.uint8)
         batch = {"image": images, sizes: np.tile(np.array(self.sides, np.int32), (B, 1))}

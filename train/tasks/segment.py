@@ -147,9 +147,8 @@ class Segment(DenseTask):
         counts = np.zeros((classes, classes), np.int64)
         for batch, inputs in self.inputs(model, split, plan, "original_shape", runtime, title):
             _, _, placed, _ = inputs
-            how, mesh = metadata.preprocessing, runtime.mesh
-            logits = class_logits(*inputs, how, mesh, self._windows)
-            labels = batch["label"]
+            labels, mesh = batch["label"], runtime.mesh
+            logits = class_logits(*inputs, metadata.preprocessing, mesh, self._windows)
             canvas = canvas_of(labels.shape[1:])
             found = label_pixels(logits, placed["original_shape"], canvas, mesh)
             found = own_rows(found)[:, : labels.shape[1], : labels.shape[2]]
