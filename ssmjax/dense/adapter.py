@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ssmjax.dense.conv_unit import doubling
+from ssmjax.dense.conv_unit import doubling, fan_out_normal
 from ssmjax.dense.deformable import DeformableAttention, Grids, centres
 from ssmjax.dense.ranges import Features, PlainMambaRanges, RangesConfig
 from ssmjax.dense.resize import resize
-from ssmjax.dense.spatial_prior import SpatialPrior, fan_out_normal
+from ssmjax.dense.spatial_prior import SpatialPrior
 from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.norm import BatchNorm
@@ -33,9 +33,9 @@ class AdapterConfig(RangesConfig[PlainMambaConfig]):
     """A PlainMamba that interacts with a side branch before and after each range of blocks.
 
     Attributes:
-      heads: M, of the deformable attention; embed_dim must be a multiple.
+      heads: of the deformable attention; embed_dim must be a multiple of their number.
       prior_width: P, channels of the spatial prior's first convolutions.
-      points: that each head looks at, on each level.
+      points: places that each head of the attention samples, on each level.
       ffn_ratio: width of the extractors' feed-forward network, in parts of embed_dim.
     """
 
@@ -119,7 +119,7 @@ class Extractor(nnx.Module):
 
 
 class Interaction(nnx.Module):
-    """What meets around one range of blocks: an injector before, extractors after."""
+    """What joins trunk and side branch around a range of blocks: an injector, then extractors."""
 
     def __init__(self, config: AdapterConfig, extractors: int, *, rngs: nnx.Rngs):
         self.injector = Injector(config, rngs=rngs)

@@ -125,7 +125,7 @@ def _presets() -> Mapping[str, DenseConfig]:
 
 
 def _ends(depth: int) -> tuple[int, ...]:
-    """Of equal ranges."""
+    """The last block of each of `_RANGES` equal ranges."""
     part = depth // _RANGES
     return tuple(range(part, depth + 1, part))
 

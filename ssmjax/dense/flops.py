@@ -32,7 +32,7 @@ class DenseFlops:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Of backbone and heads."""
         return sum(self.backbone.values()) + sum(self.heads.values())
 
     def __str__(self) -> str:
@@ -150,7 +150,7 @@ def _upernet(config: UperNetConfig, image_shape) -> dict[str, int]:
 
 
 def _map_cells(config: RangesConfig, image_shape) -> list[int]:
-    """Of each of a backbone's maps."""
+    """How many cells each map of a backbone has."""
     if isinstance(config, VimFeaturesConfig):
         return [_cells(image_shape, [stride]) for stride in STRIDES]
     H, W = config.backbone.grid_of(*image_shape)
@@ -158,6 +158,6 @@ def _map_cells(config: RangesConfig, image_shape) -> list[int]:
 
 
 def _cells(image_shape, strides: Sequence[int]) -> int:
-    """Of all levels with such strides."""
+    """How many cells the levels with such strides have together."""
     height, width = image_shape
     return sum(-(-height // stride) * -(-width // stride) for stride in strides)

@@ -59,7 +59,7 @@ class RetinaHead(nnx.Module):
 
 
 def anchor_losses(predicted: AnchorPredictions, targets: Targets) -> tuple[Term, Term]:
-    """Of all anchors: classes and deltas, [levels] each.
+    """Losses of all anchors: classes and deltas, whose totals are [levels].
 
     Both are over the number of anchors with an object, of each image at least one.
     """
@@ -92,7 +92,7 @@ def anchor_losses(predicted: AnchorPredictions, targets: Targets) -> tuple[Term,
 
 
 def detections(predicted: AnchorPredictions, image_shapes: jax.Array) -> Detections:
-    """What is found on images whose sides are `image_shapes` [B,2]."""
+    """The objects in images whose sides are `image_shapes` [B,2], of all anchors' predictions."""
     anchors = ANCHORS.boxes(predicted.grids)
 
     def of_level(logits, deltas, boxes, image_shape):
@@ -143,5 +143,5 @@ class RetinaNet(Detector):
         return {"loss_cls": classes.over_levels(), "loss_bbox": box.over_levels()}
 
     def find(self, seen: AnchorPredictions, image_shapes: jax.Array) -> Detections:
-        """Objects; see `detections`."""
+        """The best boxes of all anchors."""
         return detections(seen, image_shapes)

@@ -27,7 +27,7 @@ class PatchVimConfig(VimConfig):
 
     @staticmethod
     def class_index_among(patches: int) -> None:
-        """There is none."""
+        """None: there is no class token."""
 
 
 @dataclasses.dataclass(frozen=True)

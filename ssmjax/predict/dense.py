@@ -15,7 +15,7 @@ from PIL import Image
 from ssmjax.analysis.pictures import without_pruned
 from ssmjax.dense.adapter import LARGEST_STRIDE
 from ssmjax.dense.mask_rcnn import MaskRCNN
-from ssmjax.dense.masks import paste
+from ssmjax.dense.masks import THRESHOLD, paste
 from ssmjax.dense.objects import Detections
 from ssmjax.dense.pictures import legend, stacked, with_objects, with_segments
 from ssmjax.dense.registry import DenseModel
@@ -81,7 +81,7 @@ def _objects(
     ]
     if one.masks is not None:
         whole = paste(one.masks, one.boxes, (height, width))
-        one = one._replace(masks=np.asarray(whole) >= 0.5)
+        one = one._replace(masks=np.asarray(whole) >= THRESHOLD)
     drawn = [with_objects(image, one, names)]
     return rows, [[*drawn, *_kept_tiles(model, np.pad(image, (*pads, (0, 0))), kept, image.shape)]]
 

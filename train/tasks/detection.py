@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from ssmjax.dense.mask_rcnn import MaskRCNN
-from ssmjax.dense.masks import paste
+from ssmjax.dense.masks import THRESHOLD, paste
 from ssmjax.dense.objects import Detections, Targets
 from ssmjax.dense.retinanet import RetinaNet
 from ssmjax.preprocess import Preprocessing
@@ -80,4 +80,4 @@ def whole_masks(masks: np.ndarray, boxes: np.ndarray, shape) -> np.ndarray:
 @partial(jax.jit, static_argnums=2)
 def _pasted(masks, boxes, canvas) -> jax.Array:
     """[n,height,width/8] uint8 of bits."""
-    return jnp.packbits(paste(masks, boxes, canvas) >= 0.5, axis=-1)
+    return jnp.packbits(paste(masks, boxes, canvas) >= THRESHOLD, axis=-1)
