@@ -1,12 +1,13 @@
 """Roofs and errors."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.bench.contenders import Arguments
 
@@ -23,7 +24,7 @@ def exponentials_per_second() -> float:
     cores = jnp.full((jax.local_device_count() * 1 << 20,), -0.5)
     passes = 16
 
-    def repeated(x):
+    def repeated(x: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, passes, lambda _, x: -jnp.exp(x), x)
 
     return passes * cores.size / _fastest(jax.jit(repeated), cores)
@@ -48,7 +49,7 @@ def error(output: Any, arguments: Arguments) -> float:
     return float(np.abs(np.asarray(got)[0] - want).max() / np.abs(want).max())
 
 
-def _exact(image: Mapping[str, np.ndarray]) -> np.ndarray:
+def _exact(image: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     """[K,E] of the arguments of one image, in float64."""
     u, A, B, C, z = (image[name] for name in ("u", "A", "B", "C", "z"))
     step = np.logaddexp(0, image["delta"] + image["delta_bias"])
@@ -62,7 +63,7 @@ def _exact(image: Mapping[str, np.ndarray]) -> np.ndarray:
     return (y + image["D"] * u) * z / (1 + np.exp(-z))
 
 
-def _fastest(run, argument) -> float:
+def _fastest(run: Callable[[jax.Array], Any], argument: jax.Array) -> float:
     """Seconds of the fastest of some runs: a roof is what can be reached."""
     jax.block_until_ready(run(argument))
     seconds = []

@@ -10,6 +10,8 @@ from jax import lax
 from kernels.selective_scan import steps
 from kernels.selective_scan.inputs import Scan
 
+_Step = tuple[jax.Array, jax.Array]  # A factor of the state, and what is added to it.
+
 
 def scan(inputs: Scan) -> tuple[jax.Array, jax.Array]:
     """See `kernels.selective_scan` and `api.Implementation`."""
@@ -17,7 +19,7 @@ def scan(inputs: Scan) -> tuple[jax.Array, jax.Array]:
     factor = jnp.exp(steps.decays(prepared)[..., None] * prepared.A)
     injected = (prepared.delta * prepared.u)[..., None] * prepared.B[:, :, None, :]
 
-    def combine(earlier, later):
+    def combine(earlier: _Step, later: _Step) -> _Step:
         (a1, b1), (a2, b2) = earlier, later
         return a2 * a1, a2 * b1 + b2
 

@@ -7,6 +7,7 @@ adds them, always in the same order.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +18,12 @@ from kernels.capability import only_on_cuda
 from kernels.per_image import per_image
 from kernels.selective_scan import triton_block
 from kernels.selective_scan.lanes import LANES, LN_2
-from kernels.selective_scan.triton_block import MATRIX, SHARED, Block, Plan, cut
+from kernels.selective_scan.triton_block import MATRIX, SHARED, Block, Operands, Plan, Refs, cut
 
 
 def gradients(
-    plan: Plan, operands: dict, saved: jax.Array, dy: jax.Array, dlast: jax.Array
-) -> dict:
+    plan: Plan, operands: Operands, saved: jax.Array, dy: jax.Array, dlast: jax.Array
+) -> dict[str, jax.Array | None]:
     """The gradient of each operand, of its dtype; None for the gaps and the order.
 
     Args:
@@ -44,7 +45,7 @@ def gradients(
 
 
 @partial(jax.jit, static_argnums=0)  # Traced once for all layers of a model.
-def _launch(plan: Plan, given: dict) -> dict:
+def _launch(plan: Plan, given: Operands) -> Operands:
     """Gradients by image: those of B and C together, by block of channels, as "BC"."""
     saved, dy, dlast = (given[name] for name in ("saved", "dy", "dlast"))
     operands = {name: given[name] for name in given.keys() - {"saved", "dy", "dlast"}}
@@ -70,13 +71,15 @@ def _launch(plan: Plan, given: dict) -> dict:
     )(operands, saved, dy if plan.interpret else only_on_cuda(dy), dlast)
 
 
-def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:
+def selective_scan_backward(
+    refs: Refs, saved: Any, dy: Any, dlast: Any, out: Refs, *, plan: Plan
+) -> None:
     """The kernel: refs of the arguments of `gradients` in, those of its partial sums out."""
     block = Block(refs, plan)
     fma, dot, sigmoid, exp2 = (getattr(block.lanes, f) for f in ("fma", "dot", "sigmoid", "exp2"))
     one = jnp.ones(LANES, jnp.float32)
 
-    def run(group, first, tokens, carry):
+    def run(group: Any, first: Any, tokens: int, carry: Any) -> Any:
         places = [block.place(first + k) for k in range(tokens)]
         # Before the first token there is none, and its gap is 0: any step will do.
         before = block.step(block.place(jnp.maximum(first - 1, 0)))[0] if block.looks_back else None
@@ -93,7 +96,7 @@ def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:
             h = record[0]
         return carry
 
-    def adjoint(token, after, record, carry):
+    def adjoint(token: Any, after: list[jax.Array], record: Any, carry: Any) -> Any:
         """Gradients at a token, with the states around it and those by the tokens after it."""
         before, u, step, slope, gap, total = record
         row = block.row(token)
