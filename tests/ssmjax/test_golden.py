@@ -68,10 +68,6 @@ def _build(name, case, dtype, **options):
     return model
 
 
-def _run(model, images):
-    return jax.jit(functools.partial(model, return_intermediates=True))(images)
-
-
 def _size(model, *kinds):
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, *kinds)))
 
@@ -89,7 +85,7 @@ def _parameters(name):
 def test_model(name, dtype):
     case = _case(name)
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
-        logits, feats = _run(_build(name, case, jnp.dtype(dtype)), case.images)
+        logits, feats = _build(name, case, jnp.dtype(dtype))(case.images, return_intermediates=True)
         chex.assert_type(logits, dtype)
         # What each block of Vim normalised; what each block of the others gave to the next.
         of_blocks = slice(None, -1) if case.family == "vim" else slice(1, None)
@@ -134,7 +130,9 @@ def _vim_of_other_patches(seed, patches, images, **options):
     embedding = rng.normal(size=(1, patches + 1, 64)).astype(np.float32)
     case = case._replace(state=case.state | {"pos_embed": embedding}, images=images(case.images))
     want = vim_oracle.vim(case.state, case.images, options["stride"])
-    got, feats = _run(_build("vim_micro", case, jnp.float32, **options), case.images)
+    got, feats = _build("vim_micro", case, jnp.float32, **options)(
+        case.images, return_intermediates=True
+    )
     assert_close(feats["residual"][0], want.embedded, 1e-5)
     assert_close(got, want.logits, 2e-5)
 

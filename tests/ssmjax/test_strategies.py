@@ -3,6 +3,8 @@
 Fusing, which only attention can, is held against an oracle in test_vit_pruned.py.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -51,10 +53,15 @@ def reduction(request):
     return request.param
 
 
-def pruned(family, importance, reduction, after_blocks, ratio):
+@functools.cache
+def dense(family):
     name, sizes = FAMILIES[family]
+    return ssmjax.create_model(name, num_classes=5, **sizes)
+
+
+def pruned(family, importance, reduction, after_blocks, ratio):
     prune = PruneConfig(after_blocks, ratio, importance=importance, reduction=reduction)
-    return ssmjax.create_model(name, num_classes=5, **sizes, prune=prune)
+    return dense(family).with_prune(prune)
 
 
 def stage(importance, reduction, count, *, signal, features=None, class_index=None, key=KEY):
@@ -169,7 +176,7 @@ class TestEveryStrategy:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keeping_all_is_the_dense_model(images, family):
     model = pruned(family, "uniform", "drop", (1,), 1.0)
-    chex.assert_trees_all_equal(model(images), model.with_prune(None)(images))
+    chex.assert_trees_all_equal(model(images), dense(family)(images))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -274,11 +281,7 @@ def test_merged_tokens_weigh_by_size():
 
 
 def test_pooling_counts_each_patch_once(images):
-    name, sizes = FAMILIES["plain_mamba"]
-    model = ssmjax.create_model(
-        name, num_classes=5, **sizes, prune=PruneConfig((2,), 0.4, importance="l2")
-    )
-    merging = model.with_prune(PruneConfig((2,), 0.4, importance="l2", reduction="merge"))
+    merging, model = (pruned("plain_mamba", "l2", how, (2,), 0.4) for how in ("merge", "drop"))
     _, hidden = merging(images, return_intermediates=True)
     _, dropped = model(images, return_intermediates=True)
     assert not np.allclose(hidden["features"], dropped["features"], atol=1e-4)
