@@ -67,11 +67,6 @@ class Checkpoints:
             with contextlib.suppress(*_UNREADABLE):  # `restore` says so.
                 self._note_score(step, self._read_record(step)["score"])
 
-    @property
-    def newest(self) -> int | None:
-        """Step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
-
     def save(
         self, state: TrainState, data_state: dict[str, Any], score: float | None = None
     ) -> None:

@@ -10,7 +10,7 @@ from kernels import capability
 from ssmjax.analysis.flops import count_parameters, format_flops
 from ssmjax.terminal import printable
 from train import optim
-from train.data.fetch import MissingDataError
+from train.data.fetching.fetch import MissingDataError
 from train.engine.task import Model, Task
 from train.memory import GIB, Devices, Estimate, devices_of, estimate
 from train.options import TargetOptions
@@ -31,7 +31,7 @@ def dry_run(config: TaskConfig, fsdp: bool, target: TargetOptions) -> None:
 
     Raises:
       ValueError: what the run would refuse.
-      train.data.fetch.DataError: photos that are there, and that the run would refuse.
+      train.data.fetching.fetch.DataError: photos that are there, and that the run would refuse.
     """
     print(json.dumps(dataclasses.asdict(config), indent=1))
     task, missing, remarks = open_task(config), [], []

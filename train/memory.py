@@ -127,9 +127,8 @@ def _estimate(task: Task, model: Model, devices: int, fsdp: bool) -> Estimate:
         return jax.vjp(lambda params: loss_of(params, *rest), params)[1]
 
     inputs = params, others, part, key, learner.loss
-    gradients = _bytes(params) * (
-        1 if chosen.accumulate == 1 else 2
-    )  # Those of a part, and their sum.
+    # With parts of a batch there are the gradients of a part, and their sum.
+    gradients = _bytes(params) * (1 if chosen.accumulate == 1 else 2)
     state = _bytes(jax.eval_shape(begin, params, others)) + gradients + _bytes(learner.loss)
     kept = _bytes(jax.eval_shape(held, *inputs)) - _bytes(params)
     again = (_bytes(kept) for kept in _recomputed(jax.make_jaxpr(loss_of)(*inputs).jaxpr))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ssmjax.atomic import replacing
-from train.data.walk import check_name
+from train.data.sources.walk import check_name
 from train.fields import absolute, absolute_path
 
 # Fields that may differ where a run is gone on with. None changes what is learned; data may have

@@ -17,8 +17,8 @@ from scipy import stats
 from train.augment.recipe import make_recipe
 from train.config import AugmentConfig
 from train.data import pipeline
-from train.data.fetch import DataError
-from train.data.source import Split
+from train.data.fetching.fetch import DataError
+from train.data.sources.source import Split
 
 AUGMENTED = AugmentConfig(crop="random_resized", flip=0.5, randaugment="rand-m9-mstd0.5-inc1")
 

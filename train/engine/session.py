@@ -12,7 +12,7 @@ from flax import nnx
 from ssmjax.weights import Metadata, save_weights
 from train import optim
 from train.checkpoint import Checkpoints
-from train.data.ahead import Batch
+from train.data.prefetch import Batch
 from train.data.unreadable import Unreadable
 from train.devices import whole
 from train.engine.task import Model, Split, Task

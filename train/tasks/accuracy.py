@@ -12,7 +12,7 @@ from flax import nnx
 
 from ssmjax import Backbone
 from ssmjax.preprocess import PLAIN, Preprocessing
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 
 
 @dataclasses.dataclass(frozen=True)

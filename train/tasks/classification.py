@@ -47,7 +47,7 @@ def make_loss(
 )
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """Cross entropy with soft targets, and divergence from a teacher; a `train.step.Loss`."""
+    """Cross entropy with soft targets and divergence from a teacher; a `train.step.Loss`."""
 
     config: OptimConfig
     augment: AugmentConfig

@@ -21,10 +21,10 @@ from ssmjax.weights import Metadata, read_metadata
 from train import optim
 from train.augment.recipe import make_recipe
 from train.data import check
-from train.data.ahead import Batch
 from train.data.config import DataConfig
 from train.data.pipeline import epoch_steps, eval_batches, train_batches
-from train.data.source import Split, open_split
+from train.data.prefetch import Batch
+from train.data.sources.source import Split, open_split
 from train.data.unreadable import Unreadable
 from train.devices import InFlight, place_batch, place_state
 from train.runtime import Runtime

@@ -22,9 +22,9 @@ from ssmjax.preprocess import PLAIN
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, read_metadata
 from train import optim
-from train.data.ahead import Batch
-from train.data.dense_batches import Epochs, OnePass
-from train.data.fetch import MissingDataError
+from train.data.dense.batches import Epochs, OnePass
+from train.data.fetching.fetch import MissingDataError
+from train.data.prefetch import Batch
 from train.devices import place_batch, place_state
 from train.runtime import Runtime
 from train.tasks.config import TaskConfig

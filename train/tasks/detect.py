@@ -17,10 +17,10 @@ from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.retinanet import UNUSED, RetinaNet
 from ssmjax.weights import Metadata
 from train import optim
-from train.data import detection_batches
-from train.data.coco import CocoSplit, open_coco
-from train.data.dense_batches import OnePass
-from train.data.dense_config import DetectionData
+from train.data.dense import detection_batches
+from train.data.dense.batches import OnePass
+from train.data.dense.coco import CocoSplit, open_coco
+from train.data.dense.config import DetectionData
 from train.devices import own_rows
 from train.metrics import coco
 from train.runtime import Runtime

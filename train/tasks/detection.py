@@ -14,7 +14,7 @@ from ssmjax.dense.masks import THRESHOLD, paste
 from ssmjax.dense.objects import Detections, Targets
 from ssmjax.dense.retinanet import RetinaNet
 from ssmjax.preprocess import Preprocessing
-from train.data.dense_batches import normalise
+from train.data.dense.batches import normalise
 from train.devices import shared_out
 from train.step import Batch, Terms
 
@@ -36,7 +36,7 @@ class DetectionLoss:
     remat: bool
 
     def prepare(self, batch: Batch, key: jax.Array) -> dict[str, Any]:
-        """What `train.data.detection_batches.train_batches` gives, as the models take it."""
+        """A batch of `train.data.dense.detection_batches`, as the models take it."""
         return {
             "image": normalise(batch["image"], batch["img_shape"], self.preprocessing),
             "targets": Targets(

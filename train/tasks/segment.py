@@ -14,10 +14,10 @@ from ssmjax.dense.pictures import legend, stacked, with_segments
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata
 from train import optim
-from train.data import segmentation_batches
-from train.data.ade20k import PairSplit, open_ade20k, open_pairs
-from train.data.dense_batches import OnePass
-from train.data.dense_config import SegmentationData
+from train.data.dense import segmentation_batches
+from train.data.dense.ade20k import PairSplit, open_ade20k, open_pairs
+from train.data.dense.batches import OnePass
+from train.data.dense.config import SegmentationData
 from train.devices import own_rows
 from train.metrics import miou
 from train.runtime import Runtime

@@ -10,7 +10,7 @@ from jax import lax
 
 from ssmjax.dense.upernet import UperNet
 from ssmjax.preprocess import Preprocessing
-from train.data.dense_batches import normalise
+from train.data.dense.batches import normalise
 from train.devices import shared_out
 from train.step import Batch, Terms
 from train.tasks.dense import Sides
@@ -32,7 +32,7 @@ class SegmentationLoss:
     remat: bool
 
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
-        """What `train.data.segmentation_batches.train_batches` gives, as the models take it."""
+        """A batch of `train.data.dense.segmentation_batches`, as the models take it."""
         images = normalise(batch["image"], batch["img_shape"], self.preprocessing)
         return {"image": images, "label": batch["label"], "img_shape": batch["img_shape"]}
 

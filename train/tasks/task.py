@@ -6,7 +6,7 @@ from typing import Any
 
 from kernels import capability
 from ssmjax.weights import read_metadata
-from train.data.dense_config import DetectionData, SegmentationData
+from train.data.dense.config import DetectionData, SegmentationData
 from train.engine.task import Task
 from train.runtime import Runtime
 from train.tasks.config import ModelConfig, TaskConfig

@@ -18,7 +18,7 @@ from train import optim
 from train.compare.config import Comparison, Entry
 from train.compare.records import read_records
 from train.config import ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData
+from train.data.dense.config import DetectionData
 from train.engine.session import Job
 from train.metrics.coco import NAMES
 from train.tasks.task import open_task

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from tests.train.dense.conftest import annotation, coco_content, random_image, write_coco
-from train.data.coco import open_coco
-from train.data.dense_batches import normalise
-from train.data.detection_batches import (
+from train.data.dense.batches import normalise
+from train.data.dense.coco import open_coco
+from train.data.dense.detection_batches import (
     epoch_order,
     eval_batches,
     eval_pass,
     slots,
     train_batches,
 )
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 
 # Wide, high and square; the longest resized side is 70, the shortest 48 at most.
 SIZES = [(40, 60), (60, 40), (50, 50), (30, 90), (45, 60), (60, 33), (48, 70)]

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from tests.train.dense.conftest import random_image, write_image, write_pairs
-from train.data.ade20k import open_pairs
-from train.data.segmentation_batches import epoch_order, eval_batches, eval_pass, train_batches
+from train.data.dense.ade20k import open_pairs
+from train.data.dense.segmentation_batches import (
+    epoch_order,
+    eval_batches,
+    eval_pass,
+    train_batches,
+)
 
 SIZES = [(40, 60), (60, 40), (50, 50), (30, 90), (41, 61)]
 NAMES = ("sky", "sea", "sand")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.train.conftest import ROOT
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 from train.metrics import coco, miou
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssmjax.terminal import printable
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 
 # In lower case; names that begin with a dot are hidden too.
 _HIDDEN = {

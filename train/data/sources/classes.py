@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from train.data.fetch import DataError
-from train.data.walk import same_name
+from train.data.fetching.fetch import DataError
+from train.data.sources.walk import same_name
 
 
 def check_known(names: Sequence[str], known: Sequence[str], title: str) -> None:

@@ -14,12 +14,13 @@ from absl import logging
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.core.file_adapters import FileFormat
 
-from train.data import cifar10, folder
-from train.data.classes import check_known, listed
+from train.data import cifar10
 from train.data.config import DataConfig
-from train.data.fetch import DataError, MissingDataError
-from train.data.tfrecord import TFRecordDataSource
-from train.data.walk import check_name
+from train.data.fetching.fetch import DataError, MissingDataError
+from train.data.sources import folder
+from train.data.sources.classes import check_known, listed
+from train.data.sources.tfrecord import TFRecordDataSource
+from train.data.sources.walk import check_name
 
 # What data sets call the file that a photo came from.
 _FILE_NAMES = ("file_name", "filename", "image/filename")
@@ -103,7 +104,7 @@ def open_split(data: DataConfig, split: str, classes: tuple[str, ...] = ()) -> S
     `tfds build imagenet2012 --file_format=array_record --manual_dir=<folder of both>`.
     Inside `tfds.testing.mock_data`, any data set that TFDS knows has random photos.
 
-    Source `folder` prepares photos as `train.data.folder` says.
+    Source `folder` prepares photos as `train.data.sources.folder` says.
 
     Args:
         data: which photos.

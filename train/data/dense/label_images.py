@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ssmjax.terminal import track
-from train.data.classes import listed
-from train.data.dense_files import read_labels
-from train.data.dense_transforms import IGNORED
-from train.data.fetch import DataError
+from train.data.dense.files import read_labels
+from train.data.dense.transforms import IGNORED
+from train.data.fetching.fetch import DataError
+from train.data.sources.classes import listed
 
 
 def read_classes(path: Path, count: int, zero_is_none: bool) -> np.ndarray:

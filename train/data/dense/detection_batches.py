@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ssmjax.photos import fitting
-from train.data import dense_transforms as transforms
-from train.data.ahead import LAST, Batch, batches_ahead, own_rows
-from train.data.coco import CocoSplit, Photo, bitmaps
-from train.data.dense_batches import Epochs, OnePass, Shape, one_pass, smallest_shape
-from train.data.dense_files import read_image
-from train.data.fetch import DataError
-from train.data.turned import check_not_turned
+from train.data.dense import transforms
+from train.data.dense.batches import Epochs, OnePass, Shape, one_pass, smallest_shape
+from train.data.dense.coco import CocoSplit, Photo, bitmaps
+from train.data.dense.files import read_image
+from train.data.dense.turned import check_not_turned
+from train.data.fetching.fetch import DataError
+from train.data.prefetch import LAST, Batch, own_rows, prefetched
 
 FEWEST_SLOTS = 8  # For the objects of a photo.
 
@@ -54,7 +54,7 @@ def train_batches(
     Returns:
       An iterator over dicts, with b = `order.batch_size` / count, H, W one of `shapes`, and G
       slots:
-        `image` [b,H,W,3] uint8, RGB, zero in the padding; see `dense_batches.normalise`;
+        `image` [b,H,W,3] uint8, RGB, zero in the padding; see `dense.batches.normalise`;
         `img_shape` [b,2] int32, height and width of the photo in it;
         `pad_shape` [b,2] int32, the same up to multiples of 32;
         `gt_boxes` [b,G,4] float32; `gt_labels` [b,G] int32; `gt_valid` [b,G] bool;
@@ -75,7 +75,7 @@ def train_batches(
         smallest_shape(shapes, sizes[group])
     objects = np.array([len(photo.labels) for photo in split.photos])
     make = _TrainBatch(split, order, rows, sizes, tuple(shapes), objects, flip)
-    return batches_ahead(make, first, LAST, workers)
+    return prefetched(make, first, LAST, workers)
 
 
 def eval_pass(
@@ -122,7 +122,7 @@ def eval_batches(
     """
     batch_size = len(plan.batches[0][1])
     make = _EvalBatch(split, plan, own_rows(batch_size, process), scale)
-    return batches_ahead(make, 0, len(plan.batches), workers)
+    return prefetched(make, 0, len(plan.batches), workers)
 
 
 def slots(objects: np.ndarray, most: int) -> int:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from train.data.dense_transforms import MULTIPLE
+from train.data.dense.transforms import MULTIPLE
 from train.fields import check, expand, path_field
 
 Shape = tuple[int, int]

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from train.data.fetch import DataError, disk_full, fetched, only_file
+from train.data.fetching.fetch import DataError, disk_full, fetched, only_file
 
 # Every machine gets the same file, whatever its Python: the data in it are the same.
 _TAGS = ("--platform=manylinux_2_28_x86_64", "--implementation=cp", "--python-version=3.11")

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from ssmjax.photos import fitting
-from train.data import dense_transforms as transforms
-from train.data.ade20k import PairSplit
-from train.data.ahead import LAST, Batch, batches_ahead, own_rows
-from train.data.dense_batches import Epochs, OnePass, Shape, one_pass
-from train.data.dense_files import label_size
+from train.data.dense import transforms
+from train.data.dense.ade20k import PairSplit
+from train.data.dense.batches import Epochs, OnePass, Shape, one_pass
+from train.data.dense.files import label_size
+from train.data.prefetch import LAST, Batch, own_rows, prefetched
 
 
 def epoch_order(split: PairSplit, batch_size: int, seed: int) -> Epochs:
@@ -35,11 +35,11 @@ def train_batches(
       order: `epoch_order` of the same split.
       scale: longer and shorter side that images are resized to fit, times 0.5 to 2.
       crop: height and width of the parts.
-      first, workers, process: as of `train.data.detection_batches.train_batches`.
+      first, workers, process: as of `train.data.dense.detection_batches.train_batches`.
 
     Returns:
       An iterator over dicts, with b = `order.batch_size` / count:
-        `image` [b,*crop,3] uint8, RGB, zero in the padding; see `dense_batches.normalise`;
+        `image` [b,*crop,3] uint8, RGB, zero in the padding; see `dense.batches.normalise`;
         `img_shape` [b,2] int32, height and width of the part in it;
         `label` [b,*crop] uint8, 255 for none;
         `index` [b] int64, the image's number in the split; `mask` [b] bool, True.
@@ -50,7 +50,7 @@ def train_batches(
       ValueError: the batch size is not possible.
     """
     make = _TrainBatch(split, order, own_rows(order.batch_size, process), scale, crop)
-    return batches_ahead(make, first, LAST, workers)
+    return prefetched(make, first, LAST, workers)
 
 
 def eval_pass(split: PairSplit, *, batch_size: int, scale: Shape) -> OnePass:
@@ -88,7 +88,7 @@ def eval_batches(
     """
     batch_size = len(plan.batches[0][1])
     make = _EvalBatch(split, plan, own_rows(batch_size, process), scale)
-    return batches_ahead(make, 0, len(plan.batches), workers)
+    return prefetched(make, 0, len(plan.batches), workers)
 
 
 def _aligned(size: Shape, scale: Shape) -> tuple[Shape, Shape]:

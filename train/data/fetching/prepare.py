@@ -12,7 +12,7 @@ from typing import TypeVar
 import tensorflow_datasets as tfds
 from absl import logging
 
-from train.data.fetch import writing_into
+from train.data.fetching.fetch import writing_into
 
 Builder = TypeVar("Builder", bound=tfds.core.DatasetBuilder)
 

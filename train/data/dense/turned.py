@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ssmjax.decode import ON_THEIR_SIDE, open_image, orientation_of
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 
 LOOKED_AT = 1000  # Images of a split whose orientation is read when a run starts, at most.
 

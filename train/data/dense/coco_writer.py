@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from ssmjax.atomic import replacing
-from train.data.dense_files import pycocotools
-from train.data.fetch import DataError, writing_into
+from train.data.dense.files import pycocotools
+from train.data.fetching.fetch import DataError, writing_into
 
 _QUALITY = 95  # Of JPEG.
 

@@ -19,7 +19,7 @@ from tensorflow_datasets.core.data_sources.base import BaseDataSource, file_inst
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
 from ssmjax.terminal import track
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 
 _HEADER, _FOOTER = 12, 4  # Bytes around those of a record.
 

@@ -30,10 +30,18 @@ from tensorflow_datasets.core.dataset_builder import ShardBasedBuilder
 
 from ssmjax.decode import SUFFIXES
 from ssmjax.terminal import printable, track
-from train.data.classes import listed
-from train.data.fetch import DataError
-from train.data.prepare import prepared
-from train.data.walk import Found, check_name, entries, files_of, is_folder, is_hidden, same_name
+from train.data.fetching.fetch import DataError
+from train.data.fetching.prepare import prepared
+from train.data.sources.classes import listed
+from train.data.sources.walk import (
+    Found,
+    check_name,
+    entries,
+    files_of,
+    is_folder,
+    is_hidden,
+    same_name,
+)
 
 SHARD_BYTES = 256 << 20
 

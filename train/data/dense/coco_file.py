@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 
 FARTHEST = 100_000  # Pixels: pycocotools overflows with points beyond a few times of it.
 _GROUPS = 7  # Of five bits, which hold every difference of 32-bit numbers.

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ssmjax.decode import PNG_DEPTH, decode, open_image, orientation_of
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 
 
 def pycocotools(module: str) -> Any:

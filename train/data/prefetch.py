@@ -12,7 +12,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 
 Batch = dict[str, np.ndarray]
 
@@ -27,7 +27,7 @@ _WORKER_AHEAD = 2  # Batches that wait, from each worker.
 _PIPES = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
 
 
-def batches_ahead(
+def prefetched(
     make: Callable[[int], Batch], first: int, last: int, workers: int
 ) -> Iterator[Batch]:
     """What `make` makes of the numbers from `first` to before `last`, in order.

@@ -9,13 +9,13 @@ import numpy as np
 
 from ssmjax.class_names import ADE20K
 from ssmjax.decode import SUFFIXES
-from train.data import turned
-from train.data.classes import check_known
-from train.data.dense_files import identity_of, read_image
-from train.data.dense_transforms import IGNORED
-from train.data.fetch import DataError
-from train.data.label_images import read_classes, survey
-from train.data.walk import files_of, same_name
+from train.data.dense import turned
+from train.data.dense.files import identity_of, read_image
+from train.data.dense.label_images import read_classes, survey
+from train.data.dense.transforms import IGNORED
+from train.data.fetching.fetch import DataError
+from train.data.sources.classes import check_known
+from train.data.sources.walk import files_of, same_name
 
 _LABEL_SUFFIXES = (".png",)  # Others lose values, or hide them behind a palette.
 
@@ -84,7 +84,7 @@ def open_pairs(
 ) -> PairSplit:
     """A folder of images and one of label images of the same names, as PNG, at any depth.
 
-    The pixels of all label images are counted: see `train.data.label_images`.
+    The pixels of all label images are counted: see `train.data.dense.label_images`.
 
     Args:
       images: the images, of any kind that `ssmjax.decode` reads.

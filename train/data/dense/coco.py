@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.data import turned
-from train.data.classes import check_known, listed, matched
-from train.data.coco_file import check_inside, check_outline, read_annotations
-from train.data.dense_files import identity_of, pycocotools
-from train.data.fetch import DataError
-from train.data.walk import present
+from train.data.dense import turned
+from train.data.dense.coco_file import check_inside, check_outline, read_annotations
+from train.data.dense.files import identity_of, pycocotools
+from train.data.fetching.fetch import DataError
+from train.data.sources.classes import check_known, listed, matched
+from train.data.sources.walk import present
 
 
 class Photo(NamedTuple):

