@@ -16,7 +16,7 @@ from train.data.sources.source import Split
 from train.data.unreadable import Unreadable
 from train.devices import make_mesh
 from train.runtime import Runtime, bars
-from train.tasks import classify
+from train.tasks.classification import task as classify
 
 
 class Named:

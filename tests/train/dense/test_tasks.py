@@ -26,8 +26,8 @@ from train.cli import load_config
 from train.config import Config
 from train.devices import make_mesh
 from train.runtime import Runtime, bars
-from train.tasks import detect
-from train.tasks.segmentation import class_logits, classes_at, label_pixels
+from train.tasks.detection import task as detect
+from train.tasks.segmentation.loss import class_logits, classes_at, label_pixels
 from train.tasks.task import open_task
 
 

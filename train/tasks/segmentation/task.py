@@ -22,7 +22,7 @@ from train.devices import own_rows
 from train.metrics import miou
 from train.runtime import Runtime
 from train.tasks.dense import DenseTask, Sides, bare_norms
-from train.tasks.segmentation import (
+from train.tasks.segmentation.loss import (
     SegmentationLoss,
     canvas_of,
     class_logits,

@@ -25,7 +25,7 @@ from train.devices import own_rows
 from train.metrics import coco
 from train.runtime import Runtime
 from train.tasks.dense import DenseTask, Sides, bare_norms
-from train.tasks.detection import DetectionLoss, find, whole_masks
+from train.tasks.detection.loss import DetectionLoss, find, whole_masks
 
 PLAIN = ("A_log", "D", "direction_B", "pos_embed", "level_embed")  # They never decay.
 OBJECTS = 100  # On a photo, where shapes alone are looked at.

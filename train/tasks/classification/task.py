@@ -28,8 +28,8 @@ from train.data.sources.source import Split, open_split
 from train.data.unreadable import Unreadable
 from train.devices import InFlight, place_batch, place_state
 from train.runtime import Runtime
-from train.tasks.accuracy import Scores, count, inference
-from train.tasks.classification import Classification, make_loss
+from train.tasks.classification.accuracy import Scores, count, inference
+from train.tasks.classification.loss import ClassificationLoss, make_loss
 from train.tasks.config import TaskConfig
 
 
@@ -115,7 +115,7 @@ class Classify:
         """AdamW, with layer-wise decay where the config asks for it."""
         return optim.optimizer(self.config.optim, rate, model.breaks)
 
-    def loss(self, model: Backbone, metadata: Metadata) -> Classification:
+    def loss(self, model: Backbone, metadata: Metadata) -> ClassificationLoss:
         """Cross entropy, and what the dense model says where the run follows it."""
         chosen = self.config.optim
         return make_loss(

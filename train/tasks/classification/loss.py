@@ -26,7 +26,7 @@ def make_loss(
     num_classes: int,
     preprocessing: Preprocessing,
     teacher: Backbone | None = None,
-) -> "Classification":
+) -> "ClassificationLoss":
     """The loss of the training step.
 
     Args:
@@ -37,7 +37,7 @@ def make_loss(
       teacher: the model whose outputs to follow, with weight `config.distill`.
     """
     split = (None, None) if teacher is None else nnx.split(teacher)
-    return Classification(config, augment, num_classes, preprocessing, *split)
+    return ClassificationLoss(config, augment, num_classes, preprocessing, *split)
 
 
 @functools.partial(
@@ -46,8 +46,8 @@ def make_loss(
     meta_fields=["config", "augment", "num_classes", "preprocessing", "teacher_graphdef"],
 )
 @dataclasses.dataclass(frozen=True)
-class Classification:
-    """Cross entropy with soft targets and divergence from a teacher; a `train.step.Loss`."""
+class ClassificationLoss:
+    """Cross entropy with soft targets, and divergence from a teacher; a `train.step.Loss`."""
 
     config: OptimConfig
     augment: AugmentConfig
