@@ -12,6 +12,7 @@ from ssmjax.dense.adapter import EXTRA_EXTRACTORS, LARGEST_STRIDE, AdapterConfig
 from ssmjax.dense.config import DenseConfig, MaskRCNNConfig, RetinaNetConfig, UperNetConfig
 from ssmjax.dense.ranges import RangesConfig
 from ssmjax.dense.vim_features import STRIDES, VimFeaturesConfig
+from ssmjax.models.config import trunk_config
 
 SAMPLE_FLOPS = 5  # Of a bilinear sample, per channel: four neighbours and its own weight.
 
@@ -68,6 +69,12 @@ def flops(config: DenseConfig, image_shape: tuple[int, int], *, masks: int = 100
     if isinstance(config, RetinaNetConfig):
         return DenseFlops(backbone, _retinanet(config, image_shape))
     return DenseFlops(backbone, _upernet(config, image_shape))
+
+
+@count_config.register
+def _count_dense(config: MaskRCNNConfig | RetinaNetConfig | UperNetConfig) -> DenseFlops:
+    """Of an image of the size that the position embeddings are for."""
+    return flops(config, trunk_config(config).image_shape[:2])
 
 
 def _trunk(config: RangesConfig, image_shape) -> dict[str, int]:

@@ -49,6 +49,16 @@ def test_one_function_makes_dense_models_too():
         ssmjax.create_model(name, prune=ssmjax.PruneConfig((1,), 0.5))
 
 
+def test_one_function_counts_flops_of_all():
+    name = "upernet_plainmamba_l1"
+    sizes = {option: SMALL[option] for option in SMALL if option not in ("heads", "prior_width")}
+    model = nnx.eval_shape(lambda: ssmjax.create_model(name, img_size=(64, 96), **sizes))
+    assert ssmjax.flops(model) == dense.flops(model.config, (64, 96))
+    assert ssmjax.flops(model, (32, 64, 3)) == dense.flops(model.config, (32, 64))
+    with pytest.raises(ValueError, match=r"takes images of 3 channels, as \(32, 64, 3\)"):
+        ssmjax.flops(model, (32, 64, 4))
+
+
 def test_what_takes_one_kind_refuses_the_other():
     wrong = "is a model of another kind; choose one of"
     with pytest.raises(ValueError, match=f"^upernet_vim_tiny {wrong} deit_base_patch16_224, "):
