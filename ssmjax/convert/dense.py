@@ -30,7 +30,7 @@ def features_table(config: RangesConfig[PlainMambaConfig], at: str = "") -> list
     """
     last = len(config.ends) - 1
     outputs = [f"norm_layer{end - 1}" for end in config.ends[:last]]
-    entries = trunk_table(config.backbone, f"{at}trunk.")
+    entries = trunk_table(config.trunk, f"{at}trunk.")
     for theirs, number in (("ln1", last), *zip(outputs, range(last), strict=True)):
         entries += norm(f"backbone.{theirs}", f"{at}norms.{number}")
     return entries
@@ -41,8 +41,8 @@ def vim_features_table(config: VimFeaturesConfig, at: str = "") -> list[Entry]:
     places = "backbone.", f"{at}trunk."
     pyramid = f"{at}pyramid"
     return [
-        *embedding_table(config.backbone, *places),
-        *blocks_table(config.backbone, *places),
+        *embedding_table(config.trunk, *places),
+        *blocks_table(config.trunk, *places),
         *conv("backbone.fpn1.0", f"{pyramid}.twice.0"),
         *batch_norm("backbone.fpn1.1", f"{pyramid}.norm"),
         *conv("backbone.fpn1.3", f"{pyramid}.twice.1"),
@@ -52,7 +52,7 @@ def vim_features_table(config: VimFeaturesConfig, at: str = "") -> list[Entry]:
 
 def adapter_table(config: AdapterConfig, at: str = "") -> list[Entry]:
     """The entries of `ssmjax.dense.adapter.PlainMambaAdapter`, as `features_table` has them."""
-    positions, *trunk = trunk_table(config.backbone, f"{at}trunk.")
+    positions, *trunk = trunk_table(config.trunk, f"{at}trunk.")
     entries = [positions, Entry("backbone.level_embed", f"{at}level_embed", SAME), *trunk]
     stem = [(f"stem.{3 * i}", f"stem.{3 * i + 1}", f"stem.{i}") for i in range(3)]
     stages = [(f"conv{i + 2}.0", f"conv{i + 2}.1", f"stages.{i}") for i in range(3)]

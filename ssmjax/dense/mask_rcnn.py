@@ -24,7 +24,7 @@ class MaskRCNN(Detector):
 
     def __init__(self, config: MaskRCNNConfig, *, rngs: nnx.Rngs):
         self.config = config
-        trunk, width, classes = config.backbone.backbone, config.width, config.num_classes
+        trunk, width, classes = config.backbone.trunk, config.width, config.num_classes
         options = {"dtype": jnp.dtype(trunk.dtype), "rngs": rngs}
         self.backbone = PlainMambaAdapter(config.backbone, rngs=rngs)
         self.neck = FPN(trunk.embed_dim, width, len(STRIDES), extra_convs=False, **options)

@@ -28,7 +28,7 @@ def load_classifier(model: DenseModel, weights: str | Path) -> None:
     Raises:
       ValueError: the file cannot be read, or holds another model; `model` is then unchanged.
     """
-    config = model.config.backbone.backbone
+    config = model.config.backbone.trunk
     classifier = create_classifier(weights=weights, prune=None, img_size=config.img_size)
     values = {name: leaf[...] for name, leaf in flat_params(classifier).items()}
     if classifier.config.class_index is not None and config.class_index is None:

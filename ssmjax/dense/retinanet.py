@@ -119,7 +119,7 @@ class RetinaNet(Detector):
 
     def __init__(self, config: RetinaNetConfig, *, rngs: nnx.Rngs):
         self.config = config
-        trunk = config.backbone.backbone
+        trunk = config.backbone.trunk
         options = {"dtype": jnp.dtype(trunk.dtype), "rngs": rngs}
         self.backbone = PlainMambaAdapter(config.backbone, rngs=rngs)
         self.neck = FPN(trunk.embed_dim, config.width, 3, extra_convs=True, **options)

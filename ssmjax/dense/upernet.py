@@ -84,7 +84,7 @@ class UperNet(nnx.Module):
 
     def __init__(self, config: UperNetConfig, *, rngs: nnx.Rngs):
         self.config = config
-        D, inputs = config.backbone.backbone.embed_dim, len(config.backbone.ends)
+        D, inputs = config.backbone.trunk.embed_dim, len(config.backbone.ends)
         if isinstance(config.backbone, VimFeaturesConfig):
             self.backbone = VimFeatures(config.backbone, rngs=rngs)
         else:
@@ -165,7 +165,7 @@ class UperNet(nnx.Module):
         count = np.zeros((*sides, 1), np.float32)
         for y, x in corners:
             count[y : y + window[0], x : x + window[1]] += 1
-        wide = wide_dtype(self.config.backbone.backbone.dtype)
+        wide = wide_dtype(self.config.backbone.trunk.dtype)
         total = jnp.zeros((len(images), *sides, self.config.num_classes), wide)
         return lax.scan(look, total, jnp.asarray(corners))[0] / count
 
@@ -226,7 +226,7 @@ class UperNet(nnx.Module):
 
     def _seen(self, features: Features) -> list[jax.Array]:
         """What the heads see: maps of the compute dtype."""
-        return [x.astype(self.config.backbone.backbone.dtype) for x in features.maps]
+        return [x.astype(self.config.backbone.trunk.dtype) for x in features.maps]
 
 
 def _like(maps: jax.Array, other: jax.Array) -> jax.Array:
@@ -235,12 +235,12 @@ def _like(maps: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def _unit(before: int, after: int, size: int, *, config: UperNetConfig, rngs: nnx.Rngs):
-    dtype, init = jnp.dtype(config.backbone.backbone.dtype), fan_out_normal(size, after)
+    dtype, init = jnp.dtype(config.backbone.trunk.dtype), fan_out_normal(size, after)
     return ConvNorm(before, after, size, 1, dtype=dtype, rngs=rngs, kernel_init=init)
 
 
 def _classifier(width: int, config: UperNetConfig, *, rngs: nnx.Rngs) -> nnx.Conv:
-    dtype, normal = jnp.dtype(config.backbone.backbone.dtype), nnx.initializers.normal(0.01)
+    dtype, normal = jnp.dtype(config.backbone.trunk.dtype), nnx.initializers.normal(0.01)
     return convolution(width, config.num_classes, 1, dtype=dtype, rngs=rngs, kernel_init=normal)
 
 

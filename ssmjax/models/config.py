@@ -170,17 +170,17 @@ class SSMConfig(BackboneConfig):
 
 def trunk_config(config: Any) -> BackboneConfig:
     """The sizes of a classifier, or of the trunk in a dense model's backbone, from its config."""
-    return config if isinstance(config, BackboneConfig) else trunk_config(config.backbone)
+    return config if isinstance(config, BackboneConfig) else config.backbone.trunk
 
 
 def options(config: Any) -> dict[str, Any]:
-    """The options of a config by name, those of the config of its backbone among them.
+    """The options of a config by name, those of the configs of its backbone and trunk among them.
 
     Where both have an option, such as `num_classes`, it is the outer one.
     """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    backbone = fields.pop("backbone", None)
-    return fields if backbone is None else {**options(backbone), **fields}
+    inner = fields.pop("backbone", None) or fields.pop("trunk", None)
+    return fields if inner is None else {**options(inner), **fields}
 
 
 def overridden(config: Any, changes: Mapping[str, Any]) -> Any:
@@ -189,5 +189,6 @@ def overridden(config: Any, changes: Mapping[str, Any]) -> Any:
     mine = {name: changes[name] for name in changes if name in own}
     others = {name: changes[name] for name in changes if name not in own}
     if others:
-        mine["backbone"] = overridden(config.backbone, others)
+        inner = "backbone" if "backbone" in own else "trunk"
+        mine[inner] = overridden(getattr(config, inner), others)
     return dataclasses.replace(config, **mine)

@@ -130,7 +130,7 @@ def _kept_tiles(
       kept: of each range, the cells [1,K] that are left, None for all.
       shape: of the image without padding.
     """
-    trunk = dataclasses.replace(model.config.backbone.backbone, img_size=image.shape[:2])
+    trunk = dataclasses.replace(model.config.backbone.trunk, img_size=image.shape[:2])
     tile, before = Image.fromarray(image), trunk.length
     for cells in kept:
         if cells is None or cells.shape[1] == before:

@@ -24,7 +24,7 @@ def ours(path, name, size):
     create = functools.partial(ssmjax.create_model, name, num_classes=3, img_size=size)
     model = nnx.eval_shape(create)
     state = recipe_downstream.state_dict(1, list(official_shapes(model).items()))
-    grid = getattr(model.config, "grid", None) or model.config.backbone.backbone.grid
+    grid = getattr(model.config, "grid", None) or model.config.backbone.trunk.grid
     ssmjax.load_torch_state_dict(model, state, grid=grid)
     overrides = config_overrides(name, model.config)
     save_weights(path, model, Metadata(name, overrides, (), imagenet.preprocessing(name)))

@@ -239,9 +239,8 @@ class DenseTask:
 
     def tokens(self, model: DenseModel) -> tuple[int, ...]:
         """Tokens of an image of `sides`, at first and after each pruning stage."""
-        ranges = model.config.backbone
-        trunk = dataclasses.replace(ranges.backbone, img_size=self.sides, prune=ranges.prune)
-        return trunk.image_tokens
+        trunk = model.config.backbone.pruned_trunk()
+        return dataclasses.replace(trunk, img_size=self.sides).image_tokens
 
     def flops(self, model: DenseModel) -> Mapping[str, int]:
         """Multiply-adds of an image of `sides`: all of them, and those in the backbone."""

@@ -44,7 +44,7 @@ def test_published(size):
 def test_pruning_saves_in_the_blocks_alone(family, size, shape):
     """After half of the blocks, half of the tokens."""
     dense = counted(family, size, shape)
-    half = PRESETS[f"{family}_plainmamba_{size}"].backbone.backbone.depth // 2
+    half = PRESETS[f"{family}_plainmamba_{size}"].backbone.trunk.depth // 2
     pruned = counted(family, size, shape, prune=DensePruneConfig((half,), 0.5))
     assert pruned.heads == dense.heads
     saved = dense.backbone["blocks and scans"] / 4

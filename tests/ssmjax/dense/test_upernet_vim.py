@@ -117,7 +117,7 @@ def test_official_names_and_sizes():
     assert not any("cls_token" in name for name in shapes)
     assert set(flat_params(model)) == {entry.ours for entry in table(model.config)}
     small = PRESETS["upernet_vim_small"]
-    assert small.width == small.backbone.backbone.embed_dim == 384
+    assert small.width == small.backbone.trunk.embed_dim == 384
     assert small.backbone.shown == "sum" and small.backbone.ends == (6, 12, 18, 24)
 
 
