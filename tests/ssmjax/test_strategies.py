@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 from flax import nnx
 
 import ssmjax
@@ -171,6 +172,24 @@ class TestEveryStrategy:
             kept = (np.arange(31) == np.asarray(positions)[..., None]).any(axis=1)
         want = np.broadcast_to(kept[..., None], tokens.shape)
         chex.assert_trees_all_close(to_features, want, rtol=1e-7, atol=1e-6)
+
+
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @parameterized.parameters("drop", "merge")
+    def test_a_stage_by_sums(self, reduction):
+        tokens = np.random.default_rng(7).standard_normal((2, 30, 4)).astype(np.float32)
+        reduced = self.variant(lambda signal: stage("sum", reduction, 11, signal=signal))(tokens)
+        best = np.sort(np.argsort(-tokens.sum(axis=2), axis=1, kind="stable")[:, :11], axis=1)
+        chex.assert_trees_all_equal(reduced.positions, best)
+        (features,) = jax.tree.leaves(reduced.stream)
+        chex.assert_shape(features, (2, 11, 4))
+        if reduction == "drop":
+            kept = np.take_along_axis(tokens, best[..., None], axis=1)
+            chex.assert_trees_all_equal(features, kept)
+        else:
+            total = np.einsum("bk,bkd->bd", reduced.sizes, features)
+            chex.assert_trees_all_close(total, tokens.sum(axis=1), rtol=1e-7, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
