@@ -27,7 +27,7 @@ test: $(VENV)/test lint
 	$(RUN) -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/test
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n auto --dist worksteal -m slow
 
 lint: $(VENV)/test
 	$(VENV)/bin/ruff check .
