@@ -6,17 +6,21 @@ from typing import Any
 from ssmjax.atomic import replacing
 
 
+class FigureError(RuntimeError):
+    """Why a figure was not drawn: a sentence for people."""
+
+
 def new_figure() -> Any:
     """An empty `matplotlib.figure.Figure`.
 
     Raises:
-        NotImplementedError: matplotlib is not installed.
+        FigureError: matplotlib is not installed.
     """
     try:
         # In the function: matplotlib loads slowly.
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise NotImplementedError(
+        raise FigureError(
             "Nothing was drawn: that needs matplotlib (pip install 'ssmjax[plots]')."
         ) from error
     # A Figure of its own, without pyplot, draws into memory and never looks for a screen.

@@ -13,7 +13,6 @@ import numpy as np
 from kernels import selective_scan
 from ssmjax import command_line
 from ssmjax.analysis.figure import new_figure, save_figure
-from ssmjax.photos import check_png
 
 LENGTH = 32
 GAP = range(11, 21)  # Positions of the tokens that are pruned: they say little.
@@ -63,7 +62,7 @@ def states(u: np.ndarray, kept: Sequence[int], alignment: str) -> np.ndarray:
 def main() -> None:
     """The command: compute, draw."""
     options = command_line.parse(Options, description=__doc__ or "")
-    check_png("--out", options.out)
+    command_line.check_png("--out", options.out)
     everything = np.arange(LENGTH)
     kept = [p for p in everything if p not in GAP]
     u = 1.2 + np.sin(0.9 * everything)
