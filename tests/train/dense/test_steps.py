@@ -94,7 +94,7 @@ print(json.dumps(one))
 @pytest.fixture(scope="module", params=["retinanet", "upernet"])
 def found(request):
     name = request.param
-    return said_on(STEPS, name, devices=2, optimise=False) | {"name": name}
+    return said_on(STEPS, name, devices=2) | {"name": name}
 
 
 @pytest.mark.slow
