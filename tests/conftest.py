@@ -1,4 +1,4 @@
-"""How all tests compile: as they run little, optimising it takes longer than it saves."""
+"""How all tests run: quickly compiled, as they run little, and with shapes checked."""
 
 import os
 
@@ -9,3 +9,9 @@ if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0":
         "XLA_FLAGS",
         "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
     )
+
+import jaxtyping
+
+from tests import shapes
+
+jaxtyping.install_import_hook(["kernels", "ssmjax"], f"{shapes.__name__}.checked")

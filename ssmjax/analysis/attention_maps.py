@@ -16,6 +16,7 @@ from jax import lax
 from ssmjax.analysis.hidden_attention import mean_attention
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import SSMConfig
+from ssmjax.precision import wide_dtype
 from ssmjax.pruning.select import gather_tokens
 
 VARIANTS = ("raw", "rollout", "attribution")
@@ -110,7 +111,7 @@ def _maps(graphdef, state, images, classes, variant, blocks):
     _, parameters = nnx.split(model.blocks)
 
     batch, length, _ = residual[0].shape
-    everything = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+    everything = config.geometry.everywhere(batch)
     # The product less I, of whose ones small entries would lose their digits.
     relevance, present = jnp.zeros((batch, length, length), residual[0].dtype), everything
     after_blocks = config.prune.after_blocks if config.prune else ()
@@ -178,4 +179,4 @@ def _gradients(model, images, classes, key):
         return jnp.take_along_axis(logits, chosen[:, None], axis=1).sum()
 
     shape = (config.depth, len(images), config.length, config.channels)
-    return jax.grad(logit)(jnp.zeros(shape, jnp.promote_types(config.dtype, jnp.float32)))
+    return jax.grad(logit)(jnp.zeros(shape, wide_dtype(config.dtype)))

@@ -21,7 +21,7 @@ from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import SSMConfig
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.reduce import Present, reduce_tokens
-from ssmjax.registry import create_model
+from ssmjax.registry import create_classifier
 
 LEARNING_RATE = 1e-3
 HEADINGS = (
@@ -164,9 +164,8 @@ def _training_step(model: Backbone, images: jax.Array) -> Callable[[], Any]:
 
 def _selection(model: Backbone, images: jax.Array) -> Callable[[], Any]:
     """All pruning stages one after the other, on noise of the shapes that they meet."""
-    config, batch = model.config, images.shape[0]
+    config, batch, geometry = model.config, images.shape[0], model.config.geometry
     prune: Any = config.prune
-    others = config.length - config.image_tokens[0]  # The class token, if there is one.
     stream = jax.eval_shape(model.embed, jax.ShapeDtypeStruct(images.shape, config.dtype))
     # A ViT's attention is one number a token, what other families tell has their channels.
     width = (config.channels,) if isinstance(config, SSMConfig) else ()
@@ -177,10 +176,8 @@ def _selection(model: Backbone, images: jax.Array) -> Callable[[], Any]:
             prune,
             Present(stream, positions, None),
             config.kept_tokens[number],
-            fused_position=config.length + number,
+            dataclasses.replace(geometry, stage=number),
             signal=signal,
-            class_index=config.class_index,
-            grid=config.grid,
             key=key,
         )
 
@@ -189,16 +186,16 @@ def _selection(model: Backbone, images: jax.Array) -> Callable[[], Any]:
 
     stages = []
     for number, kept in enumerate(config.kept_tokens):
-        tokens = config.image_tokens[number] + others
-        if kept + others == tokens:
+        if kept == config.image_tokens[number]:
             continue
+        tokens = config.image_tokens[number] + geometry.others
         stages.append(
             partial(
                 stage,
                 number,
                 noise(tokens, *width, dtype=config.dtype),
-                tuple(noise(tokens, part.shape[-1], dtype=part.dtype) for part in stream),
-                jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32), (batch, tokens)),
+                jax.tree.map(lambda part: noise(tokens, part.shape[-1], dtype=part.dtype), stream),  # noqa: B023
+                geometry.everywhere(batch)[:, :tokens],
                 jax.random.key(0),
             )
         )
@@ -209,7 +206,7 @@ def main() -> None:
     """The command: a Markdown table, a batch size at a time."""
     options = command_line.parse(Options, description=__doc__ or "")
     keep_freed_memory()
-    pruned = create_model(options.model, prune="paper")
+    pruned = create_classifier(options.model, prune="paper")
     prune: Any = pruned.config.prune
     dense = pruned.with_prune(None)
     for number, batch_size in enumerate(options.batch_sizes):

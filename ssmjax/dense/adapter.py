@@ -4,23 +4,25 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ssmjax.dense.conv_unit import doubling
+from ssmjax.dense.conv_unit import doubling, fan_out_normal
 from ssmjax.dense.deformable import DeformableAttention, Grids, centres
-from ssmjax.dense.ranges import PlainMambaRanges, RangesConfig
-from ssmjax.dense.spatial_prior import SpatialPrior, fan_out_normal
+from ssmjax.dense.ranges import Features, PlainMambaRanges, RangesConfig
+from ssmjax.dense.resize import resize
+from ssmjax.dense.spatial_prior import SpatialPrior
 from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.plain_mamba import final_norm as token_norm
+from ssmjax.models.run import Run
 from ssmjax.pruning.config import check_whole
+from ssmjax.pruning.stream import Stream
 
 EXTRA_EXTRACTORS = 2
 LARGEST_STRIDE = 32
@@ -31,9 +33,9 @@ class AdapterConfig(RangesConfig[PlainMambaConfig]):
     """A PlainMamba that interacts with a side branch before and after each range of blocks.
 
     Attributes:
-      heads: M, of the deformable attention; embed_dim must be a multiple.
+      heads: of the deformable attention; embed_dim must be a multiple of their number.
       prior_width: P, channels of the spatial prior's first convolutions.
-      points: that each head looks at, on each level.
+      points: places that each head of the attention samples, on each level.
       ffn_ratio: width of the extractors' feed-forward network, in parts of embed_dim.
     """
 
@@ -45,7 +47,7 @@ class AdapterConfig(RangesConfig[PlainMambaConfig]):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole(self, "heads", "prior_width", "points")
-        D = self.backbone.embed_dim
+        D = self.trunk.embed_dim
         if D % self.heads:
             raise ValueError(f"heads is {self.heads}; it must divide embed_dim, which is {D}.")
         if self.ffn_width < 1:
@@ -56,14 +58,14 @@ class AdapterConfig(RangesConfig[PlainMambaConfig]):
     @property
     def ffn_width(self) -> int:
         """Channels inside the extractors' feed-forward network."""
-        return int(self.backbone.embed_dim * self.ffn_ratio)
+        return int(self.trunk.embed_dim * self.ffn_ratio)
 
 
 class Injector(nnx.Module):
     """Brings the side branch into the tokens; at first it brings nothing."""
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
-        D = config.backbone.embed_dim
+        D = config.trunk.embed_dim
         self.query_norm, self.value_norm = (token_norm(D, rngs=rngs) for _ in range(2))
         self.attention = _attention(config, levels=3, rngs=rngs)
         self.gamma = nnx.Param(jnp.zeros(D))
@@ -79,8 +81,8 @@ class ConvFFN(nnx.Module):
     """Linear, depthwise 3x3 convolution of each level as a map, GELU, linear."""
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
-        D, width = config.backbone.embed_dim, config.ffn_width
-        dtype, normal = jnp.dtype(config.backbone.dtype), nnx.initializers.truncated_normal(0.02)
+        D, width = config.trunk.embed_dim, config.ffn_width
+        dtype, normal = jnp.dtype(config.trunk.dtype), nnx.initializers.truncated_normal(0.02)
         self.rise = nnx.Linear(D, width, dtype=dtype, kernel_init=normal, rngs=rngs)
         self.conv = GridConv(width, 3, use_bias=True, kernel_init=fan_out_normal(3, 1), rngs=rngs)
         self.fall = nnx.Linear(width, D, dtype=dtype, kernel_init=normal, rngs=rngs)
@@ -95,7 +97,7 @@ class Extractor(nnx.Module):
     """Brings the tokens into the side branch."""
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
-        D = config.backbone.embed_dim
+        D = config.trunk.embed_dim
         self.query_norm, self.value_norm, self.ffn_norm = (
             token_norm(D, rngs=rngs) for _ in range(3)
         )
@@ -117,7 +119,7 @@ class Extractor(nnx.Module):
 
 
 class Interaction(nnx.Module):
-    """What meets around one range of blocks: an injector before, extractors after."""
+    """What joins trunk and side branch around a range of blocks: an injector, then extractors."""
 
     def __init__(self, config: AdapterConfig, extractors: int, *, rngs: nnx.Rngs):
         self.injector = Injector(config, rngs=rngs)
@@ -129,10 +131,10 @@ class PlainMambaAdapter(nnx.Module):
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
         self.config = config
-        D, dtype = config.backbone.embed_dim, jnp.dtype(config.backbone.dtype)
+        D, dtype = config.trunk.embed_dim, jnp.dtype(config.trunk.dtype)
         self.trunk = PlainMambaRanges(config, rngs=rngs)
         self.prior = SpatialPrior(
-            config.backbone.in_channels, config.prior_width, D, dtype=dtype, rngs=rngs
+            config.trunk.in_channels, config.prior_width, D, dtype=dtype, rngs=rngs
         )
         self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (3, D)))
         extractors = [1] * (len(config.ends) - 1) + [1 + EXTRA_EXTRACTORS]
@@ -142,33 +144,19 @@ class PlainMambaAdapter(nnx.Module):
         self.up = doubling(D, dtype=dtype, kernel_init=fan_out_normal(2, D), rngs=rngs)
         self.norms = nnx.List([BatchNorm(D) for _ in range(4)])
 
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        image_sizes: jax.Array | None = None,
-        train: bool = False,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-        remat: bool = False,
-        return_intermediates: bool = False,
-    ) -> Any:
-        """Maps of images; to be called under `jit`. The arguments are `PlainMambaFeatures`'s.
+    def __call__(self, images: jax.Array, run: Run) -> Features:
+        """Maps of images; to be called under `jit`.
 
         Args:
-          images: [B,height,width,channels], both sides multiples of 32.
-          image_sizes: as there.
-          train: as there.
-          key: as there.
-          implementation: as there.
-          remat: as there.
-          return_intermediates: also return {"prior": the spatial prior's four maps, "tokens":
-            [B,N,D] before the first block, "x": per range the tokens [B,N,D] and "c": the side
-            branch [B,21N/4,D] after it, and "kept": the cells [B,K] whose tokens are left}.
+          images: [B,height,width,channels], normalised as the weights expect, both sides multiples
+            of 32.
+          run: how.
 
         Returns:
-          Four maps [B,height/s,width/s,D] in float32 (or wider), s being 4, 8, 16 and 32; and
-          what was asked for.
+          Four maps [B,height/s,width/s,D] in float32 (or wider), s being 4, 8, 16 and 32; the cells
+          kept; and as intermediates "prior": the spatial prior's four maps, "tokens": [B,N,D]
+          before the first block, and of each range of blocks "x": the tokens [B,N,D] and "c": the
+          side branch [B,21N/4,D] after it.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
@@ -179,31 +167,27 @@ class PlainMambaAdapter(nnx.Module):
                 f"images has shape {images.shape}; pad height and width to multiples of "
                 f"{LARGEST_STRIDE}."
             )
-        path_key, prune_key, ffn_key = (None,) * 3 if key is None else jax.random.split(key, 3)
-        run = self.trunk.run(path_key, train, implementation, remat)
-        tokens = self.trunk.begin(images, image_sizes, train=train)
-        prior = self.prior(images.astype(self.config.backbone.dtype), train=train)
+        tokens = self.trunk.begin(images, run)
+        prior = self.prior(images.astype(self.config.trunk.dtype), train=run.train)
         grids = tuple((x.shape[1], x.shape[2]) for x in prior[1:])
         c = self._side_branch(prior[1:], tokens.values.dtype)
         before, xs, cs, kept = tokens.values, [], [], []
-        drops = self._drops(None if run.key is None else ffn_key)
+        drops = self._drops(run.split(3)[2] if self.trunk.drops(run) else None)
         for number, interaction in enumerate(self.interactions):
             values = interaction.injector(tokens.values, c, grids)
-            tokens = self.trunk.run_range(number, tokens._replace(stream=(values,)), run, prune_key)
+            tokens = self.trunk.run_range(number, tokens._replace(stream=Stream(values)), run)
             for extractor in interaction.extractors:
                 c = extractor(c, tokens.values, grids, next(drops))
             xs.append(tokens.values)
             kept.append(tokens.kept)
             cs.append(c)
-        maps = self._outputs(prior[0], c, tokens.map, grids, train)
-        if not return_intermediates:
-            return maps
-        ranges = {"x": tuple(xs), "c": tuple(cs), "kept": tuple(kept)}
-        return maps, {"prior": prior, "tokens": before, **ranges}
+        maps = self._outputs(prior[0], c, tokens.map, grids, run.train)
+        between = {"prior": prior, "tokens": before, "x": tuple(xs), "c": tuple(cs)}
+        return Features(maps, tuple(kept), between)
 
     def _drops(self, key: jax.Array | None) -> Iterator[Callable[[jax.Array], jax.Array]]:
         """Drop path for each extractor, all at the full rate; without a key it does not act."""
-        keep = jnp.float32(1 - self.config.backbone.drop_path_rate)
+        keep = jnp.float32(1 - self.config.trunk.drop_path_rate)
         for number in itertools.count():
             if key is None:
                 yield lambda x: x
@@ -223,19 +207,18 @@ class PlainMambaAdapter(nnx.Module):
         side = [level.reshape(level.shape[0], *grid, -1) for level, grid in _levels(c, grids)]
         maps = [(self.up(side[0]) + finest).astype(c.dtype), *side]
         return tuple(
-            norm(a + _resize(x, a.shape[1:3]), train=train)
+            norm(a + resize(x, (a.shape[1], a.shape[2])), train=train)
             for norm, a in zip(self.norms, maps, strict=True)
         )
 
 
 def _attention(config: AdapterConfig, *, levels: int, rngs: nnx.Rngs) -> DeformableAttention:
-    backbone = config.backbone
     return DeformableAttention(
-        backbone.embed_dim,
+        config.trunk.embed_dim,
         config.heads,
         levels,
         config.points,
-        dtype=jnp.dtype(backbone.dtype),
+        dtype=jnp.dtype(config.trunk.dtype),
         rngs=rngs,
     )
 
@@ -244,9 +227,3 @@ def _levels(c: jax.Array, grids: Grids):
     """([B,h*w,D], (h, w)) of each level in [B,S,D]."""
     ends = np.cumsum([h * w for h, w in grids])
     return zip(jnp.split(c, ends[:-1], axis=1), grids, strict=True)
-
-
-def _resize(x: jax.Array, sides: tuple[int, int]) -> jax.Array:
-    """[B,H,W,D] to other sides: bilinear, half-pixel centres, no antialias."""
-    shape = (x.shape[0], *sides, x.shape[-1])
-    return x if shape == x.shape else jax.image.resize(x, shape, "linear", antialias=False)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from ssmjax.dense.adapter import AdapterConfig
 from ssmjax.dense.ranges import DensePruneConfig, RangesConfig
@@ -12,13 +11,13 @@ from ssmjax.pruning.config import check_whole
 
 
 @dataclasses.dataclass(frozen=True)
-class RetinaNetConfig:
-    """Everything that defines a RetinaNet.
+class DetectorConfig:
+    """What every detector has.
 
     Attributes:
       backbone: its sizes, and where to prune.
       num_classes: of objects.
-      width: channels of the feature pyramid and the head.
+      width: channels of the feature pyramid and the heads.
 
     Raises:
       ValueError: naming the field and its valid choices.
@@ -33,31 +32,28 @@ class RetinaNetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskRCNNConfig:
+class RetinaNetConfig(DetectorConfig):
+    """Everything that defines a RetinaNet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskRCNNConfig(DetectorConfig):
     """Everything that defines a Mask R-CNN.
 
     Attributes:
-      backbone: its sizes, and where to prune.
-      num_classes: of objects.
-      width: channels of the feature pyramid and the heads.
       hidden: outputs of the box head's first linear layer.
       proposals: regions of an image that the first stage gives the second, of as many candidates
         of each level; in training of twice as many.
       samples: regions of an image that are learned from, at most a quarter with an object.
-
-    Raises:
-      ValueError: naming the field and its valid choices.
     """
 
-    backbone: AdapterConfig
-    num_classes: int = 80
-    width: int = 256
     hidden: int = 1024
     proposals: int = 1000
     samples: int = 512
 
     def __post_init__(self) -> None:
-        check_whole(self, "num_classes", "width", "hidden", "proposals", "samples")
+        super().__post_init__()
+        check_whole(self, "hidden", "proposals", "samples")
         if self.samples < 4:
             raise ValueError(f"samples is {self.samples}; of fewer than 4 none has an object.")
 
@@ -129,7 +125,7 @@ def _presets() -> Mapping[str, DenseConfig]:
 
 
 def _ends(depth: int) -> tuple[int, ...]:
-    """Of equal ranges."""
+    """The last block of each of `_RANGES` equal ranges."""
     part = depth // _RANGES
     return tuple(range(part, depth + 1, part))
 
@@ -146,23 +142,3 @@ PAPER: Mapping[str, DensePruneConfig] = {
     for trunk, prune in papers.items()
     if name.endswith(trunk.removesuffix(_PATCHES))
 }
-
-
-def options(config: Any) -> dict[str, Any]:
-    """The options of a config by name, those of its backbone among them.
-
-    Where both have an option, such as `num_classes`, it is the outer one.
-    """
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    backbone = fields.pop("backbone", None)
-    return fields if backbone is None else {**options(backbone), **fields}
-
-
-def overridden(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A config with other values of some `options`. Raises ValueError as the configs do."""
-    own = {field.name for field in dataclasses.fields(config)}
-    mine = {name: changes[name] for name in changes if name in own}
-    others = {name: changes[name] for name in changes if name not in own}
-    if others:
-        mine["backbone"] = overridden(config.backbone, others)
-    return dataclasses.replace(config, **mine)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ssmjax.precision import widened
+
 Grids = Sequence[tuple[int, int]]
 
 
@@ -51,8 +53,7 @@ class DeformableAttention(nnx.Module):
         locations = jnp.asarray(references, offsets.dtype)[:, None, None, None] + offsets
         weights = self.weights(queries).reshape(B, Q, self.heads, levels * self.points)
         weights = jax.nn.softmax(weights).reshape(shape)
-        cells = self.value(values).reshape(B, values.shape[1], self.heads, -1)
-        cells = cells.astype(jnp.promote_types(cells.dtype, jnp.float32))
+        cells = widened(self.value(values).reshape(B, values.shape[1], self.heads, -1))
         return self.output(sample(cells, locations, weights, tuple(grids)))
 
 

@@ -1,7 +1,5 @@
 """Mask R-CNN (He et al. 2017, arXiv 1703.06870): boxes and masks of objects, in two stages."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,6 +7,7 @@ from flax import nnx
 from ssmjax.dense.adapter import PlainMambaAdapter
 from ssmjax.dense.box_head import BINS, BoxHead, Regions, box_losses, detections, regions
 from ssmjax.dense.config import MaskRCNNConfig
+from ssmjax.dense.detector import Detector
 from ssmjax.dense.fpn import FPN
 from ssmjax.dense.losses import Term
 from ssmjax.dense.mask_head import BINS as MASK_BINS
@@ -20,12 +19,12 @@ from ssmjax.dense.rpn import RPN, Proposals, proposals, rpn_losses
 Maps = tuple[jax.Array, ...]
 
 
-class MaskRCNN(nnx.Module):
+class MaskRCNN(Detector):
     """A detector of two stages that also finds masks."""
 
     def __init__(self, config: MaskRCNNConfig, *, rngs: nnx.Rngs):
         self.config = config
-        trunk, width, classes = config.backbone.backbone, config.width, config.num_classes
+        trunk, width, classes = config.backbone.trunk, config.width, config.num_classes
         options = {"dtype": jnp.dtype(trunk.dtype), "rngs": rngs}
         self.backbone = PlainMambaAdapter(config.backbone, rngs=rngs)
         self.neck = FPN(trunk.embed_dim, width, len(STRIDES), extra_convs=False, **options)
@@ -33,79 +32,30 @@ class MaskRCNN(nnx.Module):
         self.box_head = BoxHead(width, config.hidden, classes, **options)
         self.mask_head = MaskHead(width, classes, **options)
 
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        image_shapes: jax.Array | None = None,
-        train: bool = False,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-        remat: bool = False,
-    ) -> Maps:
-        """The feature pyramid at strides 4 to 64; arguments as of `losses` and `detect`."""
-        maps = self.backbone(
-            images,
-            image_sizes=image_shapes,
-            train=train,
-            key=key,
-            implementation=implementation,
-            remat=remat,
-        )
+    def look(self, maps: Maps, *, train: bool) -> Maps:
+        """The feature pyramid at strides 4 to 64."""
         return self.neck(maps, train=train)
 
-    def losses(self, images: jax.Array, targets: Targets, **options: Any) -> dict[str, jax.Array]:
-        """What training minimises the sum of: the means of `loss_terms`, of the same arguments."""
-        terms = self.loss_terms(images, targets, **options)
-        return {name: term.mean for name, term in terms.items()}
-
-    def loss_terms(
-        self,
-        images: jax.Array,
-        targets: Targets,
-        *,
-        key: jax.Array | None = None,
-        train: bool = True,
-        implementation: str | None = None,
-        remat: bool = False,
-    ) -> dict[str, Term]:
-        """What training minimises the sum of the means of; to be called under `jit`.
-
-        Means are over the samples of all images given.
-
-        Args:
-          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
-          targets: their objects, with masks.
-          key: random key for drop path (with `train`) and `importance="random"`.
-          train: whether drop path acts and batch norms train; these then change in place.
-          implementation: of the scan; see `kernels.selective_scan`.
-          remat: whether a gradient recomputes the insides of each block, to need less memory.
+    def terms(self, seen: Maps, targets: Targets, *, train: bool) -> dict[str, Term]:
+        """The losses of both stages; their means are over the samples of all images given.
 
         Returns:
           {"loss_rpn_cls", "loss_rpn_bbox": objectness and deltas of anchors; "loss_cls",
-          "loss_bbox", "loss_mask": classes, deltas and masks of regions}, of float32 scalars.
+          "loss_bbox", "loss_mask": classes, deltas and masks of regions}.
 
         Raises:
-          ValueError: images of another shape, or a key or the masks are needed and missing.
+          ValueError: the targets have no masks.
         """
-        keys = (None, None)
+        anchor_keys = region_keys = None
         if targets.keys is not None:
-            keys = jnp.moveaxis(jax.vmap(jax.random.split)(targets.keys), 1, 0)
-        maps = self(
-            images,
-            image_shapes=targets.image_shapes,
-            train=train,
-            key=key,
-            implementation=implementation,
-            remat=remat,
-        )
-        said = self.rpn(maps)
-        objectness, box = rpn_losses(said, targets, keys[0])
-        found = proposals(said, targets.image_shapes, self.config.proposals, train=True)
+            anchor_keys, region_keys = jax.vmap(jax.random.split, out_axes=1)(targets.keys)
+        predicted = self.rpn(seen)
+        objectness, box = rpn_losses(predicted, targets, anchor_keys)
+        found = proposals(predicted, targets.image_shapes, self.config.proposals, train=True)
         return {
             "loss_rpn_cls": objectness.over_levels(),
             "loss_rpn_bbox": box.over_levels(),
-            **self.region_losses(maps, found, targets, keys[1], train=train),
+            **self.region_losses(seen, found, targets, region_keys, train=train),
         }
 
     def region_losses(
@@ -117,59 +67,56 @@ class MaskRCNN(nnx.Module):
         *,
         train: bool,
     ) -> dict[str, Term]:
-        """Those of the second stage, over the number of regions or of pixels of their masks."""
+        """Losses of the second stage, over the number of regions or of the pixels of masks.
+
+        Args:
+          maps: from `look`.
+          found: what the first stage proposes.
+          targets: the objects, with masks.
+          keys: [B] random keys for the choice of regions; None chooses evenly.
+          train: that of `ssmjax.layers.norm.BatchNorm`.
+
+        Raises:
+          ValueError: the targets have no masks.
+        """
         if targets.masks is None:
             raise ValueError("targets has no masks, which Mask R-CNN learns; give them.")
-        wanted = self.regions(found, targets, keys)
+        sampled = self.regions(found, targets, keys)
         levels = maps[: len(STRIDES)]
-        features = roi_align(levels, wanted.boxes, wanted.valid, BINS)
-        classes, box = box_losses(*self.box_head(features, wanted.valid, train=train), wanted)
-        few = jax.tree.map(lambda a: a[:, : self.config.samples // 4], wanted)
+        features = roi_align(levels, sampled.boxes, sampled.valid, BINS)
+        logits, deltas = self.box_head(features, sampled.valid, train=train)
+        classes, box = box_losses(logits, deltas, sampled)
+        few = jax.tree.map(lambda a: a[:, : self.config.samples // 4], sampled)
         logits = self.mask_head(roi_align(levels, few.boxes, few.positive, MASK_BINS))
-        of_few = few.boxes, few.objects, few.labels, few.positive
-        mask = mask_loss(logits, targets.masks, targets.padded_shapes, *of_few)
+        mask = mask_loss(logits, targets.masks, targets.padded_shapes, few)
         return {"loss_cls": classes, "loss_bbox": box, "loss_mask": mask}
 
     def regions(self, found: Proposals, targets: Targets, keys: jax.Array | None) -> Regions:
-        """What the second stage learns from; `keys` are [B], None samples evenly."""
+        """The regions that the second stage learns from; for `keys` see `region_losses`."""
 
-        def of_image(boxes, present, objects, labels, valid, key):
-            sizes = self.config.num_classes, self.config.samples
-            return regions(boxes, present, objects, labels, valid, *sizes, key)
+        def of_image(found, targets, key):
+            return regions(
+                found.boxes,
+                found.valid,
+                targets.boxes,
+                targets.labels,
+                targets.valid,
+                self.config.num_classes,
+                self.config.samples,
+                key,
+            )
 
-        objects = targets.boxes, targets.labels, targets.valid
-        return jax.vmap(of_image)(found.boxes, found.valid, *objects, keys)
+        return jax.vmap(of_image)(found, targets, keys)
 
-    def detect(
-        self,
-        images: jax.Array,
-        image_shapes: jax.Array,
-        *,
-        masks: bool = False,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-    ) -> Detections:
-        """Find objects; to be called under `jit`.
-
-        Args:
-          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
-          image_shapes: [B,2] integers, (height, width) of each image without its padding.
-          masks: whether to find masks too; `ssmjax.dense.masks.paste` puts them into an image.
-          key: random key for `importance="random"`.
-          implementation: of the scan; see `kernels.selective_scan`.
-
-        Raises:
-          ValueError: images of another shape, or a key is needed and missing.
-        """
-        options = {"key": key, "implementation": implementation}
-        maps = self(images, image_shapes=image_shapes, **options)
-        found = proposals(self.rpn(maps), image_shapes, self.config.proposals, train=False)
-        return self.detect_in(maps, found, image_shapes, masks=masks)
+    def find(self, seen: Maps, image_shapes: jax.Array, *, masks: bool = False) -> Detections:
+        """Objects, and with `masks` theirs, which `ssmjax.dense.masks.paste` puts in place."""
+        found = proposals(self.rpn(seen), image_shapes, self.config.proposals, train=False)
+        return self.detect_in(seen, found, image_shapes, masks=masks)
 
     def detect_in(
         self, maps: Maps, found: Proposals, image_shapes: jax.Array, *, masks: bool
     ) -> Detections:
-        """What the second stage finds in proposals."""
+        """What the second stage finds in the proposals of the first; see `find`."""
         levels = maps[: len(STRIDES)]
         features = roi_align(levels, found.boxes, found.valid, BINS)
         logits, deltas = self.box_head(features, found.valid)

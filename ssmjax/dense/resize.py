@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ssmjax.precision import widened
+
 
 def resize(maps: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Bilinear, half-pixel centres, border repeated, no antialiasing: [...,H,W,C] to `shape`.
 
     As PyTorch's `interpolate` with `align_corners=False`; computed in float32 (or wider).
     """
-    wide = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
     size = (*maps.shape[:-3], *shape, maps.shape[-1])
-    return jax.image.resize(wide, size, "linear", antialias=False).astype(maps.dtype)
+    return jax.image.resize(widened(maps), size, "linear", antialias=False).astype(maps.dtype)
 
 
 def adaptive_average_pool(maps: jax.Array, bins: int) -> jax.Array:
@@ -22,13 +23,13 @@ def adaptive_average_pool(maps: jax.Array, bins: int) -> jax.Array:
     Bin i covers the cells from floor(i H / bins) to ceil((i + 1) H / bins), the last one left out;
     bins overlap where their number does not divide H. Computed in float32 (or wider).
     """
-    dtype = jnp.promote_types(maps.dtype, jnp.float32)
-    rows, columns = (jnp.asarray(_bin_means(n, bins), dtype) for n in maps.shape[-3:-1])
+    wide = widened(maps)
+    rows, columns = (jnp.asarray(_bin_means(n, bins), wide.dtype) for n in maps.shape[-3:-1])
     means = jnp.einsum(
         "ih,jw,...hwc->...ijc",
         rows,
         columns,
-        maps.astype(dtype),
+        wide,
         precision=lax.Precision.HIGHEST,
     )
     return means.astype(maps.dtype)

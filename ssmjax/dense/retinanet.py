@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +10,23 @@ from flax import nnx
 
 from ssmjax.dense import losses
 from ssmjax.dense.adapter import PlainMambaAdapter
-from ssmjax.dense.anchors import anchors, valid
+from ssmjax.dense.anchor_head import AnchorPredictions, predict
+from ssmjax.dense.anchors import Anchors
 from ssmjax.dense.assign import BACKGROUND, IGNORED, assign
 from ssmjax.dense.boxes import decode, encode
 from ssmjax.dense.config import RetinaNetConfig
 from ssmjax.dense.conv_unit import ConvTower, convolution
+from ssmjax.dense.detector import Detector
 from ssmjax.dense.fpn import FPN
 from ssmjax.dense.losses import Term
 from ssmjax.dense.nms import best
 from ssmjax.dense.objects import SCORE_THRESHOLD, Detections, Targets, suppressed
 
-STRIDES = (8, 16, 32, 64, 128)
-SCALES = tuple(4 * 2 ** (i / 3) for i in range(3))
-RATIOS = (0.5, 1.0, 2.0)
-PER_CELL = len(SCALES) * len(RATIOS)
+ANCHORS = Anchors(
+    strides=(8, 16, 32, 64, 128),
+    scales=tuple(4 * 2 ** (i / 3) for i in range(3)),
+    ratios=(0.5, 1.0, 2.0),
+)
 STDS = (1.0, 1.0, 1.0, 1.0)
 POSITIVE, NEGATIVE, LEAST = 0.5, 0.4, 0.0  # See `ssmjax.dense.assign.assign`.
 CONVS = 4
@@ -32,25 +34,6 @@ RARE = 0.01  # Probability of each class of each anchor at first.
 # Of the map of stride 4, which nothing looks at: these parameters get no gradient.
 UNUSED = ("backbone.up", "backbone.prior.projections.0", "backbone.norms.0")
 CANDIDATES = 1000  # Best pairs of an anchor and a class, of a level.
-
-
-class AnchorScores(NamedTuple):
-    """What is said of anchors, in the order of `ssmjax.dense.anchors.anchors`.
-
-    Attributes:
-      logits: [B,A,num_classes] of each level, float32 (or wider).
-      deltas: [B,A,4] of each level, alike.
-      grids: (H, W) of each level.
-    """
-
-    logits: tuple[jax.Array, ...]
-    deltas: tuple[jax.Array, ...]
-    grids: tuple[tuple[int, int], ...]
-
-    @property
-    def anchors(self) -> list[np.ndarray]:
-        """[A,4] of each level."""
-        return anchors(self.grids, STRIDES, SCALES, RATIOS)
 
 
 class RetinaHead(nnx.Module):
@@ -61,37 +44,36 @@ class RetinaHead(nnx.Module):
         self.class_tower = ConvTower(width, CONVS, **options)
         self.box_tower = ConvTower(width, CONVS, **options)
         rare = -math.log(1 / RARE - 1)
-        self.classes = convolution(width, PER_CELL * num_classes, 3, bias=rare, **options)
-        self.deltas = convolution(width, PER_CELL * 4, 3, **options)
+        self.classes = convolution(width, ANCHORS.per_cell * num_classes, 3, bias=rare, **options)
+        self.deltas = convolution(width, 4 * ANCHORS.per_cell, 3, **options)
 
-    def __call__(self, maps: Sequence[jax.Array]) -> AnchorScores:
-        """Look at the five levels [B,H,W,width] of a feature pyramid."""
-        logits, deltas = [], []
-        for x in maps:
-            (B, H, W, _), wide = x.shape, jnp.promote_types(x.dtype, jnp.float32)
-            classes = self.classes(self.class_tower(x)).reshape(B, H * W * PER_CELL, -1)
-            logits.append(classes.astype(wide))
-            deltas.append(self.deltas(self.box_tower(x)).reshape(B, -1, 4).astype(wide))
-        grids = tuple((x.shape[1], x.shape[2]) for x in maps)
-        return AnchorScores(tuple(logits), tuple(deltas), grids)
+    def __call__(self, maps: Sequence[jax.Array]) -> AnchorPredictions:
+        """Classes and deltas of the five levels [B,H,W,width] of a feature pyramid."""
+
+        def of_level(x):
+            deltas = self.deltas(self.box_tower(x)).reshape(len(x), -1, 4)
+            classes = self.classes(self.class_tower(x))
+            return classes.reshape(*deltas.shape[:2], -1), deltas
+
+        return predict(of_level, maps)
 
 
-def anchor_losses(said: AnchorScores, targets: Targets) -> tuple[Term, Term]:
-    """Of all anchors: classes and deltas, [levels] each.
+def anchor_losses(predicted: AnchorPredictions, targets: Targets) -> tuple[Term, Term]:
+    """Losses of all anchors: classes and deltas, whose totals are [levels].
 
     Both are over the number of anchors with an object, of each image at least one.
     """
-    levels = said.anchors
+    levels = ANCHORS.boxes(predicted.grids)
     boxes = jnp.asarray(np.concatenate(levels))
 
     def match(objects, present, padded_shape):
-        inside = jnp.concatenate(valid(padded_shape, said.grids, STRIDES, PER_CELL))
+        inside = jnp.concatenate(ANCHORS.valid(padded_shape, predicted.grids))
         return assign(boxes, objects, present, POSITIVE, NEGATIVE, LEAST, inside)
 
     assigned = jax.vmap(match)(targets.boxes, targets.valid, targets.padded_shapes)
     positive, which = assigned > BACKGROUND, jnp.maximum(assigned - 1, 0)
     own = jnp.take_along_axis(targets.labels, which, axis=1)
-    labels = jnp.where(positive, own, said.logits[0].shape[-1])
+    labels = jnp.where(positive, own, predicted.logits[0].shape[-1])
     objects = jnp.take_along_axis(targets.boxes, which[..., None], axis=1)
     number = jnp.maximum(positive.sum(axis=1), 1).sum()
     ends = np.cumsum([len(level) for level in levels])
@@ -100,17 +82,18 @@ def anchor_losses(said: AnchorScores, targets: Targets) -> tuple[Term, Term]:
         for a in (labels, assigned != IGNORED, positive, encode(boxes, objects, STDS))
     )
     per_level = [
-        (losses.focal(logits, labels, learned), losses.l1(deltas, wanted, positive))
-        for logits, deltas, labels, learned, positive, wanted in zip(
-            said.logits, said.deltas, *split, strict=True
+        (losses.focal(logits, labels, learned), losses.l1(deltas, target_deltas, positive))
+        for logits, deltas, labels, learned, positive, target_deltas in zip(
+            predicted.logits, predicted.deltas, *split, strict=True
         )
     ]
     classes, box = (Term(jnp.stack(each), number) for each in zip(*per_level, strict=True))
     return classes, box
 
 
-def detections(said: AnchorScores, image_shapes: jax.Array) -> Detections:
-    """What is found on images whose sides are `image_shapes` [B,2]."""
+def detections(predicted: AnchorPredictions, image_shapes: jax.Array) -> Detections:
+    """The objects in images whose sides are `image_shapes` [B,2], of all anchors' predictions."""
+    anchors = ANCHORS.boxes(predicted.grids)
 
     def of_level(logits, deltas, boxes, image_shape):
         # The best pairs are among the anchors with the best classes; others need no ranking.
@@ -124,111 +107,41 @@ def detections(said: AnchorScores, image_shapes: jax.Array) -> Detections:
 
     def of_image(logits, deltas, image_shape):
         levels = [
-            of_level(*level, image_shape)
-            for level in zip(logits, deltas, said.anchors, strict=True)
+            of_level(*level, image_shape) for level in zip(logits, deltas, anchors, strict=True)
         ]
         return suppressed(*(jnp.concatenate(each) for each in zip(*levels, strict=True)))
 
-    return jax.vmap(of_image)(said.logits, said.deltas, image_shapes)
+    return jax.vmap(of_image)(predicted.logits, predicted.deltas, image_shapes)
 
 
-class RetinaNet(nnx.Module):
+class RetinaNet(Detector):
     """A detector of one stage."""
 
     def __init__(self, config: RetinaNetConfig, *, rngs: nnx.Rngs):
         self.config = config
-        trunk = config.backbone.backbone
+        trunk = config.backbone.trunk
         options = {"dtype": jnp.dtype(trunk.dtype), "rngs": rngs}
         self.backbone = PlainMambaAdapter(config.backbone, rngs=rngs)
         self.neck = FPN(trunk.embed_dim, config.width, 3, extra_convs=True, **options)
         self.head = RetinaHead(config.width, config.num_classes, **options)
 
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        image_shapes: jax.Array | None = None,
-        train: bool = False,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-        remat: bool = False,
-    ) -> AnchorScores:
-        """What is said of all anchors; arguments as of `losses` and `detect`."""
-        maps = self.backbone(
-            images,
-            image_sizes=image_shapes,
-            train=train,
-            key=key,
-            implementation=implementation,
-            remat=remat,
-        )
+    def look(self, maps: tuple[jax.Array, ...], *, train: bool) -> AnchorPredictions:
+        """The classes and boxes predicted for all anchors."""
         # The finest map is not used: what makes it alone gets no gradient.
         return self.head(self.neck(maps[1:], train=train))
 
-    def losses(self, images: jax.Array, targets: Targets, **options: Any) -> dict[str, jax.Array]:
-        """What training minimises the sum of: the means of `loss_terms`, of the same arguments."""
-        terms = self.loss_terms(images, targets, **options)
-        return {name: term.mean for name, term in terms.items()}
-
-    def loss_terms(
-        self,
-        images: jax.Array,
-        targets: Targets,
-        *,
-        key: jax.Array | None = None,
-        train: bool = True,
-        implementation: str | None = None,
-        remat: bool = False,
-    ) -> dict[str, Term]:
-        """What training minimises the sum of the means of; to be called under `jit`.
+    def terms(self, seen: AnchorPredictions, targets: Targets, *, train: bool) -> dict[str, Term]:
+        """The losses, to which `train` makes no difference.
 
         Sums over anchors are divided by the number of positive ones in all images given, at least
         one an image.
 
-        Args:
-          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
-          targets: their objects.
-          key: random key for drop path (with `train`) and `importance="random"`.
-          train: whether drop path acts and batch norms train; these then change in place.
-          implementation: of the scan; see `kernels.selective_scan`.
-          remat: whether a gradient recomputes the insides of each block, to need less memory.
-
         Returns:
-          {"loss_cls": focal loss of the classes, "loss_bbox": L1 of the deltas}, of float32
-          scalars.
-
-        Raises:
-          ValueError: images of another shape, or a key is needed and missing.
+          {"loss_cls": focal loss of the classes, "loss_bbox": L1 of the deltas}.
         """
-        said = self(
-            images,
-            image_shapes=targets.image_shapes,
-            train=train,
-            key=key,
-            implementation=implementation,
-            remat=remat,
-        )
-        classes, box = anchor_losses(said, targets)
+        classes, box = anchor_losses(seen, targets)
         return {"loss_cls": classes.over_levels(), "loss_bbox": box.over_levels()}
 
-    def detect(
-        self,
-        images: jax.Array,
-        image_shapes: jax.Array,
-        *,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-    ) -> Detections:
-        """Find objects; to be called under `jit`.
-
-        Args:
-          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
-          image_shapes: [B,2] integers, (height, width) of each image without its padding.
-          key: random key for `importance="random"`.
-          implementation: of the scan; see `kernels.selective_scan`.
-
-        Raises:
-          ValueError: images of another shape, or a key is needed and missing.
-        """
-        options = {"key": key, "implementation": implementation}
-        return detections(self(images, image_shapes=image_shapes, **options), image_shapes)
+    def find(self, seen: AnchorPredictions, image_shapes: jax.Array) -> Detections:
+        """The best boxes of all anchors."""
+        return detections(seen, image_shapes)

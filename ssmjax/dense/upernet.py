@@ -1,5 +1,6 @@
 """UperNet (Xiao et al. 2018, arXiv 1807.10221): a class for each pixel."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,13 +13,15 @@ from jax import lax
 
 from ssmjax.dense import losses
 from ssmjax.dense.config import UperNetConfig
-from ssmjax.dense.conv_unit import convolution
+from ssmjax.dense.conv_unit import convolution, fan_out_normal
 from ssmjax.dense.features import PlainMambaFeatures
 from ssmjax.dense.losses import Term
+from ssmjax.dense.ranges import Features
 from ssmjax.dense.resize import adaptive_average_pool, resize
-from ssmjax.dense.spatial_prior import fan_out_normal
 from ssmjax.dense.vim_features import VimFeatures, VimFeaturesConfig
 from ssmjax.layers.conv_norm import ConvNorm
+from ssmjax.models.run import Run
+from ssmjax.precision import wide_dtype, widened
 
 POOLS = (1, 2, 3, 6)
 AUXILIARY_WEIGHT = 0.4
@@ -81,7 +84,7 @@ class UperNet(nnx.Module):
 
     def __init__(self, config: UperNetConfig, *, rngs: nnx.Rngs):
         self.config = config
-        D, inputs = config.backbone.backbone.embed_dim, len(config.backbone.ends)
+        D, inputs = config.backbone.trunk.embed_dim, len(config.backbone.ends)
         if isinstance(config.backbone, VimFeaturesConfig):
             self.backbone = VimFeatures(config.backbone, rngs=rngs)
         else:
@@ -96,7 +99,8 @@ class UperNet(nnx.Module):
         image_shapes: jax.Array | None = None,
         key: jax.Array | None = None,
         implementation: str | None = None,
-    ) -> jax.Array:
+        return_positions: bool = False,
+    ) -> Any:
         """Segment images of any size; to be called under `jit`.
 
         Args:
@@ -105,16 +109,21 @@ class UperNet(nnx.Module):
             drops the padding first; None: there is none.
           key: random key for `importance="random"`.
           implementation: of the scan; see `kernels.selective_scan`.
+          return_positions: also return `ssmjax.dense.ranges.Features.kept`.
 
         Returns:
-          Logits [B,height,width,num_classes] in float32 (or wider); `ssmjax.dense.resize.resize`
-          brings them to the image's original size.
+          Logits [B,height,width,num_classes] in float32 (or wider), which
+          `ssmjax.dense.resize.resize` brings to the image's original size; followed by what was
+          asked for.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
         """
-        maps = self._maps(images, image_sizes=image_shapes, key=key, implementation=implementation)
-        return resize(classify(self.head, maps), (images.shape[1], images.shape[2]))
+        run = Run(key, image_shapes, implementation=implementation)
+        features = self.backbone(images, run)
+        logits = classify(self.head, self._seen(features))
+        logits = resize(logits, (images.shape[1], images.shape[2]))
+        return (logits, features.kept) if return_positions else logits
 
     def slide(
         self,
@@ -125,7 +134,7 @@ class UperNet(nnx.Module):
         key: jax.Array | None = None,
         implementation: str | None = None,
     ) -> jax.Array:
-        """As `__call__`, but with the mean of what is said of windows, for large images.
+        """Segment large images through windows; to be called under `jit`.
 
         Args:
           images: [B,height,width,channels].
@@ -133,6 +142,10 @@ class UperNet(nnx.Module):
           stride: (rows, columns) from window to window; the last ones are moved inward.
           key: random key for `importance="random"`, the same for all windows.
           implementation: of the scan; see `kernels.selective_scan`.
+
+        Returns:
+          Logits [B,height,width,num_classes] in float32 (or wider), means over the windows that a
+          pixel is in.
         """
         sides = images.shape[1:3]
         window = min(window[0], sides[0]), min(window[1], sides[1])
@@ -152,14 +165,13 @@ class UperNet(nnx.Module):
         count = np.zeros((*sides, 1), np.float32)
         for y, x in corners:
             count[y : y + window[0], x : x + window[1]] += 1
-        wide = jnp.promote_types(self.config.backbone.backbone.dtype, jnp.float32)
+        wide = wide_dtype(self.config.backbone.trunk.dtype)
         total = jnp.zeros((len(images), *sides, self.config.num_classes), wide)
         return lax.scan(look, total, jnp.asarray(corners))[0] / count
 
     def losses(self, images: jax.Array, labels: jax.Array, **options: Any) -> dict[str, jax.Array]:
         """What training minimises the sum of: the means of `loss_terms`, of the same arguments."""
-        terms = self.loss_terms(images, labels, **options)
-        return {name: term.mean for name, term in terms.items()}
+        return losses.means(self.loss_terms(images, labels, **options))
 
     def loss_terms(
         self,
@@ -180,7 +192,7 @@ class UperNet(nnx.Module):
         Args:
           images: [B,height,width,channels].
           labels: [B,h,w] integers, 255 for none; of any sides, often those of the images.
-          image_shapes: as in `__call__`.
+          image_shapes: [B,2] (height, width) of each image without its padding, or None.
           key: random key for drop path and dropout (both with `train`), and
             `importance="random"`.
           train: whether these act and batch norms train, which then change in place.
@@ -197,45 +209,38 @@ class UperNet(nnx.Module):
         drops = train and self.config.dropout > 0
         if drops and key is None:
             raise ValueError("dropout needs a key: model.losses(images, labels, key=...).")
-        keys = (None,) * 3 if key is None else jax.random.split(key, 3)
-        maps = self._maps(
-            images,
-            image_sizes=image_shapes,
-            train=train,
-            key=keys[0],
-            implementation=implementation,
-            remat=remat,
-        )
+        run = Run(key, image_shapes, train, implementation, remat)
+        backbone_key, head_key, auxiliary_key = run.split(3)
+        maps = self._seen(self.backbone(images, dataclasses.replace(run, key=backbone_key)))
 
         def of(head, key):
             rate = self.config.dropout if drops else 0.0
             logits = classify(head, maps, train=train, rate=rate, key=key)
             return losses.segmentation(resize(logits, (labels.shape[1], labels.shape[2])), labels)
 
-        auxiliary = of(self.auxiliary, keys[2])
+        auxiliary = of(self.auxiliary, auxiliary_key)
         return {
-            "decode.loss_ce": of(self.head, keys[1]),
+            "decode.loss_ce": of(self.head, head_key),
             "aux.loss_ce": auxiliary._replace(total=AUXILIARY_WEIGHT * auxiliary.total),
         }
 
-    def _maps(self, images: jax.Array, **options) -> list[jax.Array]:
-        """What the heads see."""
-        dtype = self.config.backbone.backbone.dtype
-        return [x.astype(dtype) for x in self.backbone(images, **options)]
+    def _seen(self, features: Features) -> list[jax.Array]:
+        """What the heads see: maps of the compute dtype."""
+        return [x.astype(self.config.backbone.trunk.dtype) for x in features.maps]
 
 
 def _like(maps: jax.Array, other: jax.Array) -> jax.Array:
-    """Maps of the sides of others."""
+    """`maps` [B,H,W,C], resized to the sides of `other`."""
     return resize(maps, (other.shape[1], other.shape[2]))
 
 
 def _unit(before: int, after: int, size: int, *, config: UperNetConfig, rngs: nnx.Rngs):
-    dtype, init = jnp.dtype(config.backbone.backbone.dtype), fan_out_normal(size, after)
+    dtype, init = jnp.dtype(config.backbone.trunk.dtype), fan_out_normal(size, after)
     return ConvNorm(before, after, size, 1, dtype=dtype, rngs=rngs, kernel_init=init)
 
 
 def _classifier(width: int, config: UperNetConfig, *, rngs: nnx.Rngs) -> nnx.Conv:
-    dtype, normal = jnp.dtype(config.backbone.backbone.dtype), nnx.initializers.normal(0.01)
+    dtype, normal = jnp.dtype(config.backbone.trunk.dtype), nnx.initializers.normal(0.01)
     return convolution(width, config.num_classes, 1, dtype=dtype, rngs=rngs, kernel_init=normal)
 
 
@@ -243,5 +248,4 @@ def classify(head, maps, *, train=False, rate=0.0, key=None) -> jax.Array:
     """Logits [B,H,W,num_classes] in float32 (or wider), of a head; `rate` of its channels go."""
     dropout = nnx.Dropout(rate, broadcast_dims=(1, 2))
     x = dropout(head(maps, train=train), deterministic=rate == 0, rngs=key)
-    logits = head.classes(x)
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return widened(head.classes(x))

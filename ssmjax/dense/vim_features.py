@@ -1,18 +1,21 @@
 """Maps of Vim for semantic segmentation: after ranges of blocks, brought to four strides."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ssmjax.dense.conv_unit import doubling
-from ssmjax.dense.ranges import CellTokens, Ranges, RangesConfig
+from ssmjax.dense.ranges import CellTokens, Features, Ranges, RangesConfig
 from ssmjax.layers.mixer import Neighbours
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.layers.pos_embed import resize_inside
+from ssmjax.models.run import Run
 from ssmjax.models.vim import Block, VimConfig, VimTrunk, lay_out
-from ssmjax.pruning.reduce import Stream
+from ssmjax.precision import wide_dtype
+from ssmjax.pruning.stream import Stream
 
 SHOWN = ("mixer", "sum")
 STRIDES = (4, 8, 16, 32)  # Of the maps, where patches have 16 pixels.
@@ -24,7 +27,7 @@ class PatchVimConfig(VimConfig):
 
     @staticmethod
     def class_index_among(patches: int) -> None:
-        """There is none."""
+        """None: there is no class token."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +58,11 @@ class FeatureBlock(Block):
     """A block that also hands on what its mixer gave, which drop path has left alone."""
 
     def __call__(self, stream, layout, drop, *, alignment, implementation):
-        """See `ssmjax.models.trunk.Trunk`; the stream is (hidden, residual, hidden undropped)."""
+        """See `ssmjax.models.block.Block`."""
         stream, signals, traced = super().__call__(
-            stream[:2], layout, drop, alignment=alignment, implementation=implementation
+            stream, layout, drop, alignment=alignment, implementation=implementation
         )
-        return (*stream, traced[0]), signals, traced
+        return stream._replace(undropped=traced.hidden), signals, traced
 
 
 class VimRanges(VimTrunk, Ranges):
@@ -71,22 +74,19 @@ class VimRanges(VimTrunk, Ranges):
     block = FeatureBlock
 
     def __init__(self, config: VimFeaturesConfig, *, rngs: nnx.Rngs):
-        super().__init__(config.backbone, rngs=rngs)
-        self.ends, self.prune = config.ends, config.prune
+        super().__init__(config.pruned_trunk(), rngs=rngs)
+        self.ends = config.ends
 
     def embed(self, images: jax.Array, *, train: bool) -> Stream:
         """Patches plus position embeddings, resized where the images have another grid."""
         patches, grid = self.patch_embed(images), self.config.grid_of(*images.shape[1:3])
         positions = resize_inside(self.pos_embed[...], self.config.grid, grid)
         hidden = patches + positions.astype(patches.dtype)
-        wide = jnp.promote_types(hidden.dtype, jnp.float32)
-        return hidden, jnp.zeros(hidden.shape, wide), hidden
+        return Stream(jnp.zeros(hidden.shape, wide_dtype(hidden.dtype)), hidden, hidden)
 
     def layout(self, tokens: CellTokens) -> Neighbours:
-        return lay_out(tokens.kept, self.prune.conv if self.prune else "compact")
-
-    def judged(self, stream: Stream) -> Stream:
-        return stream[:2]
+        prune = self.config.prune
+        return lay_out(tokens.kept, prune.conv if prune else "compact")
 
 
 class Pyramid(nnx.Module):
@@ -114,50 +114,40 @@ class VimFeatures(nnx.Module):
 
     def __init__(self, config: VimFeaturesConfig, *, rngs: nnx.Rngs):
         self.config = config
-        dtype = jnp.dtype(config.backbone.dtype)
+        dtype = jnp.dtype(config.trunk.dtype)
         self.trunk = VimRanges(config, rngs=rngs)
-        self.pyramid = Pyramid(config.backbone.embed_dim, dtype=dtype, rngs=rngs)
+        self.pyramid = Pyramid(config.trunk.embed_dim, dtype=dtype, rngs=rngs)
 
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        image_sizes: jax.Array | None = None,
-        train: bool = False,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-        remat: bool = False,
-    ) -> tuple[jax.Array, ...]:
+    def __call__(self, images: jax.Array, run: Run) -> Features:
         """Maps of images; to be called under `jit`.
 
-        Args: as of `ssmjax.dense.features.PlainMambaFeatures`.
+        Args:
+          images: [B,height,width,channels], normalised as the weights expect, of any size.
+          run: how.
 
         Returns:
           Four maps [B,4H,4W,D], [B,2H,2W,D], [B,H,W,D] and [B,H//2,W//2,D] of the compute dtype,
-          (H, W) being `config.backbone.grid_of(height, width)`.
+          (H, W) being `config.trunk.grid_of(height, width)`; and the cells kept.
 
         Raises:
           ValueError: images of another shape or of less than 2 x 2 patches, or a key is needed and
             missing.
         """
-        path_key, prune_key = (None, None) if key is None else jax.random.split(key)
-        run = self.trunk.run(path_key, train, implementation, remat)
-        tokens = self.trunk.begin(images, image_sizes, train=train)
+        tokens = self.trunk.begin(images, run)
         if min(tokens.grid) < 2:
             raise ValueError(
                 f"images has shape {images.shape}; both sides must have at least 2 patches of "
-                f"{self.config.backbone.patch_size} pixels."
+                f"{self.config.trunk.patch_size} pixels."
             )
-        maps = []
+        maps, kept = [], []
         for number in range(len(self.config.ends)):
-            tokens = self.trunk.run_range(number, tokens, run, prune_key)
-            hidden, residual, undropped = tokens.stream
-            if self.config.shown == "mixer":
-                shown = undropped
-            else:
+            tokens = self.trunk.run_range(number, tokens, run)
+            stream: Any = tokens.stream
+            if number == len(self.config.ends) - 1:
                 # As officially, drop path acts on all that goes on to another block.
-                last = number == len(self.config.ends) - 1
-                shown = residual + (undropped if last else hidden).astype(residual.dtype)
-            shown = shown.astype(self.config.backbone.dtype)
+                stream = stream._replace(hidden=stream.undropped)
+            shown = stream.undropped if self.config.shown == "mixer" else stream.tokens
+            shown = shown.astype(self.config.trunk.dtype)
             maps.append(shown.reshape(len(shown), *tokens.grid, -1))
-        return self.pyramid(maps, train=train)
+            kept.append(tokens.kept)
+        return Features(self.pyramid(maps, train=run.train), tuple(kept))

@@ -7,11 +7,30 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Num
 
 from ssmjax.layers.norm import changing_statistics
-from ssmjax.models.trunk import Run, Trunk
+from ssmjax.models.run import Run
+from ssmjax.models.trunk import Trunk
 from ssmjax.pruning.config import PruneConfig
-from ssmjax.pruning.reduce import Present, Stream, reduce_tokens
+from ssmjax.pruning.reduce import Present, reduce_tokens
+from ssmjax.pruning.stream import Stream
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What a classifier gives of images.
+
+    Attributes:
+      logits: [B,num_classes].
+      positions: per pruning stage, [B,K]; see `return_positions` of `Backbone.__call__`.
+      intermediates: see `return_intermediates` of `Backbone.__call__`; None where not asked for.
+    """
+
+    logits: jax.Array
+    positions: list[jax.Array]
+    intermediates: dict[str, Any] | None
 
 
 class Backbone(Trunk):
@@ -44,7 +63,7 @@ class Backbone(Trunk):
 
     def __call__(
         self,
-        images: jax.typing.ArrayLike,
+        images: Num[jax.typing.ArrayLike, "B height width channels"],
         *,
         key: jax.Array | None = None,
         train: bool = False,
@@ -84,17 +103,20 @@ class Backbone(Trunk):
             )
         if images.shape[0] == 0:
             raise ValueError(f"images has shape {images.shape}; give at least one image.")
-        if train and self.config.drop_path_rate > 0 and key is None:
-            raise ValueError("drop path needs a key: model(images, train=True, key=...).")
-        graphdef, state = nnx.split(self)
-        logits, stages, intermediates, statistics = _forward(
-            graphdef, state, images, key, train, return_intermediates, implementation, remat
+        run = Run(
+            key,
+            train=train,
+            implementation=implementation,
+            remat=remat,
+            trace=return_intermediates,
         )
+        output, statistics = _forward(*nnx.split(self), images, run)
         if train:
             with changing_statistics():
                 nnx.update(self, statistics)
-        results = (logits,) + (stages,) * return_positions + (intermediates,) * return_intermediates
-        return results if len(results) > 1 else logits
+        asked = (output.positions,) * return_positions
+        asked += (output.intermediates,) * return_intermediates
+        return (output.logits, *asked) if asked else output.logits
 
     def with_prune(self, prune: PruneConfig | None) -> Self:
         """A model with the same values, pruned otherwise. Raises ValueError as the config does."""
@@ -104,54 +126,42 @@ class Backbone(Trunk):
         return model
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def _forward(graphdef, state, images, key, train, trace, implementation, remat):
-    """Logits, positions per stage, intermediates (None without `trace`) and statistics."""
+@partial(jax.jit, static_argnums=0)
+def _forward(graphdef, state, images: jax.Array, run: Run) -> tuple[Output, nnx.State]:
+    """What a model gives of images, and its batch norms' statistics after them."""
     model: Backbone = nnx.merge(graphdef, state)
-    config, prune = model.config, model.config.prune
-    path_key, prune_key = (None, None) if key is None else jax.random.split(key)
-    if not train or config.drop_path_rate == 0:
-        path_key = None
-    stream = model.embed(images.astype(config.dtype), train=train)
-    everything = jnp.broadcast_to(
-        jnp.arange(config.length, dtype=jnp.int32), (images.shape[0], config.length)
-    )
-    positions, sizes, stages, traced, first = None, None, [], [], 0
-    strategy, alignment = (prune.strategy, prune.alignment) if prune else (None, "none")
-    run = Run(path_key, alignment, implementation, remat, trace, batch_statistics=train)
+    config, prune, geometry = model.config, model.config.prune, model.config.geometry
+    stream = model.embed(images.astype(config.dtype), train=run.train)
+    everything = geometry.everywhere(len(images))
+    positions, sizes, stages, traces, first = None, None, [], [], 0
     for stage, block in enumerate(prune.after_blocks if prune else ()):
-        if config.kept_tokens[stage] < config.image_tokens[stage]:
-            layout = model.layout(images.shape[0], positions)
-            stream, signal, outputs = model.run_blocks(stream, layout, first, block, strategy, run)
-            traced += outputs
+        if prune and config.kept_tokens[stage] < config.image_tokens[stage]:
+            layout = model.layout(len(images), positions)
+            stream, signal, traced = model.run_blocks(
+                stream, layout, first, block, prune.strategy, run
+            )
+            traces += traced
             stream, positions, sizes = reduce_tokens(
-                prune,  # pyright: ignore[reportArgumentType]
+                prune,
                 Present(stream, everything if positions is None else positions, sizes),
                 config.kept_tokens[stage],
-                fused_position=config.length + stage,
+                dataclasses.replace(geometry, stage=stage),
                 signal=signal,
-                class_index=config.class_index,
-                grid=config.grid,
-                key=None if prune_key is None else jax.random.fold_in(prune_key, stage),
+                key=run.choice_key(stage),
             )
             stream = model.finish_block(block, stream, run)
             first = block
         stages.append(everything if positions is None else positions)
-    layout = model.layout(images.shape[0], positions)
-    stream, _, outputs = model.run_blocks(stream, layout, first, config.depth, None, run)
+    layout = model.layout(len(images), positions)
+    stream, _, traced = model.run_blocks(stream, layout, first, config.depth, None, run)
     features, summed = model.finish(stream, positions, sizes)
     logits = model.head(features.astype(config.dtype)).astype(summed.dtype)
-    statistics = nnx.state(model, nnx.BatchStat)
-    if not trace:
-        return logits, stages, None, statistics
-    hidden, residual = ([a for part in (*traced, *outputs) for a in part[i]] for i in (0, 1))
-    return (
-        logits,
-        stages,
-        {
-            "hidden": tuple(hidden),
-            "residual": (*residual, summed),
+    intermediates = None
+    if run.trace:
+        traces += traced
+        intermediates = {
+            "hidden": tuple(block for trace in traces for block in trace.hidden),
+            "residual": (*(block for trace in traces for block in trace.residual), summed),
             "features": features,
-        },
-        statistics,
-    )
+        }
+    return Output(logits, stages, intermediates), nnx.state(model, nnx.BatchStat)

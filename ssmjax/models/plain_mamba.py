@@ -16,8 +16,10 @@ from ssmjax.layers.scan_paths import scan_paths
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import SSMConfig
 from ssmjax.models.trunk import Trunk, stack
+from ssmjax.precision import widened
 from ssmjax.pruning.config import PruneConfig, whole_number
 from ssmjax.pruning.positions import kept_at, nearest_kept
+from ssmjax.pruning.stream import Stream
 
 BLOCK_EPSILON = 1e-5
 FINAL_EPSILON = 1e-6
@@ -107,13 +109,13 @@ class Block(nnx.Module):
         )
 
     def __call__(self, stream, layout, drop, *, alignment, implementation):
-        """See `Backbone`; the stream is one array."""
-        (x,) = stream
+        """See `ssmjax.models.block.Block`."""
+        x = stream.residual
         normed = self.norm(layout.with_frozen(x)).astype(self.dtype)
         hidden, signals = self.mixer(
             normed, layout, alignment=alignment, implementation=implementation
         )
-        return (x + drop(hidden).astype(x.dtype),), signals, (hidden, x)
+        return Stream(x + drop(hidden).astype(x.dtype)), signals, Stream(x, hidden)
 
 
 class DepthwiseBlock(nnx.Module):
@@ -188,18 +190,17 @@ class PlainMambaTrunk(Trunk):
           [B,N,D] in float32 (or wider), in raster order of `config.grid_of(height, width)`.
         """
         patches = self.patch_embed(images, train=train)
-        wide = patches.astype(jnp.promote_types(patches.dtype, jnp.float32))
         grid = self.config.grid_of(*images.shape[1:3])
-        return wide + resize_inside(self.pos_embed[...], self.config.grid, grid)
+        return widened(patches) + resize_inside(self.pos_embed[...], self.config.grid, grid)
 
     @property
     def breaks(self) -> tuple[int, ...]:
         return tuple(block + 1 for block in self.config.dwconv_blocks)
 
-    def after_block(self, number: int, stream, layout: Paths, *, train: bool):
+    def after_block(self, number: int, stream: Stream, layout: Paths, *, train: bool) -> Stream:
         dwconv = self.dwconvs[self.breaks.index(number)]
-        x = layout.with_frozen(stream[0]).astype(self.config.dtype)
-        return (dwconv(x, layout.cells, train=train).astype(stream[0].dtype),)
+        x = layout.with_frozen(stream.residual).astype(self.config.dtype)
+        return Stream(dwconv(x, layout.cells, train=train).astype(stream.residual.dtype))
 
 
 class PlainMamba(PlainMambaTrunk, Backbone):
@@ -218,9 +219,9 @@ class PlainMamba(PlainMambaTrunk, Backbone):
             rngs=rngs,
         )
 
-    def embed(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array]:
+    def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
         """Patches plus position embeddings."""
-        return (self.tokens(images, train=train),)
+        return Stream(self.tokens(images, train=train))
 
     def layout(self, batch: int, positions: jax.Array | None) -> Paths:
         conv = self.config.prune.conv if self.config.prune else "compact"
@@ -229,7 +230,7 @@ class PlainMamba(PlainMambaTrunk, Backbone):
 
     def finish(self, stream, positions, sizes):
         """The mean over the tokens left, or over the patches they stand for."""
-        (x,) = stream
+        x = stream.residual
         if sizes is None:
             return self.norm(x).mean(axis=1), x
         shares = sizes / sizes.sum(axis=1, keepdims=True)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -12,42 +12,20 @@ from jax import lax
 
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.models.config import BackboneConfig
-from ssmjax.pruning.reduce import Stream
+from ssmjax.models.run import Run
 from ssmjax.pruning.strategies.strategy import Strategy
-
-
-class Run(NamedTuple):
-    """How blocks are run.
-
-    Attributes:
-      key: random key for drop path; None: it does not act.
-      alignment: what pruned positions do to the hidden state; see `PruneConfig`.
-      implementation: of the scan; see `kernels.selective_scan`.
-      remat: whether a gradient recomputes the insides of each block, to need less memory.
-      trace: whether blocks hand on (hidden, residual).
-      batch_statistics: whether batch norms train; see `ssmjax.layers.norm.BatchNorm`.
-    """
-
-    key: jax.Array | None = None
-    alignment: str = "none"
-    implementation: str | None = None
-    remat: bool = False
-    trace: bool = False
-    batch_statistics: bool = False
+from ssmjax.pruning.stream import Stream
 
 
 class Trunk(nnx.Module):
     """The blocks of a model.
 
     The parameters of all blocks are stacked along a leading axis, so that the blocks between two
-    pruning stages are one `lax.scan` and compile once. A family gives its config, `blocks`, whose
-    call is `(stream, layout, drop, alignment=..., implementation=...)` to `(stream, signals,
-    (hidden, residual))`, where `drop(x, branch)` is drop path, drawn anew for each residual branch
-    of the block; and the methods below.
+    pruning stages are one `lax.scan` and compile once. A family gives its config,
+    `blocks`, each a `ssmjax.models.block.Block`, and the methods below.
 
     Tokens are pruned after a block, or inside it where the family says `prunes_inside`: its blocks
-    then have a `first_half` with the call of a whole one, and a `second_half` from `(stream, drop)`
-    to the stream.
+    are then each a `HalvedBlock`.
     """
 
     prunes_inside: ClassVar[bool] = False
@@ -67,6 +45,13 @@ class Trunk(nnx.Module):
         """1-based blocks after which `after_block` has something to do."""
         return ()
 
+    def drops(self, run: Run) -> bool:
+        """Whether drop path acts. Raises ValueError where it would, and there is no key."""
+        drops = run.train and self.config.drop_path_rate > 0
+        if drops and run.key is None:
+            raise ValueError("drop path needs a key: model(images, train=True, key=...).")
+        return drops
+
     def run_blocks(
         self,
         stream: Stream,
@@ -75,7 +60,7 @@ class Trunk(nnx.Module):
         last: int,
         strategy: Strategy | None,
         run: Run,
-    ) -> tuple[Stream, jax.Array | None, list]:
+    ) -> tuple[Stream, jax.Array | None, list[Stream]]:
         """Blocks first to last (0-based, last excluded), scanned over their parameters.
 
         Args:
@@ -88,39 +73,41 @@ class Trunk(nnx.Module):
           run: how.
 
         Returns:
-          The stream, what the strategy needs of the last block, and with `run.trace` a list of
-          (hidden, residual) per run of blocks, stacked.
+          The stream, what the strategy needs of the last block, and with `run.trace` for each run
+          of blocks what they normalised (`residual`) and what their mixers gave (`hidden`),
+          stacked.
         """
         needs = strategy.needs if strategy else None
-        options = {"alignment": run.alignment, "implementation": run.implementation}
-        graphdef, stacked = self._stacked(run.key)
+        alignment = self.config.prune.alignment if self.config.prune else "none"
+        options = {"alignment": alignment, "implementation": run.implementation}
+        graphdef, stacked = self._stacked(run)
 
         def step(stream, inputs, tells=False):
             block, drop = _open(graphdef, inputs)
             call = block.first_half if tells and self.prunes_inside else block
             stream, signals, traced = call(stream, layout, drop, **options)
-            return stream, (signals if tells else (), traced if run.trace else ())
+            return stream, (signals if tells else None, traced if run.trace else None)
 
         # The block that tells is run apart: in a loop, all would hand their signals on.
         apart = last - 1 if strategy else last
         inside = (number for number in self.breaks if first < number <= last)
-        told, outputs = None, []
+        signal, traces = None, []
         for start, stop in itertools.pairwise(sorted({first, apart, last, *inside})):
             inputs = jax.tree.map(lambda a: a[start:stop], stacked)  # noqa: B023
             scanned = _remat(partial(step, tells=start == apart), run.remat)
-            stream, (signals, output) = lax.scan(scanned, stream, inputs)
-            outputs.append(output)
+            stream, (signals, traced) = lax.scan(scanned, stream, inputs)
+            traces.append(traced)
             if start == apart and needs:
-                told = getattr(signals, needs)[0]
+                signal = getattr(signals, needs)[0]
             if stop in self.breaks:
-                stream = self.after_block(stop, stream, layout, train=run.batch_statistics)
-        return stream, told, outputs
+                stream = self.after_block(stop, stream, layout, train=run.train)
+        return stream, signal, traces
 
     def finish_block(self, number: int, stream: Stream, run: Run) -> Stream:
         """What is left of block `number` (1-based) once its tokens are pruned."""
         if not self.prunes_inside:
             return stream
-        graphdef, stacked = self._stacked(run.key)
+        graphdef, stacked = self._stacked(run)
 
         def step(stream, inputs):
             block, drop = _open(graphdef, inputs)
@@ -128,12 +115,12 @@ class Trunk(nnx.Module):
 
         return _remat(step, run.remat)(stream, jax.tree.map(lambda a: a[number - 1], stacked))
 
-    def _stacked(self, key):
+    def _stacked(self, run):
         """The graph of a block, and along a leading axis: parameters, drop path's rate and key."""
         config = self.config
         graphdef, params = nnx.split(self.blocks)
         keep = 1 - np.linspace(0, config.drop_path_rate, config.depth, dtype=np.float32)
-        keys = None if key is None else jax.random.split(key, config.depth)
+        keys = jax.random.split(run.drop_key, config.depth) if self.drops(run) else None
         return graphdef, (params, keep, keys)
 
 

@@ -14,8 +14,10 @@ from ssmjax.layers.patch_embed import PatchEmbed
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import SSMConfig
 from ssmjax.models.trunk import Trunk, stack
+from ssmjax.precision import wide_dtype
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.select import gather_tokens
+from ssmjax.pruning.stream import Stream
 
 EPSILON = 1e-5
 CONV_TAPS = 4
@@ -64,12 +66,11 @@ class Block(nnx.Module):
         )
 
     def __call__(self, stream, layout, drop, *, alignment, implementation):
-        """See `Backbone`; the stream is (hidden, residual)."""
-        hidden, residual = stream
-        residual = residual + hidden.astype(residual.dtype)
+        """See `ssmjax.models.block.Block`."""
+        residual = stream.tokens
         x = self.norm(residual)
         hidden, signals = self.mixer(x, layout, alignment=alignment, implementation=implementation)
-        return (drop(hidden), residual), signals, (hidden, residual)
+        return Stream(residual, drop(hidden)), signals, Stream(residual, hidden)
 
 
 class VimTrunk(Trunk):
@@ -116,24 +117,21 @@ class Vim(VimTrunk, Backbone):
             rngs=rngs,
         )
 
-    def embed(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
+    def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
         """Patches with the class token in the middle, plus position embeddings; no residual yet."""
         patches = self.patch_embed(images)
         middle = self.config.class_index
         token = jnp.broadcast_to(self.cls_token[...], (patches.shape[0], 1, patches.shape[2]))
         parts = patches[:, :middle], token.astype(patches.dtype), patches[:, middle:]
         hidden = jnp.concatenate(parts, axis=1) + self.pos_embed[...].astype(patches.dtype)
-        wide = jnp.promote_types(hidden.dtype, jnp.float32)
-        return hidden, jnp.zeros(hidden.shape, wide)
+        return Stream(jnp.zeros(hidden.shape, wide_dtype(hidden.dtype)), hidden)
 
     def layout(self, batch: int, positions: jax.Array | None) -> Neighbours:
         return lay_out(positions, self.config.prune.conv if self.config.prune else "compact")
 
     def finish(self, stream, positions, sizes):
         """The class token, wherever pruning has left it, and the sum it is part of."""
-        hidden, residual = stream
-        residual = residual + hidden.astype(residual.dtype)
-        index = self.config.class_index
+        residual, index = stream.tokens, self.config.class_index
         if positions is None:
             token = residual[:, index]
         else:

@@ -12,8 +12,10 @@ from ssmjax.layers.patch_embed import PatchEmbed
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import BackboneConfig
 from ssmjax.models.trunk import stack
+from ssmjax.precision import widened
 from ssmjax.pruning.config import PruneConfig, check_whole
 from ssmjax.pruning.strategies.strategy import Signals
+from ssmjax.pruning.stream import Stream
 
 EPSILON = 1e-6
 
@@ -94,22 +96,22 @@ class Block(nnx.Module):
         self.mlp = MLP(features, config.mlp_ratio * features, **options)
 
     def __call__(self, stream, layout, drop, *, alignment, implementation):
-        """See `Backbone`; there is nothing to lay out or align."""
+        """See `ssmjax.models.block.HalvedBlock`; there is nothing to lay out or align."""
         stream, signals, traced = self.first_half(stream, layout, drop)
         return self.second_half(stream, drop), signals, traced
 
     def first_half(self, stream, layout, drop, **_):
         """Attention, after which EViT prunes."""
-        (x,) = stream
+        x = stream.residual
         mixed, weights = self.attn(self.norm1(x).astype(self.dtype))
         signals = Signals(attention=weights[:, :, 0].mean(axis=1))
-        return (x + drop(mixed).astype(x.dtype),), signals, (mixed, x)
+        return Stream(x + drop(mixed).astype(x.dtype)), signals, Stream(x, mixed)
 
     def second_half(self, stream, drop):
         """The MLP."""
-        (x,) = stream
+        x = stream.residual
         hidden = self.mlp(self.norm2(x).astype(self.dtype))
-        return (x + drop(hidden, branch=1).astype(x.dtype),)
+        return Stream(x + drop(hidden, branch=1).astype(x.dtype))
 
 
 class ViT(Backbone):
@@ -139,19 +141,19 @@ class ViT(Backbone):
             config.embed_dim, config.num_classes, dtype=dtype, kernel_init=embedding, rngs=rngs
         )
 
-    def embed(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array]:
+    def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
         """The class token, then patches, plus position embeddings."""
         patches = self.patch_embed(images)
-        wide = patches.astype(jnp.promote_types(patches.dtype, jnp.float32))
+        wide = widened(patches)
         token = jnp.broadcast_to(self.cls_token[...], (wide.shape[0], 1, wide.shape[2]))
-        return (jnp.concatenate([token, wide], axis=1) + self.pos_embed[...],)
+        return Stream(jnp.concatenate([token, wide], axis=1) + self.pos_embed[...])
 
     def layout(self, batch: int, positions: jax.Array | None) -> None:
         """Attention does not ask where a token stands."""
 
     def finish(self, stream, positions, sizes):
         """The class token, which pruning leaves first."""
-        (x,) = stream
+        x = stream.residual
         return self.norm(x[:, 0]), x
 
 

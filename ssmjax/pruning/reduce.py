@@ -1,20 +1,20 @@
 """One pruning stage: judge the tokens, keep the best, drop the others, merge or fuse them."""
 
-import functools
-import operator
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float
 
+from kernels.array_types import Array, Positions
+from ssmjax.precision import widened
 from ssmjax.pruning.config import PruneConfig
+from ssmjax.pruning.geometry import Geometry
 from ssmjax.pruning.select import gather_tokens, select_tokens
 from ssmjax.pruning.strategies.strategy import Tokens
-
-# Token arrays that travel from block to block, each [B,K,D], and are pruned together.
-Stream = tuple[jax.Array, ...]
+from ssmjax.pruning.stream import Stream
 
 
 class Present(NamedTuple):
@@ -27,21 +27,18 @@ class Present(NamedTuple):
     """
 
     stream: Stream
-    positions: jax.Array
-    sizes: jax.Array | None
+    positions: Positions
+    sizes: Float[Array, "B K"] | None
 
 
 def reduce_tokens(
     prune: PruneConfig,
     present: Present,
     count: int,
+    geometry: Geometry,
     *,
-    fused_position: int,
-    signal: jax.Array | None,
-    class_index: int | None,
-    grid: tuple[int, int],
+    signal: Float[Array, "B K *rest"] | None,
     key: jax.Array | None,
-    padding: jax.Array | None = None,
 ) -> Present:
     """Keep `count` image tokens of every image, and its class token if there is one.
 
@@ -51,39 +48,35 @@ def reduce_tokens(
       prune: which tokens to keep, and what becomes of the others.
       present: the tokens.
       count: image tokens to keep, static and fewer than there are.
-      fused_position: what a token is called that this stage fuses of others.
+      geometry: where positions are, and which stage this is.
       signal: of the block before, what the strategy needs; see `Strategy.needs`.
-      class_index: original position of the class token, or None.
-      grid: (H, W) patches of the image.
       key: a random key, or None.
-      padding: [B,L] bool by original position, what goes before all else; None: nothing does.
 
     Raises:
       ValueError: a strategy that works by chance, without a key.
     """
-    strategy = prune.strategy
+    strategy, padding = prune.strategy, geometry.padding
     if strategy.by_chance and key is None:
         raise ValueError(
             f'importance="{prune.importance}" needs a key: model(images, key=jax.random.key(0)).'
         )
-    others = 0 if class_index is None else 1
-    for left in _rounds(present.positions.shape[1] - others, count, strategy.halves):
+    patches = present.positions.shape[1] - geometry.others
+    for left in _rounds(patches, count, strategy.halves):
         positions = present.positions
-        protected = None if class_index is None else positions == class_index
-        features = functools.reduce(operator.add, (_wide(part) for part in present.stream))
-        tokens = Tokens(signal, features, positions, protected, class_index, grid, key)
-        judgement = strategy.judge(tokens)
+        tokens = Tokens(signal, present.stream.tokens, positions, geometry, key)
+        judgement, protected = strategy.judge(tokens), tokens.protected
         scores = judgement.scores
         if padding is not None:
             scores = jnp.where(jnp.take_along_axis(padding, positions, axis=1), -jnp.inf, scores)
-        kept = select_tokens(scores, left + others, protected)
+        kept = select_tokens(scores, left + geometry.others, protected)
         before = present
         if prune.reduction == "merge":
             before = _merge(present, judgement.targets, kept, protected)
         present = jax.tree.map(lambda array: gather_tokens(array, kept), before)  # noqa: B023
         if prune.reduction == "fuse":
             shares = jnp.where(_is_kept(kept, positions.shape[1]), 0, judgement.scores)
-            present = _append(present, _added(before.stream, shares[:, None]), fused_position)
+            fused = _added(before.stream, shares[:, None])
+            present = _append(present, fused, geometry.fused_position)
     return present
 
 
@@ -92,10 +85,6 @@ def _rounds(tokens: int, count: int, halves: bool) -> Iterator[int]:
     while tokens > count:
         tokens = max(count, tokens - tokens // 2) if halves else count
         yield tokens
-
-
-def _wide(features: jax.Array) -> jax.Array:
-    return features.astype(jnp.promote_types(features.dtype, jnp.float32))
 
 
 def _merge(
@@ -124,18 +113,17 @@ def _merge(
 def _added(stream: Stream, shares: jax.Array) -> Stream:
     """Sums of the tokens [B,K,D], each times its share in [B,count,K]: [B,count,D]."""
 
-    def add(part):
-        added = jnp.einsum("bij,bjd->bid", shares, _wide(part), precision=lax.Precision.HIGHEST)
+    def add(part: jax.Array) -> jax.Array:
+        added = jnp.einsum("bij,bjd->bid", shares, widened(part), precision=lax.Precision.HIGHEST)
         return added.astype(part.dtype)
 
-    return tuple(add(part) for part in stream)
+    return jax.tree.map(add, stream)
 
 
 def _append(present: Present, stream: Stream, position: int) -> Present:
     """One token more, with `stream` [B,1,D], behind the others."""
     positions = jnp.pad(present.positions, ((0, 0), (0, 1)), constant_values=position)
-    pairs = zip(present.stream, stream, strict=True)
-    joined = tuple(jnp.concatenate(pair, axis=1) for pair in pairs)
+    joined = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), present.stream, stream)
     return Present(joined, positions, present.sizes)
 
 

@@ -12,8 +12,10 @@ import json
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ssmjax import PruneConfig
+from ssmjax.pruning.geometry import Geometry
 from ssmjax.pruning.reduce import Present, reduce_tokens
 from ssmjax.pruning.strategies import STRATEGIES
+from ssmjax.pruning.stream import Stream
 
 mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
 by_image = NamedSharding(mesh, PartitionSpec("batch"))
@@ -25,8 +27,8 @@ def stage(importance, reduction, features, positions):
     attention = STRATEGIES[importance].needs == "attention"
     return reduce_tokens(
         PruneConfig((1,), 0.5, importance=importance, reduction=reduction),
-        Present((features,), positions, None), 8, fused_position=17,
-        signal=features[:, :, 0] if attention else features, class_index=8, grid=(4, 4), key=other,
+        Present(Stream(features), positions, None), 8, Geometry((4, 4), 8),
+        signal=features[:, :, 0] if attention else features, key=other,
     )
 
 @jax.jit

@@ -16,7 +16,8 @@ PRUNE = ssmjax.PruneConfig(after_blocks=(1,), keep_ratio=0.5)
 
 @pytest.fixture(autouse=True)
 def schedules(monkeypatch, small_models):
-    monkeypatch.setattr(registry, "_PAPER", {"vim": PRUNE})
+    scheduled = dataclasses.replace(small_models["vim"], schedule=PRUNE)
+    monkeypatch.setattr(registry, "_CLASSIFIERS", small_models | {"vim": scheduled})
 
 
 @pytest.fixture
@@ -63,7 +64,9 @@ def test_what_is_timed(timed):
         chex.assert_trees_all_equal(timed[what](), dense.with_prune(prune)(images, key=key))
         assert timed[what].func.config.prune == prune
     ((stream, positions, _),) = timed["selection"]()
-    assert [part.shape for part in stream] == [(2, 9, 16)] * 2 and positions.shape == (2, 9)
+    assert [part.shape for part in jax.tree.leaves(stream)] == [
+        (2, 9, 16)
+    ] * 2 and positions.shape == (2, 9)
 
 
 def test_training_step(timed):

@@ -3,18 +3,23 @@
 Fusing, which only attention can, is held against an oracle in test_vit_pruned.py.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 from flax import nnx
 
 import ssmjax
 from ssmjax import PruneConfig
+from ssmjax.pruning.geometry import Geometry
 from ssmjax.pruning.reduce import Present, reduce_tokens
 from ssmjax.pruning.strategies import STRATEGIES
 from ssmjax.pruning.strategies.strategy import Tokens
+from ssmjax.pruning.stream import Stream
 
 SMALL = {"depth": 2, "embed_dim": 16, "patch_size": 4, "img_size": (20, 24)}
 FAMILIES = {
@@ -49,10 +54,15 @@ def reduction(request):
     return request.param
 
 
-def pruned(family, importance, reduction, after_blocks, ratio):
+@functools.cache
+def dense(family):
     name, sizes = FAMILIES[family]
+    return ssmjax.create_model(name, num_classes=5, **sizes)
+
+
+def pruned(family, importance, reduction, after_blocks, ratio):
     prune = PruneConfig(after_blocks, ratio, importance=importance, reduction=reduction)
-    return ssmjax.create_model(name, num_classes=5, **sizes, prune=prune)
+    return dense(family).with_prune(prune)
 
 
 def stage(importance, reduction, count, *, signal, features=None, class_index=None, key=KEY):
@@ -65,12 +75,10 @@ def stage(importance, reduction, count, *, signal, features=None, class_index=No
         signal = signal[..., 0]  # One number for each token.
     return reduce_tokens(
         PruneConfig((1,), 0.5, importance=importance, reduction=reduction),
-        Present((features,), positions, None),
+        Present(Stream(features), positions, None),
         count,
-        fused_position=length,
+        Geometry(grid, class_index),
         signal=None if STRATEGIES[importance].needs is None else signal,
-        class_index=class_index,
-        grid=grid,
         key=key,
     )
 
@@ -166,10 +174,28 @@ class TestEveryStrategy:
         chex.assert_trees_all_close(to_features, want, rtol=1e-7, atol=1e-6)
 
 
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @parameterized.parameters("drop", "merge")
+    def test_a_stage_by_sums(self, reduction):
+        tokens = np.random.default_rng(7).standard_normal((2, 30, 4)).astype(np.float32)
+        reduced = self.variant(lambda signal: stage("sum", reduction, 11, signal=signal))(tokens)
+        best = np.sort(np.argsort(-tokens.sum(axis=2), axis=1, kind="stable")[:, :11], axis=1)
+        chex.assert_trees_all_equal(reduced.positions, best)
+        (features,) = jax.tree.leaves(reduced.stream)
+        chex.assert_shape(features, (2, 11, 4))
+        if reduction == "drop":
+            kept = np.take_along_axis(tokens, best[..., None], axis=1)
+            chex.assert_trees_all_equal(features, kept)
+        else:
+            total = np.einsum("bk,bkd->bd", reduced.sizes, features)
+            chex.assert_trees_all_close(total, tokens.sum(axis=1), rtol=1e-7, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keeping_all_is_the_dense_model(images, family):
     model = pruned(family, "uniform", "drop", (1,), 1.0)
-    chex.assert_trees_all_equal(model(images), model.with_prune(None)(images))
+    chex.assert_trees_all_equal(model(images), dense(family)(images))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -191,8 +217,8 @@ def test_every_parameter_learns(images, family):
 def judged(importance, signal, **fields):
     """Scores of tokens on a grid of 2 x 4."""
     positions = jnp.arange(signal.shape[1], dtype=jnp.int32)[None]
-    given = {"class_index": None, "protected": None, "grid": (2, 4), "key": None} | fields
-    return STRATEGIES[importance].judge(Tokens(signal, signal, positions, **given))
+    geometry = Geometry(**({"grid": (2, 4)} | fields))
+    return STRATEGIES[importance].judge(Tokens(signal, signal, positions, geometry))
 
 
 @pytest.mark.parametrize(
@@ -245,16 +271,12 @@ def test_matching_against_loops(local, class_index):
     places = 9
     features = np.random.default_rng(5).standard_normal((1, places, 3)).astype(np.float32)
     given = features
-    protected = None
     names = np.arange(places)
     if class_index is not None:
         given = np.insert(features, class_index, 7.0, axis=1)
         names = np.delete(np.arange(places + 1), class_index)
-        protected = jnp.arange(places + 1)[None] == class_index
     importance = "similarity_local" if local else "similarity_global"
-    got = judged(
-        importance, jnp.asarray(given), protected=protected, class_index=class_index, grid=(3, 3)
-    )
+    got = judged(importance, jnp.asarray(given), class_index=class_index, grid=(3, 3))
     for even, (likeness, odd) in numpy_match(features[0], local).items():
         chex.assert_trees_all_close(got.scores[0, names[even]], -likeness, rtol=1e-7, atol=1e-6)
         assert got.targets[0, names[even]] == names[odd]
@@ -268,10 +290,8 @@ def test_merged_tokens_weigh_by_size():
         PruneConfig((1,), 0.5, importance="uniform", reduction="merge"),
         first,
         4,
-        fused_position=30,
+        Geometry((5, 6)),
         signal=None,
-        class_index=None,
-        grid=(5, 6),
         key=None,
     )
     chex.assert_trees_all_close(second.sizes.sum(), 30, rtol=1e-7)
@@ -280,11 +300,7 @@ def test_merged_tokens_weigh_by_size():
 
 
 def test_pooling_counts_each_patch_once(images):
-    name, sizes = FAMILIES["plain_mamba"]
-    model = ssmjax.create_model(
-        name, num_classes=5, **sizes, prune=PruneConfig((2,), 0.4, importance="l2")
-    )
-    merging = model.with_prune(PruneConfig((2,), 0.4, importance="l2", reduction="merge"))
+    merging, model = (pruned("plain_mamba", "l2", how, (2,), 0.4) for how in ("merge", "drop"))
     _, hidden = merging(images, return_intermediates=True)
     _, dropped = model(images, return_intermediates=True)
     assert not np.allclose(hidden["features"], dropped["features"], atol=1e-4)

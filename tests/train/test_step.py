@@ -69,6 +69,7 @@ def test_decay_of_the_average(warmup, decays):
     assert np.abs(average - params).max() > 1e-3
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(("compiled", "lr"), [(True, 0.1), (False, 0.2)])
 def test_the_step_of_a_loss_without_labels(compiled, lr):
     config = OptimConfig(lr=lr, clip=None, weight_decay=0.0, ema=0.9)

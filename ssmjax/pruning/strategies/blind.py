@@ -16,9 +16,8 @@ def random(tokens: Tokens) -> Judgement:
 
 def uniform(tokens: Tokens) -> Judgement:
     """frac(position * golden ratio): whatever number is kept lies evenly spread."""
-    length = tokens.grid[0] * tokens.grid[1] + (tokens.class_index is not None)
     # Ranks, taken in float64: float32 would tie the fractions.
-    fraction = np.modf(np.arange(length) * GOLDEN_RATIO)[0]
+    fraction = np.modf(np.arange(tokens.geometry.length) * GOLDEN_RATIO)[0]
     ranks = jnp.asarray(np.argsort(np.argsort(fraction)), jnp.float32)
     return Judgement(ranks[tokens.positions])
 

@@ -12,8 +12,8 @@ SIDE = 2  # Cells of a neighbourhood's side.
 
 def judge(tokens: Tokens) -> Judgement:
     """Rank among the tokens present in its 2 x 2 neighbourhood first, the clipped sum second."""
-    across = -(-tokens.grid[1] // SIDE)
-    row, column = jnp.divmod(tokens.cells, tokens.grid[1])
+    across = -(-tokens.geometry.grid[1] // SIDE)
+    row, column = jnp.divmod(tokens.cells, tokens.geometry.grid[1])
     neighbourhood = row // SIDE * across + column // SIDE
     scores = clipped_sum(tokens.signal)
     return Judgement(jax.vmap(_by_rank)(neighbourhood, scores))

@@ -20,16 +20,17 @@ def judge(tokens: Tokens, *, local: bool) -> Judgement:
     present = jnp.broadcast_to(
         jnp.arange(tokens.positions.shape[1], dtype=jnp.int32), tokens.positions.shape
     )
-    if tokens.protected is None:
+    protected = tokens.protected
+    if protected is None:
         return Judgement(*_match(tokens.features, present, local))
     # Places count image tokens only: those in order, without the class token.
-    images = jnp.argsort(tokens.protected, axis=1, stable=True)[:, :-1]
+    images = jnp.argsort(protected, axis=1, stable=True)[:, :-1]
     found = _match(gather_tokens(tokens.features, images), images, local)
-    place = jnp.maximum(jnp.cumsum(~tokens.protected, axis=1) - 1, 0)
+    place = jnp.maximum(jnp.cumsum(~protected, axis=1) - 1, 0)
     scores, targets = (jnp.take_along_axis(a, place, axis=1) for a in found)
     return Judgement(
-        jnp.where(tokens.protected, jnp.inf, scores),
-        jnp.where(tokens.protected, present, targets),
+        jnp.where(protected, jnp.inf, scores),
+        jnp.where(protected, present, targets),
     )
 
 

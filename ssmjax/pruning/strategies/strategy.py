@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+
+from ssmjax.pruning.geometry import Geometry
 
 
 class Signals(NamedTuple):
@@ -30,27 +31,25 @@ class Tokens(NamedTuple):
       signal: the one of `Signals` that the strategy asked for, of the last block, or None.
       features: [B,K,D] float32 (or wider), the tokens themselves.
       positions: [B,K] int32 original positions.
-      protected: [B,K] bool, the class token, which is kept whatever its score; None without one.
-      class_index: its original position, or None.
-      grid: (H, W) patches of the image.
+      geometry: where positions are.
       key: a random key; None where the strategy does not go by chance.
     """
 
     signal: Any
     features: jax.Array
     positions: jax.Array
-    protected: jax.Array | None
-    class_index: int | None
-    grid: tuple[int, int]
-    key: Any
+    geometry: Geometry
+    key: Any = None
+
+    @property
+    def protected(self) -> jax.Array | None:
+        """[B,K] bool, the class token, which is kept whatever its score; None without one."""
+        return self.geometry.is_class(self.positions)
 
     @property
     def cells(self) -> jax.Array:
         """[B,K] raster cells of the grid; H*W for the class token."""
-        if self.class_index is None:
-            return self.positions
-        cells = self.positions - (self.positions > self.class_index)
-        return jnp.where(self.positions == self.class_index, self.grid[0] * self.grid[1], cells)
+        return self.geometry.cells(self.positions)
 
 
 class Judgement(NamedTuple):

@@ -17,6 +17,7 @@ from ssmjax.dense.adapter import AdapterConfig, Interaction
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.spatial_prior import SpatialPrior
 from ssmjax.models.plain_mamba import PlainMambaConfig
+from ssmjax.models.run import Run
 from tests.oracles import downstream as golden
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense.official import backbone_config, build, outline
@@ -32,10 +33,10 @@ SMALL = AdapterConfig(
 )
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "train", "return_intermediates"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "train"))
 def _forward(graphdef, state, images, **options):
     model = nnx.merge(graphdef, state)
-    return model(images, **options), nnx.state(model, nnx.BatchStat)
+    return model(images, Run(**options)), nnx.state(model, nnx.BatchStat)
 
 
 def run(model, images, **options):
@@ -57,7 +58,7 @@ def small_state(seed=1):
 def _check(case, dtype):
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         model = build(backbone_config(case.backbone, dtype=dtype), case.state("backbone."))
-        (maps, between), _ = run(model, case.images, return_intermediates=True)
+        (maps, _, between), _ = run(model, case.images)
     c1, *tokens = between["prior"]
     got = {"spm.c1": c1, "tokens0": between["tokens"]}
     got |= {f"spm.c{i}": x.reshape(len(x), -1, x.shape[-1]) for i, x in enumerate(tokens, 2)}
@@ -150,8 +151,7 @@ def test_gamma_of_zero_leaves_the_trunk_alone():
     closed = {k: np.zeros_like(a) if k.endswith("gamma") else a for k, a in small_state().items()}
     moved = {k: other[k] if k.startswith("backbone.spm") else a for k, a in closed.items()}
     images = jax.random.normal(jax.random.key(1), (1, 64, 96, 3))
-    (_, first), _ = run(small(closed), images, return_intermediates=True)
-    (_, second), _ = run(small(moved), images, return_intermediates=True)
+    first, second = (run(small(state), images)[0].intermediates for state in (closed, moved))
     chex.assert_trees_all_equal(first["x"], second["x"])
     assert np.abs(first["c"][0] - second["c"][0]).max() > 0.1
 
@@ -159,14 +159,14 @@ def test_gamma_of_zero_leaves_the_trunk_alone():
 def test_pruned():
     """Keeping all is dense; keeping less changes the maps, each image's on its own."""
     images = jax.random.normal(jax.random.key(1), (2, 64, 96, 3))
-    dense, _ = run(small(), images)
+    dense = run(small(), images)[0].maps
     everything = DensePruneConfig(after_blocks=(1, 2), keep_ratio=1)
-    chex.assert_trees_all_equal(dense, run(small(prune=everything), images)[0])
+    chex.assert_trees_all_equal(dense, run(small(prune=everything), images)[0].maps)
     half = small(prune=DensePruneConfig(after_blocks=(1,), keep_ratio=0.5))
-    maps, _ = run(half, images)
+    maps = run(half, images)[0].maps
     chex.assert_trees_all_equal_shapes(maps, dense)
     assert np.abs(maps[2] - dense[2]).max() > 0.01
-    turned, _ = run(half, images[::-1])
+    turned = run(half, images[::-1])[0].maps
     for a, b in zip(maps, turned, strict=True):
         assert_close(a[::-1], b, 1e-6)
 
@@ -176,8 +176,9 @@ def test_pruned_cells_go_on_in_both_branches():
     images = jax.random.normal(jax.random.key(1), (2, 64, 96, 3))
     model = small(prune=DensePruneConfig(after_blocks=(1,), keep_ratio=0.5))
     sizes = jnp.array([[64, 96], [33, 48]])  # The second fills 3 x 3 of 4 x 6 cells.
-    (_, between), _ = run(model, images, image_sizes=sizes, return_intermediates=True)
-    (first, x), (c, last), kept = between["x"], between["c"], between["kept"][-1]
+    found, _ = run(model, images, image_sizes=sizes)
+    (first, x), (c, last) = found.intermediates["x"], found.intermediates["c"]
+    kept = found.kept[-1]
     chex.assert_shape(kept, (2, 12))
     rows, columns = np.divmod(np.asarray(kept[1]), 6)
     assert (rows < 3).sum() >= 9 and {(r, c) for r in range(3) for c in range(3)} <= {
@@ -210,4 +211,4 @@ def test_what_is_refused(changes, message):
 
 def test_sides_that_are_no_multiples_are_refused():
     with pytest.raises(ValueError, match="pad height and width to multiples of 32"):
-        small()(jnp.zeros((1, 64, 80, 3)))
+        small()(jnp.zeros((1, 64, 80, 3)), Run())

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from ssmjax.dense import anchors
+from ssmjax.dense.anchors import Anchors
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense import units
 
@@ -21,12 +21,13 @@ HEADS = {
 def test_official_anchors(unit, head):
     strides, scales = HEADS[head]
     grids = [tuple(grid) for grid in unit[f"anchors.{head}.feature_sizes"].tolist()]
-    base = anchors.anchors([(1, 1)] * len(strides), strides, scales, RATIOS)
+    anchors = Anchors(strides, scales, RATIOS)
+    base = anchors.boxes([(1, 1)] * len(strides))
     assert_close(np.stack(base), unit[f"anchors.{head}.base"], 1e-6)
-    levels = anchors.anchors(grids, strides, scales, RATIOS)
+    levels = anchors.boxes(grids)
     assert_close(levels[1], unit[f"anchors.{head}.level1_grid"], 1e-6)
     padded = np.int32(unit.numbers(f"anchors.{head}.valid_count")[2:])
-    valid = anchors.valid(padded, grids, strides, len(RATIOS) * len(scales))
+    valid = anchors.valid(padded, grids)
     assert [v.sum() for v in valid] == unit[f"anchors.{head}.valid_count"].tolist()
     assert [v.shape for v in valid] == [level.shape[:1] for level in levels]
 
@@ -40,7 +41,7 @@ def test_against_a_loop(H, W, stride):
                 w, h = stride * scale / ratio**0.5, stride * scale * ratio**0.5
                 x, y = j * stride, i * stride
                 want.append((x - w / 2, y - h / 2, x + w / 2, y + h / 2))
-    (got,) = anchors.anchors([(H, W)], [stride], scales, RATIOS)
+    (got,) = Anchors([stride], scales, RATIOS).boxes([(H, W)])
     chex.assert_type(got, np.float32)
     assert_close(got, want, 1e-6)
 
@@ -48,7 +49,8 @@ def test_against_a_loop(H, W, stride):
 @pytest.mark.parametrize("padded", [(32, 64), (96, 32), (33, 31), (128, 128)])
 def test_valid_cells_are_those_that_begin_inside(padded):
     grids, strides = [(16, 12), (8, 6), (2, 2)], (8, 16, 64)
-    got = jax.jit(lambda shape: anchors.valid(shape, grids, strides, 3))(np.int32(padded))
+    anchors = Anchors(strides, (1,), RATIOS)
+    got = jax.jit(lambda shape: anchors.valid(shape, grids))(np.int32(padded))
     for (H, W), stride, level in zip(grids, strides, got, strict=True):
         want = np.zeros((H, W, 3), bool)
         want[: -(-padded[0] // stride), : -(-padded[1] // stride)] = True

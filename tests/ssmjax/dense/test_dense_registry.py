@@ -13,17 +13,21 @@ import ssmjax
 from ssmjax import load_torch_state_dict, to_torch_state_dict
 from ssmjax.convert.load import official_shapes
 from ssmjax.dense.box_head import BoxHead
-from ssmjax.dense.config import PRESETS, options
+from ssmjax.dense.config import PRESETS
 from ssmjax.dense.fpn import FPN
 from ssmjax.dense.mask_head import MaskHead
 from ssmjax.dense.pretrained import load_classifier
 from ssmjax.dense.ranges import DensePruneConfig
-from ssmjax.dense.registry import config_overrides, create_model, list_models
+from ssmjax.dense.registry import create_model, list_models
 from ssmjax.dense.retinanet import RetinaHead
 from ssmjax.dense.rpn import RPN
+from ssmjax.models.config import options
+from ssmjax.preprocess import Preprocessing
+from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, save_weights
 from tests.oracles import downstream as golden
 
+HOW = Preprocessing((0.0,) * 3, (1.0,) * 3)
 TRUNK = {"depth": 2, "embed_dim": 16, "d_state": 2, "stem_convs": 1, "conv_size": 3}
 SMALL = {
     "maskrcnn": {"heads": 2, "prior_width": 4, "width": 8, "hidden": 8, "num_classes": 3},
@@ -48,7 +52,7 @@ def arrays(model):
 
 def stored(path, model, name):
     overrides = config_overrides(name, model.config)
-    save_weights(path, model, Metadata(name, overrides, (), (0.0,) * 3, (1.0,) * 3))
+    save_weights(path, model, Metadata(name, overrides, (), HOW))
 
 
 def test_names():
@@ -68,7 +72,8 @@ def test_official_names_and_shapes(name):
         for theirs, shape, dtype in manifest["manifest"]
     }
     load_torch_state_dict(model, state)
-    assert all((np.asarray(leaf[...]) == 1).all() for leaf in flat_params(model).values())
+    for leaf in flat_params(model).values():
+        chex.assert_trees_all_equal(leaf[...], 1)
     back = to_torch_state_dict(model)
     assert list(back) == list(state)
     for theirs, array in state.items():
@@ -90,9 +95,7 @@ def test_there_and_back(family, tmp_path):
     assert again.config == model.config and again.config.backbone.prune == prune
     other = small(family, seed=2)
     load_torch_state_dict(other, to_torch_state_dict(model))
-    for leaf, array in arrays(model).items():
-        chex.assert_trees_all_equal(arrays(again)[leaf], array)
-        chex.assert_trees_all_equal(arrays(other)[leaf], array)
+    chex.assert_trees_all_equal(arrays(model), arrays(again), arrays(other))
     dense = create_model(weights=tmp_path / "a.safetensors", prune=None)
     assert dense.config.backbone.prune is None
     with pytest.raises(ValueError, match="does not fit this model"):
@@ -112,7 +115,7 @@ def test_backbone_of_a_classifier(family, tmp_path):
     classifier = ssmjax.create_model("plainmamba_l2", **changes)
     overrides = {**changes, "dwconv_blocks": [0]}
     path = tmp_path / "c.safetensors"
-    metadata = Metadata("plainmamba_l2", overrides, (), (0.0,) * 3, (1.0,) * 3)
+    metadata = Metadata("plainmamba_l2", overrides, (), HOW)
     save_weights(path, classifier, metadata)
     model = small(family, "l2", dwconv_blocks=(0,), img_size=(64, 96), seed=3)
     before, given = arrays(model), arrays(classifier)
@@ -126,13 +129,12 @@ def test_backbone_of_a_classifier(family, tmp_path):
             ours = name.replace("norm.", "backbone.norms.1.")
             chex.assert_trees_all_equal(after.pop(ours), array)
     assert after
-    for name, array in after.items():
-        chex.assert_trees_all_equal(array, before[name])
+    chex.assert_trees_all_equal(after, {name: before[name] for name in after})
     model = small(family, "l2", dwconv_blocks=(0,), embed_dim=32)
     unchanged = arrays(model)
     with pytest.raises(ValueError, match="is not the backbone"):
         load_classifier(model, path)
-    assert all((array == unchanged[name]).all() for name, array in arrays(model).items())
+    chex.assert_trees_all_equal(arrays(model), unchanged)
 
 
 def test_first_values():

@@ -16,6 +16,7 @@ from ssmjax.dense.features import PlainMambaFeatures
 from ssmjax.dense.ranges import DensePruneConfig, RangesConfig
 from ssmjax.layers.pos_embed import resize_inside
 from ssmjax.models.plain_mamba import PlainMambaConfig
+from ssmjax.models.run import Run
 from tests.golden import recipe
 from tests.oracles import downstream as golden
 from tests.oracles import plain_mamba_oracle as oracle
@@ -63,7 +64,7 @@ def images(batch=3):
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "train"))
 def _forward(graphdef, state, images, **options):
-    return nnx.merge(graphdef, state)(images, **options)
+    return nnx.merge(graphdef, state)(images, Run(**options)).maps
 
 
 def run(model, images, **options):
@@ -124,7 +125,8 @@ def test_official_of_published_size(downstream, name):
 def _check(case, dtype):
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         model = build(backbone_config(case.backbone, dtype=dtype), case.state("backbone."))
-        tokens = jax.jit(lambda model: model.trunk.begin(jnp.asarray(case.images)).values)(model)
+        begin = jax.jit(lambda model: model.trunk.begin(jnp.asarray(case.images), Run()).values)
+        tokens = begin(model)
         maps = run(model, case.images)
     got = {"tokens0": tokens} | {f"feat{i}": x for i, x in enumerate(maps)}
     case.check({name: x for name, x in got.items() if name in case.want}, exact=dtype == "float64")
@@ -185,7 +187,7 @@ def test_gradient_through_pruning():
 
         @jax.jit
         def loss(params):
-            maps = nnx.merge(graphdef, params, rest)(inputs)
+            maps = nnx.merge(graphdef, params, rest)(inputs, Run()).maps
             return sum(jnp.mean(jnp.sin(x + i)) for i, x in enumerate(maps))
 
         leaves, tree = jax.tree.flatten(params)
@@ -220,7 +222,7 @@ def test_drop_path_acts_in_training_alone():
     plain = build(config(), weights())
     chex.assert_trees_all_equal(run(model, images()), run(plain, images()))
     with pytest.raises(ValueError, match="drop path needs a key"):
-        model(images(), train=True)
+        model(images(), Run(train=True))
 
     def trained(key):
         return run(model, images(), train=True, key=key)[-1]
@@ -250,4 +252,4 @@ def test_images_of_another_shape_are_refused():
     model, _ = outline(config())
     assert isinstance(model, PlainMambaFeatures)
     with pytest.raises(ValueError, match=r"give \[batch, height, width, 3\]"):
-        model(jnp.zeros((2, 40, 48)))
+        model(jnp.zeros((2, 40, 48)), Run())

@@ -15,6 +15,7 @@ from ssmjax.dense.mask_head import SIZE
 from ssmjax.dense.masks import mask_targets, paste
 from ssmjax.dense.roi_align import level_of, roi_align
 from ssmjax.dense.rpn import Proposals, proposals, rpn_losses
+from ssmjax.models.run import Run
 from tests.oracles import downstream as golden
 from tests.ssmjax.dense import whole
 
@@ -23,7 +24,7 @@ TINY = golden.names("maskrcnn_tiny_*")
 
 @whole.jitted
 def first_stage(model, images, targets):
-    maps = model.neck(model.backbone(images))
+    maps = model.neck(model.backbone(images, Run()).maps)
     said = model.rpn(maps)
     shapes = targets.image_shapes
     number = model.config.proposals

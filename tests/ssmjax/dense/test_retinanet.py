@@ -7,6 +7,7 @@ import pytest
 
 from ssmjax.convert.load import table
 from ssmjax.dense.retinanet import anchor_losses, detections
+from ssmjax.models.run import Run
 from tests.oracles import downstream as golden
 from tests.ssmjax.dense import whole
 
@@ -15,7 +16,7 @@ TINY = golden.names("retinanet_tiny_*")
 
 @whole.jitted
 def evaluated(model, images, targets):
-    maps = model.neck(model.backbone(images)[1:])
+    maps = model.neck(model.backbone(images, Run()).maps[1:])
     said = model.head(maps)
     return maps, said, anchor_losses(said, targets), detections(said, targets.image_shapes)
 

@@ -9,7 +9,7 @@ import pytest
 from ssmjax.dense.box_head import regions
 from tests.train.small import constant
 from train.config import Config, ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData
+from train.data.dense.config import DetectionData
 from train.step import init_state, make_train_step
 from train.tasks.task import open_task
 

@@ -13,7 +13,7 @@ from ssmjax.dense.retinanet import UNUSED
 from tests.train.small import constant
 from train import devices
 from train.config import Config, ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData, SegmentationData
+from train.data.dense.config import DetectionData, SegmentationData
 from train.optim import keys
 from train.step import init_state, make_train_step
 from train.tasks.task import open_task
