@@ -22,11 +22,6 @@ SIZES = {"embed_dim": 8, "d_state": 2, "depth": 3, "patch_size": 8}
 ALIGNMENTS = ("previous", "constant", "none")
 
 
-def compiled(function):
-    """The time goes into compiling: less of it, which changes the rounding only."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def build(family, prune, depth=3, **options):
     """A small model of 3 x 4 patches in float64, for use with x64."""
     sizes = {**SIZES, "depth": depth}
@@ -68,7 +63,7 @@ def apply(inputs):
 
 
 def run(function, arrays, options, *others):
-    return compiled(function)(scan_cases.as_scan(arrays, options), *others)
+    return jax.jit(function)(scan_cases.as_scan(arrays, options), *others)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -112,7 +107,8 @@ def test_mean_over_channels(alignment):
         shares = np.einsum("beij,bie,bje->beij", alpha, gradient, arrays["u"])
         got = run(mean_attention, arrays, options, gradient)
         assert_close(got, np.maximum(shares, 0).mean(axis=1), 1e-12)
-    assert (alpha[:, :, np.tri(7, k=-1, dtype=bool)] == 0).all()  # Ahead of a reverse scan.
+    # Ahead of a reverse scan.
+    chex.assert_trees_all_equal(alpha[:, :, np.tri(7, k=-1, dtype=bool)], 0)
 
 
 def test_no_matrix_of_every_channel_is_held():
@@ -138,7 +134,7 @@ def test_alpha_in_place_of_the_scan_gives_the_mixers_output(family, options, pru
     with jax.enable_x64(True):
         model = build(family, ssmjax.PruneConfig((1,), 0.7, **prune), depth=2, **options)
 
-        @compiled
+        @jax.jit
         def outputs(x):
             _, *found = model(x, return_positions=True, return_intermediates=True)
             return found[1]["hidden"], [
@@ -206,7 +202,7 @@ def whole_model(family):
             result.append((raw, weighted, present))
         return result
 
-    return model, jax.tree.map(np.asarray, compiled(attention)(x))
+    return model, jax.tree.map(np.asarray, jax.jit(attention)(x))
 
 
 def product(attention, length):
@@ -232,7 +228,7 @@ def test_maps(family, variant, layer):
     with jax.enable_x64(True):
         model, attention = whole_model(family)
         look = functools.partial(attention_maps, model, variant=variant, layer=layer)
-        maps, present = compiled(look)(images())
+        maps, present = jax.jit(look)(images())
     attention = attention[1:2] if layer else attention
     chex.assert_trees_all_equal(present, attention[-1][2])
     for row, got in enumerate(maps):

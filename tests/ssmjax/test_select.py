@@ -35,6 +35,23 @@ def test_protected_tokens_beat_every_score():
     assert select_tokens(scores, 2, protected).tolist() == [[0, 2], [0, 3]]
 
 
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    def test_select_and_gather(self):
+        scores = np.array([[INF, 3, NAN, 5], [1, 2, 2, 0]], np.float32)
+        protected = np.array([[False, False, True, False], [False] * 4])
+        tokens = np.arange(16, dtype=np.float32).reshape(2, 4, 2)
+
+        @self.variant
+        def selected(scores, protected, tokens):
+            kept = select_tokens(scores, 2, protected)
+            return kept, gather_tokens(tokens, kept)
+
+        got, want = selected(scores, protected, tokens), np.array([[0, 2], [1, 2]])
+        chex.assert_type(got, [jnp.int32, jnp.float32])
+        chex.assert_trees_all_equal(got, (want, np.take_along_axis(tokens, want[..., None], 1)))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 2**31), st.data())
 def test_against_a_stable_sort(length, seed, data):

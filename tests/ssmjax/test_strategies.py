@@ -3,11 +3,14 @@
 Fusing, which only attention can, is held against an oracle in test_vit_pruned.py.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 from flax import nnx
 
 import ssmjax
@@ -51,10 +54,15 @@ def reduction(request):
     return request.param
 
 
-def pruned(family, importance, reduction, after_blocks, ratio):
+@functools.cache
+def dense(family):
     name, sizes = FAMILIES[family]
+    return ssmjax.create_model(name, num_classes=5, **sizes)
+
+
+def pruned(family, importance, reduction, after_blocks, ratio):
     prune = PruneConfig(after_blocks, ratio, importance=importance, reduction=reduction)
-    return ssmjax.create_model(name, num_classes=5, **sizes, prune=prune)
+    return dense(family).with_prune(prune)
 
 
 def stage(importance, reduction, count, *, signal, features=None, class_index=None, key=KEY):
@@ -166,10 +174,28 @@ class TestEveryStrategy:
         chex.assert_trees_all_close(to_features, want, rtol=1e-7, atol=1e-6)
 
 
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @parameterized.parameters("drop", "merge")
+    def test_a_stage_by_sums(self, reduction):
+        tokens = np.random.default_rng(7).standard_normal((2, 30, 4)).astype(np.float32)
+        reduced = self.variant(lambda signal: stage("sum", reduction, 11, signal=signal))(tokens)
+        best = np.sort(np.argsort(-tokens.sum(axis=2), axis=1, kind="stable")[:, :11], axis=1)
+        chex.assert_trees_all_equal(reduced.positions, best)
+        (features,) = jax.tree.leaves(reduced.stream)
+        chex.assert_shape(features, (2, 11, 4))
+        if reduction == "drop":
+            kept = np.take_along_axis(tokens, best[..., None], axis=1)
+            chex.assert_trees_all_equal(features, kept)
+        else:
+            total = np.einsum("bk,bkd->bd", reduced.sizes, features)
+            chex.assert_trees_all_close(total, tokens.sum(axis=1), rtol=1e-7, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keeping_all_is_the_dense_model(images, family):
     model = pruned(family, "uniform", "drop", (1,), 1.0)
-    chex.assert_trees_all_equal(model(images), model.with_prune(None)(images))
+    chex.assert_trees_all_equal(model(images), dense(family)(images))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -274,11 +300,7 @@ def test_merged_tokens_weigh_by_size():
 
 
 def test_pooling_counts_each_patch_once(images):
-    name, sizes = FAMILIES["plain_mamba"]
-    model = ssmjax.create_model(
-        name, num_classes=5, **sizes, prune=PruneConfig((2,), 0.4, importance="l2")
-    )
-    merging = model.with_prune(PruneConfig((2,), 0.4, importance="l2", reduction="merge"))
+    merging, model = (pruned("plain_mamba", "l2", how, (2,), 0.4) for how in ("merge", "drop"))
     _, hidden = merging(images, return_intermediates=True)
     _, dropped = model(images, return_intermediates=True)
     assert not np.allclose(hidden["features"], dropped["features"], atol=1e-4)

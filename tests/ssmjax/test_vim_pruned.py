@@ -1,6 +1,5 @@
 """Pruned Vim, on the kept tokens only, against a masked float64 run over all positions."""
 
-import functools
 from contextlib import nullcontext
 
 import chex
@@ -14,6 +13,7 @@ from tests.golden import recipe
 from tests.oracles import golden, vim_oracle
 from tests.oracles.compare import assert_close
 from tests.oracles.vim_oracle import Prune, count_to_keep
+from tests.ssmjax.blank import blank_model
 
 # 5 x 5 patches: an odd number, so the class token sits at 12 of 26 positions.
 SIZES = {"embed_dim": 32, "d_state": 4, "depth": 4, "patch_size": 8}
@@ -61,7 +61,7 @@ def build(state, prune, dtype="float32"):
             alignment=prune.alignment,
             conv=prune.conv,
         )
-    model = ssmjax.create_model(
+    model = blank_model(
         "vim_tiny_patch16_224",
         **SIZES,
         img_size=40,
@@ -74,13 +74,9 @@ def build(state, prune, dtype="float32"):
     return model
 
 
-def jitted(model):
-    """images -> (logits, positions of each stage)."""
-    return jax.jit(functools.partial(model, return_positions=True))
-
-
-def run(model, x):
-    return jitted(model)(x)
+def run(model, x, **options):
+    """(logits, positions of each stage)."""
+    return model(x, return_positions=True, **options)
 
 
 @pytest.mark.parametrize(
@@ -132,11 +128,11 @@ def test_keep_all_is_dense_bit_for_bit(alignment, conv):
 
 
 def test_image_alone_equals_image_in_batch():
-    forward, x = jitted(build(weights(14), PAPER)), images(14)
-    logits, stages = forward(x)
+    model, x = build(weights(14), PAPER), images(14)
+    logits, stages = run(model, x)
     assert len({tuple(row) for row in np.asarray(stages[0])}) == 3  # each image has its own
     for i in range(3):
-        alone, alone_stages = forward(x[i : i + 1])
+        alone, alone_stages = run(model, x[i : i + 1])
         assert_close(alone[0], logits[i], 2e-6)
         for one, all_ in zip(alone_stages, stages, strict=True):
             chex.assert_trees_all_equal(one[0], all_[i])
@@ -144,8 +140,8 @@ def test_image_alone_equals_image_in_batch():
 
 def test_eager_jit_and_vmap_agree():
     model, x = build(weights(15), PAPER), images(15)
-    logits, stages = run(model, x)
-    eager, eager_stages = model(x, return_positions=True)
+    logits, stages = jax.jit(lambda x: run(model, x))(x)
+    eager, eager_stages = run(model, x)
     assert_close(eager, logits, 2e-6)
     chex.assert_trees_all_equal(eager_stages[1], stages[1])
     chex.assert_trees_all_equal(model(x), eager)
@@ -174,10 +170,9 @@ def test_random_selection():
     prune = Prune((1, 3), 0.7, "random")
     state, x = weights(18), images(18)
     model = build(state, prune)
-    forward = jitted(model)
-    logits, stages = forward(x, key=jax.random.key(0))
-    again, same = forward(x, key=jax.random.key(0))
-    _, others = forward(x, key=jax.random.key(1))
+    logits, stages = run(model, x, key=jax.random.key(0))
+    again, same = run(model, x, key=jax.random.key(0))
+    _, others = run(model, x, key=jax.random.key(1))
     chex.assert_trees_all_equal(logits, again)
     chex.assert_shape(stages, [(3, 19), (3, 14)])
     for stage, repeat, other in zip(stages, same, others, strict=True):

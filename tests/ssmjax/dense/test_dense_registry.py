@@ -68,7 +68,8 @@ def test_official_names_and_shapes(name):
         for theirs, shape, dtype in manifest["manifest"]
     }
     load_torch_state_dict(model, state)
-    assert all((np.asarray(leaf[...]) == 1).all() for leaf in flat_params(model).values())
+    for leaf in flat_params(model).values():
+        chex.assert_trees_all_equal(leaf[...], 1)
     back = to_torch_state_dict(model)
     assert list(back) == list(state)
     for theirs, array in state.items():
@@ -90,9 +91,7 @@ def test_there_and_back(family, tmp_path):
     assert again.config == model.config and again.config.backbone.prune == prune
     other = small(family, seed=2)
     load_torch_state_dict(other, to_torch_state_dict(model))
-    for leaf, array in arrays(model).items():
-        chex.assert_trees_all_equal(arrays(again)[leaf], array)
-        chex.assert_trees_all_equal(arrays(other)[leaf], array)
+    chex.assert_trees_all_equal(arrays(model), arrays(again), arrays(other))
     dense = create_model(weights=tmp_path / "a.safetensors", prune=None)
     assert dense.config.backbone.prune is None
     with pytest.raises(ValueError, match="does not fit this model"):
@@ -126,13 +125,12 @@ def test_backbone_of_a_classifier(family, tmp_path):
             ours = name.replace("norm.", "backbone.norms.1.")
             chex.assert_trees_all_equal(after.pop(ours), array)
     assert after
-    for name, array in after.items():
-        chex.assert_trees_all_equal(array, before[name])
+    chex.assert_trees_all_equal(after, {name: before[name] for name in after})
     model = small(family, "l2", dwconv_blocks=(0,), embed_dim=32)
     unchanged = arrays(model)
     with pytest.raises(ValueError, match="is not the backbone"):
         load_classifier(model, path)
-    assert all((array == unchanged[name]).all() for name, array in arrays(model).items())
+    chex.assert_trees_all_equal(arrays(model), unchanged)
 
 
 def test_first_values():

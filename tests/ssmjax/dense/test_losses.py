@@ -4,36 +4,43 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from absl.testing import parameterized
 
 from ssmjax.dense import losses
 from tests.ssmjax.dense import units
 
 
-@pytest.mark.parametrize("unit", units.ALL)
-def test_official_values(unit):
-    logits, labels, weights = (unit[f"loss.{n}"] for n in ("logits", "labels", "weights"))
-    valid = weights > 0
-    assert set(weights.tolist()) <= {0, 1}
-    (last,) = unit.numbers("loss.rpn_bce")[-1:]
-    # "... (label 0) where labels <= 3 ..."
-    positive = labels <= unit.numbers("loss.rpn_bce")[2]
-    got = {
-        "focal": losses.focal(logits, labels, valid) / unit.numbers("loss.focal")[-1],
-        "rpn_bce": losses.binary_cross_entropy(logits[:, 0], positive, valid) / last,
-        "ce": losses.cross_entropy(unit["loss.logits8"], labels, valid).mean,
-        "mask": losses.mask(
-            unit["loss.mask_logits"].transpose(0, 2, 3, 1),
-            unit["loss.mask_target"] > 0,
-            unit["loss.mask_labels"],
-            np.ones(len(unit["loss.mask_labels"]), bool),
-        ).mean,
-        "seg_ce": losses.segmentation(unit["loss.seg_logits"], unit["loss.seg_labels"]).mean,
-    }
-    chex.assert_type([*got.values()], jnp.float32)
-    chex.assert_shape([*got.values()], ())
-    want = {name: unit[f"loss.{name}"].squeeze() for name in got}
-    chex.assert_trees_all_close(got, want, rtol=1e-5)
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @parameterized.parameters(units.ALL)
+    def test_official_values(self, unit):
+        assert set(unit["loss.weights"].tolist()) <= {0, 1}
+        (last,) = unit.numbers("loss.rpn_bce")[-1:]
+
+        @self.variant
+        def values(given):
+            logits, labels, valid = given["logits"], given["labels"], given["weights"] > 0
+            # "... (label 0) where labels <= 3 ..."
+            positive = labels <= unit.numbers("loss.rpn_bce")[2]
+            return {
+                "focal": losses.focal(logits, labels, valid) / unit.numbers("loss.focal")[-1],
+                "rpn_bce": losses.binary_cross_entropy(logits[:, 0], positive, valid) / last,
+                "ce": losses.cross_entropy(given["logits8"], labels, valid).mean,
+                "mask": losses.mask(
+                    given["mask_logits"].transpose(0, 2, 3, 1),
+                    given["mask_target"] > 0,
+                    given["mask_labels"],
+                    np.ones(len(given["mask_labels"]), bool),
+                ).mean,
+                "seg_ce": losses.segmentation(given["seg_logits"], given["seg_labels"]).mean,
+            }
+
+        names = [name.removeprefix("loss.") for name in unit.arrays if name.startswith("loss.")]
+        got = values({name: unit[f"loss.{name}"] for name in names})
+        chex.assert_type([*got.values()], jnp.float32)
+        chex.assert_shape([*got.values()], ())
+        want = {name: unit[f"loss.{name}"].squeeze() for name in got}
+        chex.assert_trees_all_close(got, want, rtol=1e-5)
 
 
 def test_l1_is_summed_over_positives():
