@@ -28,7 +28,7 @@ test: $(VENV)/test lint
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -m "optimised and not slow"
 
 test-slow: $(VENV)/test
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n auto --dist worksteal -m slow
 
 lint: $(VENV)/test
 	$(VENV)/bin/ruff check .

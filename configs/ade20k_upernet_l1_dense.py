@@ -9,6 +9,6 @@ Published: mIoU 44.1.
 Result:    not measured yet.
 """
 
-from train.dense_recipes import upernet
+from train.recipes.dense import upernet
 
 config = upernet("plainmamba_l1", None)

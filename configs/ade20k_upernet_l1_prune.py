@@ -10,6 +10,6 @@ Result:    not measured yet.
 """
 
 from ssmjax.dense.config import PAPER
-from train.dense_recipes import upernet
+from train.recipes.dense import upernet
 
 config = upernet("plainmamba_l1", PAPER["upernet_plainmamba_l1"])

@@ -12,7 +12,7 @@ Result:    not measured yet.
 import dataclasses
 
 from ssmjax.dense.config import PAPER
-from train.dense_recipes import upernet
+from train.recipes.dense import upernet
 
 config = upernet(
     "plainmamba_l2",

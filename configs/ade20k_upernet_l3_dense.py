@@ -9,6 +9,6 @@ Published: mIoU 49.1.
 Result:    not measured yet.
 """
 
-from train.dense_recipes import upernet
+from train.recipes.dense import upernet
 
 config = upernet("plainmamba_l3", None)

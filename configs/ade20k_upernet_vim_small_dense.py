@@ -9,6 +9,6 @@ Published: mIoU 44.9.
 Result:    not measured yet.
 """
 
-from train.dense_recipes import upernet_vim
+from train.recipes.dense import upernet_vim
 
 config = upernet_vim("vim_small", None, lr=1e-4, weight_decay=0.05, layer_decay=0.95)

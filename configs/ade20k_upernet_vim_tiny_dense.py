@@ -9,6 +9,6 @@ Published: mIoU 41.0.
 Result:    not measured yet.
 """
 
-from train.dense_recipes import upernet_vim
+from train.recipes.dense import upernet_vim
 
 config = upernet_vim("vim_tiny", None, lr=2e-4, weight_decay=0.1, layer_decay=0.92)

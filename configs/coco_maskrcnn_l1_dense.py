@@ -9,6 +9,6 @@ Published: box AP 44.1, AP50 64.8, AP75 47.9; mask AP 39.1, AP50 61.6, AP75 41.9
 Result:    not measured yet.
 """
 
-from train.dense_recipes import mask_rcnn
+from train.recipes.dense import mask_rcnn
 
 config = mask_rcnn("plainmamba_l1", None)

@@ -12,7 +12,7 @@ Result:    not measured yet.
 import dataclasses
 
 from ssmjax.dense.config import PAPER
-from train.dense_recipes import mask_rcnn
+from train.recipes.dense import mask_rcnn
 
 config = mask_rcnn(
     "plainmamba_l1",

@@ -9,6 +9,6 @@ Published: box AP 46.0, AP50 66.9, AP75 50.1; mask AP 40.6, AP50 63.8, AP75 43.6
 Result:    not measured yet.
 """
 
-from train.dense_recipes import mask_rcnn
+from train.recipes.dense import mask_rcnn
 
 config = mask_rcnn("plainmamba_l2", None)

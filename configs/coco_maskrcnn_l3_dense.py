@@ -9,6 +9,6 @@ Published: box AP 46.8, AP50 68.0, AP75 51.1; mask AP 41.2, AP50 64.7, AP75 43.9
 Result:    not measured yet.
 """
 
-from train.dense_recipes import mask_rcnn
+from train.recipes.dense import mask_rcnn
 
 config = mask_rcnn("plainmamba_l3", None)

@@ -10,6 +10,6 @@ Result:    not measured yet.
 """
 
 from ssmjax.dense.config import PAPER
-from train.dense_recipes import mask_rcnn
+from train.recipes.dense import mask_rcnn
 
 config = mask_rcnn("plainmamba_l3", PAPER["maskrcnn_plainmamba_l3"])

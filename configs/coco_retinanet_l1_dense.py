@@ -9,6 +9,6 @@ Published: box AP 41.7.
 Result:    not measured yet.
 """
 
-from train.dense_recipes import retinanet
+from train.recipes.dense import retinanet
 
 config = retinanet("plainmamba_l1", None)

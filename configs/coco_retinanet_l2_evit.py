@@ -12,7 +12,7 @@ Result:    not measured yet.
 import dataclasses
 
 from ssmjax.dense.config import PAPER
-from train.dense_recipes import retinanet
+from train.recipes.dense import retinanet
 
 config = retinanet(
     "plainmamba_l2",

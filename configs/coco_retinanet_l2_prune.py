@@ -10,6 +10,6 @@ Result:    not measured yet.
 """
 
 from ssmjax.dense.config import PAPER
-from train.dense_recipes import retinanet
+from train.recipes.dense import retinanet
 
 config = retinanet("plainmamba_l2", PAPER["retinanet_plainmamba_l2"])

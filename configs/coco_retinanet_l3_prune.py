@@ -10,6 +10,6 @@ Result:    not measured yet.
 """
 
 from ssmjax.dense.config import PAPER
-from train.dense_recipes import retinanet
+from train.recipes.dense import retinanet
 
 config = retinanet("plainmamba_l3", PAPER["retinanet_plainmamba_l3"])

@@ -7,6 +7,6 @@ Hardware: two CPU cores.
 Result:   results/compare_composites_instances.md
 """
 
-from train.small_recipes import compared, mask_rcnn
+from train.recipes.small import compared, mask_rcnn
 
 comparison = compared("Mask R-CNN", mask_rcnn)

@@ -7,6 +7,6 @@ Hardware: two CPU cores.
 Result:   results/compare_composites_segments.md
 """
 
-from train.small_recipes import compared, upernet
+from train.recipes.small import compared, upernet
 
 comparison = compared("UperNet", upernet)

@@ -7,6 +7,6 @@ Hardware: two CPU cores.
 Result:   results/compare_trees.md
 """
 
-from train.small_recipes import compared, retinanet
+from train.recipes.small import compared, retinanet
 
 comparison = compared("RetinaNet", retinanet)

@@ -7,6 +7,6 @@ Hardware:  two CPU cores.
 Result:    of this recipe by train.compare: results/compare_composites_instances.md
 """
 
-from train.small_recipes import PRUNE, mask_rcnn
+from train.recipes.small import PRUNE, mask_rcnn
 
 config = mask_rcnn(PRUNE)

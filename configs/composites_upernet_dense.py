@@ -7,6 +7,6 @@ Hardware:  two CPU cores.
 Result:    of this recipe by train.compare: results/compare_composites_segments.md
 """
 
-from train.small_recipes import upernet
+from train.recipes.small import upernet
 
 config = upernet(None)

@@ -7,6 +7,6 @@ Hardware:  two CPU cores.
 Result:    of this recipe by train.compare: results/compare_composites_segments.md
 """
 
-from train.small_recipes import PRUNE, upernet
+from train.recipes.small import PRUNE, upernet
 
 config = upernet(PRUNE)

@@ -7,6 +7,6 @@ Hardware:  two CPU cores.
 Result:    of this recipe by train.compare: results/compare_trees.md
 """
 
-from train.small_recipes import PRUNE, retinanet
+from train.recipes.small import PRUNE, retinanet
 
 config = retinanet(PRUNE)

@@ -8,16 +8,48 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from ssmjax import imagenet
 from ssmjax.models.backbone import Backbone
 from ssmjax.pruning import PruneConfig
-from ssmjax.registry import create_model
+from ssmjax.registry import create_classifier
 from ssmjax.terminal import printable
 from ssmjax.weights import Metadata, read_metadata
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierOptions:
+    """Which classifier a command works on, and how it prunes."""
+
+    weights: Path | None = None
+    """Weight file, as `train.finetune` and `ssmjax.convert` write them."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Name of the model; with fresh parameters, unless a weight file is given."""
+    prune: Literal["stored", "paper"] = "stored"
+    """Prune as the weight file says, or as the paper does."""
+    after_blocks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="BLOCK ...")] = ()
+    """Prune after these blocks instead, counted from 1."""
+    keep_ratio: Annotated[float | None, tyro.conf.arg(metavar="RATIO")] = None
+    """Share of the patches kept at each of them."""
+
+    def create(self) -> tuple[Backbone, Metadata]:
+        """The classifier, and what its weight file says or would say.
+
+        Raises:
+          ValueError: neither weights nor a name is given, or as `pruning` and
+            `ssmjax.registry.create_classifier` do.
+        """
+        prune = pruning(self.after_blocks, self.keep_ratio) or self.prune
+        if self.weights is not None:
+            metadata = read_metadata(self.weights)
+        elif self.model is not None:
+            metadata = Metadata(self.model, {}, (), imagenet.preprocessing(self.model))
+        else:
+            raise ValueError("No model was given; name a weight file with --weights.")
+        return create_classifier(self.model, weights=self.weights, prune=prune), metadata
 
 
 def parse(target: Any, arguments: Sequence[str] | None = None, *, description: str = "") -> Any:
@@ -38,34 +70,23 @@ def parse(target: Any, arguments: Sequence[str] | None = None, *, description: s
     return _expanded(found)
 
 
-def pruning(after_blocks: tuple[int, ...], keep_ratio: float | None) -> PruneConfig | None:
+def pruning(
+    after_blocks: tuple[int, ...], keep_ratio: float | None, kind: type[PruneConfig] = PruneConfig
+) -> PruneConfig | None:
     """What the options --after-blocks and --keep-ratio ask for; None where neither is given.
 
+    Args:
+      after_blocks, keep_ratio: the options.
+      kind: of the result, as `ssmjax.registry.Entry.prunes` tells it.
+
     Raises:
-      ValueError: one without the other, or as `PruneConfig` does.
+      ValueError: one option without the other, or as `PruneConfig` does.
     """
     if not after_blocks and keep_ratio is None:
         return None
     if not after_blocks or keep_ratio is None:
         raise ValueError("--after-blocks and --keep-ratio go together; give both or neither.")
-    return PruneConfig(after_blocks, keep_ratio)
-
-
-def model(
-    weights: Path | None, name: str | None, prune: PruneConfig | Literal["paper", "stored"]
-) -> tuple[Backbone, Metadata]:
-    """What the options --weights and --model ask for, and how it takes photos.
-
-    Raises:
-      ValueError: neither is given, or as `create_model` does.
-    """
-    if weights is not None:
-        metadata = read_metadata(weights)
-    elif name is not None:
-        metadata = Metadata(name, {}, (), *imagenet.photos(name))
-    else:
-        raise ValueError("No model was given; name a weight file with --weights.")
-    return create_model(name, weights=weights, prune=prune), metadata
+    return kind(after_blocks, keep_ratio)
 
 
 def check_out(option: str, path: Path) -> None:
@@ -74,6 +95,13 @@ def check_out(option: str, path: Path) -> None:
         raise ValueError(f"{option} is {path}, a folder; name a file.")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"The folder of {option} {path} does not exist; make it.")
+
+
+def check_png(option: str, path: Path) -> None:
+    """Refuse an option's value that no PNG can be written to; raises ValueError."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{option} is {path}; its name must end in .png.")
+    check_out(option, path)
 
 
 def run(main: Callable[[], None]) -> None:

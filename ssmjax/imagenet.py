@@ -1,24 +1,15 @@
-"""ImageNet-1k as the official models were trained on it: its classes, and how photos are given."""
+"""ImageNet-1k as the official models were trained on it: its classes, and how they take images."""
 
 import functools
 from collections.abc import Sequence
 from importlib import resources
-from typing import NamedTuple
+
+from ssmjax.preprocess import IMAGENET, PLAIN, Preprocessing
 
 
-class Photos(NamedTuple):
-    """How photos are given to a model; the fields are those of `ssmjax.weights.Metadata`."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    crop_pct: float
-
-
-def photos(model: str) -> Photos:
-    """How the official weights of a registered model were evaluated."""
-    if model.startswith("vit_"):
-        return Photos((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 1.0)
-    return Photos((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224 / 256)
+def preprocessing(model: str) -> Preprocessing:
+    """How the official weights of a registered model take images."""
+    return PLAIN if model.startswith("vit_") else IMAGENET
 
 
 @functools.cache

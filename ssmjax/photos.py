@@ -10,19 +10,18 @@ import numpy as np
 from PIL import Image
 
 from ssmjax.atomic import replacing
-from ssmjax.command_line import check_out
 from ssmjax.decode import decode
 from ssmjax.models.config import BackboneConfig
-from ssmjax.weights import Metadata
+from ssmjax.preprocess import Preprocessing
 
 Size = tuple[int, int]  # Height and width, in pixels.
 
 
 def read_image(path: Path, size: Size, crop_pct: float = 1.0) -> np.ndarray:
-    """Read the middle of a photo; see `read_photo`.
+    """Read the middle of a photo.
 
     Args:
-      path: as there.
+      path: of a file that `read_photo` reads.
       size: of the result; what has another shape is cut off.
       crop_pct: see `middle`.
 
@@ -30,7 +29,7 @@ def read_image(path: Path, size: Size, crop_pct: float = 1.0) -> np.ndarray:
       [height,width,3] uint8.
 
     Raises:
-      ValueError: as there.
+      ValueError: there is no such file, or it is not a whole, readable image.
     """
     return middle(read_photo(path), size, crop_pct)
 
@@ -115,47 +114,50 @@ def fitting(height: int, width: int, scale: Size) -> Size:
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
-def read_images(paths: Sequence[Path], config: BackboneConfig, metadata: Metadata) -> np.ndarray:
-    """[n,height,width,3] uint8, the photos as the model takes them.
+def read_images(paths: Sequence[Path], config: BackboneConfig, crop_pct: float) -> np.ndarray:
+    """Read photos for a model.
+
+    Args:
+      paths: of one photo or more.
+      config: of the model.
+      crop_pct: see `middle`.
+
+    Returns:
+      [n,height,width,3] uint8, of the model's size.
 
     Raises:
-      ValueError: no path, one that cannot be read (see `read_image`), or a model of other images.
+      ValueError: no path, one that cannot be read (see `read_photo`), or a model of other images.
     """
     if not paths:
         raise ValueError("No image was given; name one or more image files.")
     height, width, channels = config.image_shape
     if channels != 3:
         raise ValueError(f"The model takes {channels} channels; photos have 3.")
-    return np.stack([read_image(path, (height, width), metadata.crop_pct) for path in paths])
+    return np.stack([read_image(path, (height, width), crop_pct) for path in paths])
 
 
 def in_batches(
-    function: Callable[[np.ndarray], Any], images: np.ndarray, metadata: Metadata, batch: int
+    function: Callable[[np.ndarray], Any],
+    images: np.ndarray,
+    preprocessing: Preprocessing,
+    batch: int,
 ) -> Any:
     """What a function makes of many photos, computed `batch` of them at once.
 
     Args:
       function: from [b,height,width,3] float32, normalised, to arrays [b,...] in any pytree.
       images: [n,height,width,3] uint8.
-      metadata: of the weights; says how to normalise.
+      preprocessing: of the model, to normalise them.
       batch: the largest b.
 
     Returns:
       The pytree with numpy arrays [n,...].
     """
-    mean, std = (np.array(a, np.float32) for a in (metadata.mean, metadata.std))
     results = []
     for start in range(0, len(images), batch):
-        normalised = (images[start : start + batch].astype(np.float32) / 255 - mean) / std
+        normalised = preprocessing.normalise(images[start : start + batch])
         results.append(jax.tree.map(np.asarray, function(normalised)))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
-
-
-def check_png(option: str, path: Path) -> None:
-    """Refuse an option's value that `write_png` could not write to; raises ValueError."""
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"{option} is {path}; its name must end in .png.")
-    check_out(option, path)
 
 
 def write_png(picture: Image.Image, path: Path) -> None:

@@ -1,39 +1,61 @@
-"""`create_model` and `list_models`: every model by name."""
+"""`create_model` and `list_models`: every model by name, classifiers and those of dense tasks."""
 
 import dataclasses
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+import fnmatch
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from flax import nnx
 
 from ssmjax.models import plain_mamba, vim, vit
 from ssmjax.models.backbone import Backbone
-from ssmjax.models.config import BackboneConfig
+from ssmjax.models.config import BackboneConfig, options, overridden, trunk_config
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.weights import load_weights, read_metadata
 
-_PRESETS: Mapping[str, tuple[Any, BackboneConfig]] = {
-    name: (model, config)
-    for model, presets in (
-        (vim.Vim, vim.PRESETS),
-        (plain_mamba.PlainMamba, plain_mamba.PRESETS),
-        (vit.ViT, vit.PRESETS),
-    )
-    for name, config in presets.items()
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A model that has a name.
+
+    Attributes:
+      model: its class, which takes a config and `rngs`.
+      config: its sizes and options; nothing is pruned.
+      schedule: where and how the paper prunes it, or None.
+      prunes: what the `prune` of its config is an instance of.
+    """
+
+    model: Callable[..., Any]
+    config: Any
+    schedule: PruneConfig | None = None
+    prunes: type[PruneConfig] = PruneConfig
+
+
+_CLASSIFIERS: Mapping[str, Entry] = {
+    name: Entry(model, config, family.PAPER.get(name))
+    for family, model in ((vim, vim.Vim), (plain_mamba, plain_mamba.PlainMamba), (vit, vit.ViT))
+    for name, config in family.PRESETS.items()
 }
-_PAPER = {**vim.PAPER, **plain_mamba.PAPER, **vit.PAPER}
+# The other models, and the modules whose ENTRIES they are in, imported when one is asked for.
+_ELSEWHERE: Mapping[str, str] = dict.fromkeys(
+    (
+        *(f"{kind}_{trunk}" for kind in ("maskrcnn", "retinanet") for trunk in plain_mamba.PRESETS),
+        *(f"upernet_{trunk}" for trunk in (*plain_mamba.PRESETS, "vim_tiny", "vim_small")),
+    ),
+    "ssmjax.dense.registry",
+)
 
 
-def list_models() -> list[str]:
-    """The names `create_model` takes, sorted."""
-    return sorted(_PRESETS)
+def list_models(filter: str = "*") -> list[str]:
+    """The names `create_model` takes: classifiers, then models of dense tasks, each sorted.
 
-
-def official_grids(kind: type[BackboneConfig]) -> set[tuple[int, int]]:
-    """(H, W) patches of the registered models whose configs are of a kind."""
-    return {config.grid for _, config in _PRESETS.values() if type(config) is kind}
+    Args:
+      filter: of the names; `*` and `?` stand for any characters and any one, as in "*plainmamba*".
+    """
+    return fnmatch.filter([*sorted(_CLASSIFIERS), *sorted(_ELSEWHERE)], filter)
 
 
 def create_model(
@@ -43,110 +65,134 @@ def create_model(
     prune: PruneConfig | Literal["paper", "stored"] | None = "stored",
     weights: str | Path | None = None,
     **overrides,
-) -> Backbone:
+) -> Any:
     """A model, with fresh parameters or with those of a weight file.
 
     Args:
       name: one of `list_models()`; None takes the one that `weights` names.
       seed: of the initialisation.
-      prune: where and how to prune; None is the dense model; "paper" is the published schedule of
-        that model; "stored" is what the weight file says, dense without one. It adds no parameters.
+      prune: where and how to prune, in models of dense tasks a `DensePruneConfig`; None prunes
+        nothing; "paper" is the published schedule of the model, or of its classifier; "stored" is
+        what the weight file says, and nothing without one. It adds no parameters.
       weights: a file from `ssmjax.weights.save_weights`; its config is where the overrides start.
-        Position embeddings are resized to another `img_size`; another `num_classes` gets a fresh
-        head.
-      **overrides: any field of the model's config, such as `img_size`, `depth` or `num_classes`.
+        Position embeddings are resized to another `img_size`; in a classifier another
+        `num_classes` gets a fresh head.
+      **overrides: any option of the model's config or that of its backbone, such as `img_size`,
+        `depth`, `num_classes` or `ends`.
+
+    Returns:
+      A `ssmjax.Backbone`, or a `ssmjax.dense.registry.DenseModel`.
 
     Raises:
-      ValueError: an unknown name or field, or a value that cannot be, with the valid choices; a
+      ValueError: an unknown name or option, or a value that cannot be, with the valid choices; a
         weight file that cannot be read or does not fit.
     """
-    fields = {
-        name: {field.name for field in dataclasses.fields(config)}
-        for name, (_, config) in _PRESETS.items()
-    }
-    wish = wanted(name, weights, prune, overrides, fields, _PAPER, PruneConfig)
-    model_class, preset = _PRESETS[wish.name]
-    config = dataclasses.replace(preset, prune=wish.prune, **wish.options)
-    if weights is None:
-        return model_class(config, rngs=nnx.Rngs(seed))
-    made_for = dataclasses.replace(preset, **wish.stored)
-
-    def fresh() -> Backbone:
-        return model_class(config, rngs=nnx.Rngs(seed))
-
-    model = fresh() if config.num_classes != made_for.num_classes else nnx.eval_shape(fresh)
-    load_weights(weights, model, made_for)
-    return model
-
-
-class Wanted(NamedTuple):
-    """What a call of `create_model` asks for.
-
-    Attributes:
-      name: of a registered model.
-      prune: how to prune, or None.
-      options: those given, and of a weight file's those that were not.
-      stored: the weight file's.
-    """
-
-    name: str
-    prune: Any
-    options: dict[str, Any]
-    stored: dict[str, Any]
-
-
-def wanted(
-    name: Any,
-    weights: str | Path | None,
-    prune: Any,
-    overrides: Mapping[str, Any],
-    options: Mapping[str, Collection[str]],
-    schedules: Mapping[str, PruneConfig],
-    kind: type[PruneConfig],
-) -> Wanted:
-    """Check and complete the arguments of a `create_model`.
-
-    Args:
-      name, weights, prune, overrides: its arguments.
-      options: of each registered model, by name.
-      schedules: the published ones, by name.
-      kind: what `prune` is an instance of.
-
-    Raises:
-      ValueError: as `create_model`.
-    """
+    name = one_of(list_models(), name, weights)
     stored: dict[str, Any] = {}
     if weights is not None:
         metadata = read_metadata(weights)
-        if name not in (None, metadata.model):
+        if name != metadata.model:
             raise ValueError(
                 f"{weights} holds a {metadata.model}, not a {name}; leave the name out."
             )
-        name, stored = metadata.model, dict(metadata.config)
-        stored_prune = stored.pop("prune", None)
-        if isinstance(prune, str) and prune == "stored" and stored_prune is not None:
-            prune = _stored_prune(weights, stored_prune, kind)
-    name = registered(name, sorted(options))
-    known = set(options[name]) - {"prune"}
-    strange = sorted(set(stored) - known)
-    if strange:
+        stored = dict(metadata.config)
+    published = entry(name)
+    stored_prune = stored.pop("prune", None)
+    known = set(options(published.config)) - {"prune"}
+    if strange := sorted(set(stored) - known):
         raise ValueError(
             f"{weights} describes its model by {', '.join(strange)}, which this version does not "
             "know; make it again with the version at hand."
         )
-    unknown = sorted(set(overrides) - known)
-    if unknown:
+    if unknown := sorted(set(overrides) - known):
         raise ValueError(
             f"{name} has no option {', '.join(unknown)}; choose among {', '.join(sorted(known))}."
         )
-    if isinstance(prune, str) and prune in ("stored", "paper"):
-        prune = None if prune == "stored" else _published(name, schedules)
-    if prune is not None and not isinstance(prune, kind):
-        raise ValueError(f'prune is {prune!r}; give a {kind.__name__}, "paper", "stored" or None.')
-    return Wanted(name, prune, {**stored, **overrides}, stored)
+    if prune == "paper":
+        prune = published_schedule(name)
+    elif prune == "stored":
+        prune = None if stored_prune is None else _stored(weights, stored_prune, published.prunes)
+    elif prune is not None and not isinstance(prune, published.prunes):
+        kind = published.prunes.__name__
+        raise ValueError(f'prune is {prune!r}; give a {kind}, "paper", "stored" or None.')
+    config = overridden(published.config, {**stored, **overrides, "prune": prune})
+
+    def fresh() -> nnx.Module:
+        return published.model(config, rngs=nnx.Rngs(seed))
+
+    if weights is None:
+        return fresh()
+    made_for = trunk_config(overridden(published.config, stored))
+    keeps_head = made_for.num_classes == trunk_config(config).num_classes
+    model = nnx.eval_shape(fresh) if keeps_head else fresh()
+    load_weights(weights, model, made_for)
+    return model
 
 
-def _stored_prune(weights: str | Path, fields: Any, kind: type[PruneConfig]) -> PruneConfig:
+def create_classifier(
+    name: str | None = None, *, weights: str | Path | None = None, **arguments
+) -> Backbone:
+    """`create_model` where no model of a dense task will do. Raises ValueError for those too."""
+    return create_model(one_of(sorted(_CLASSIFIERS), name, weights), weights=weights, **arguments)
+
+
+def one_of(names: Sequence[str], name: Any, weights: str | Path | None) -> str:
+    """The name of a model, or of the one in a weight file, if it is one of `names`.
+
+    Raises:
+      ValueError: it is none of them, or the file cannot be read.
+    """
+    if name is None and weights is not None:
+        name = read_metadata(weights).model
+    if isinstance(name, str) and name in names:
+        return name
+    if name in list_models():
+        wrong = f"{name} is a model of another kind"
+    else:
+        wrong = f"There is no model {name!r}"
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise ValueError(f"{wrong}; choose one of {', '.join(names)}.{hint}")
+
+
+def entry(name: str) -> Entry:
+    """What is registered under a name. Raises ValueError for a name that is none."""
+    one_of(list_models(), name, None)
+    if name in _CLASSIFIERS:
+        return _CLASSIFIERS[name]
+    return importlib.import_module(_ELSEWHERE[name]).ENTRIES[name]
+
+
+def published_schedule(name: str) -> PruneConfig:
+    """Where and how the paper prunes a model. Raises ValueError for models that it does not."""
+    schedule = entry(name).schedule
+    if schedule is None:
+        known = ", ".join(known for known, model in _CLASSIFIERS.items() if model.schedule)
+        raise ValueError(f"The paper has no schedule for {name}; it has for {known}.")
+    return schedule
+
+
+def config_overrides(name: str, config: Any) -> dict[str, Any]:
+    """The options of `config` that differ from those registered under `name`, as JSON has them."""
+    mine, theirs = options(config), options(entry(name).config)
+    changed = {option: mine[option] for option in mine if mine[option] != theirs[option]}
+    if changed.get("prune") is not None:
+        changed["prune"] = dataclasses.asdict(changed["prune"])
+    return changed
+
+
+def official_grids(config: Any) -> set[tuple[int, int]]:
+    """(H, W) patches that position embeddings are for, in the registered models like a config's.
+
+    Those are of the same kind of task, classification or a dense one, and the same kind of trunk.
+    """
+    names = _CLASSIFIERS if isinstance(config, BackboneConfig) else _ELSEWHERE
+    trunks = [trunk_config(entry(name).config) for name in names]
+    return {trunk.grid for trunk in trunks if type(trunk) is type(trunk_config(config))}
+
+
+def _stored(weights: Any, fields: Any, kind: type[PruneConfig]) -> PruneConfig:
+    """How a weight file says that its model prunes."""
     try:
         return kind(**fields)
     except TypeError as error:
@@ -154,31 +200,3 @@ def _stored_prune(weights: str | Path, fields: Any, kind: type[PruneConfig]) -> 
             f"{weights} describes its pruning in a way that this version does not know ({error}); "
             "create the model with another prune."
         ) from error
-
-
-def registered(name: Any, names: Sequence[str]) -> str:
-    """The name of a model, if it is one of `names`. Raises ValueError if not."""
-    if name not in names:
-        close = difflib.get_close_matches(str(name), names, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise ValueError(f"There is no model {name!r}; choose one of {', '.join(names)}.{hint}")
-    return name
-
-
-def published_schedule(name: str) -> PruneConfig:
-    """Where and how the paper prunes a model. Raises ValueError for models that it does not."""
-    return _published(name, _PAPER)
-
-
-def _published(name: str, schedules: Mapping[str, PruneConfig]) -> PruneConfig:
-    if name not in schedules:
-        known = ", ".join(schedules)
-        raise ValueError(f"The paper has no schedule for {name}; it has for {known}.")
-    return schedules[name]
-
-
-def config_overrides(name: str, config: BackboneConfig) -> dict:
-    """The fields of `config` that differ from those registered under `name`."""
-    _, preset = _PRESETS[name]
-    mine, theirs = dataclasses.asdict(config), dataclasses.asdict(preset)
-    return {field: mine[field] for field in mine if mine[field] != theirs[field]}

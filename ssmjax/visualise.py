@@ -20,34 +20,24 @@ from ssmjax.analysis.attention_maps import attention_maps, cosine_similarity
 from ssmjax.analysis.heatmaps import Column, attention_picture
 from ssmjax.analysis.pictures import kept_cells, kept_tokens_picture
 from ssmjax.models.backbone import Backbone
-from ssmjax.photos import check_png, in_batches, read_images, write_png
+from ssmjax.photos import in_batches, read_images, write_png
+from ssmjax.preprocess import Preprocessing
 from ssmjax.terminal import printable
-from ssmjax.weights import Metadata
 
 BATCH = 8  # Photos that go through the models at once.
 PRUNED = ("pruned, aligned", "pruned, not aligned")
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(command_line.ClassifierOptions):
     """Draw which patches a pruned model keeps, or where it looks before and after pruning."""
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Photos of any usual format and size."""
     kind: Literal["tokens", "attention"]
     """What to draw: the patches kept, or heat maps of hidden attention, compared in a table."""
-    weights: Path | None = None
-    """Weight file, as `train.finetune` and `ssmjax.convert` write them."""
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Name of the model; with fresh parameters, unless a weight file is given."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="OUT.png")] = None
     """PNG to write; without it, attention prints its table only."""
-    prune: Literal["stored", "paper"] = "stored"
-    """Prune as the weight file says, or as the paper does."""
-    after_blocks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="BLOCK ...")] = ()
-    """Prune after these blocks instead, counted from 1."""
-    keep_ratio: Annotated[float | None, tyro.conf.arg(metavar="RATIO")] = None
-    """Share of the patches kept at each of them."""
     variant: Literal["raw", "rollout", "attribution"] = "raw"
     """Attention of one block, passed on through all, or weighted by the dense model's class."""
     layer: Annotated[int | None, tyro.conf.arg(metavar="BLOCK")] = None
@@ -61,24 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _visualise(options: Options) -> None:
     if options.out is not None:
-        check_png("--out", options.out)
+        command_line.check_png("--out", options.out)
     elif options.kind == "tokens":
         raise ValueError("--kind tokens draws a picture; name the PNG to write with --out.")
-    prune = command_line.pruning(options.after_blocks, options.keep_ratio) or options.prune
-    model, metadata = command_line.model(options.weights, options.model, prune)
+    model, metadata = options.create()
     if model.config.prune is None:
         raise ValueError(
             "This model is dense; say where to prune, as --after-blocks 2 3 --keep-ratio 0.7 or "
             "--prune paper."
         )
     config, names = model.config, [printable(path.name) for path in options.images]
-    images = read_images(options.images, config, metadata)
+    preprocessing = metadata.preprocessing
+    images = read_images(options.images, config, preprocessing.crop_pct)
     if options.kind == "tokens":
         run = partial(model, key=jax.random.key(0), return_positions=True)
-        _, stages = in_batches(run, images, metadata, BATCH)
+        _, stages = in_batches(run, images, preprocessing, BATCH)
         draw = partial(kept_tokens_picture, images, stages, config, names)
     else:
-        columns = _attention(model, images, metadata, options)
+        columns = _attention(model, images, preprocessing, options)
         cosines = [cosine_similarity(columns[0].maps, c.maps, c.kept) for c in columns[1:]]
         captions = [
             f"{name}: cosine {aligned:.3f} aligned, {without:.3f} not"
@@ -91,7 +81,7 @@ def _visualise(options: Options) -> None:
 
 
 def _attention(
-    model: Backbone, images: np.ndarray, metadata: Metadata, options: Options
+    model: Backbone, images: np.ndarray, preprocessing: Preprocessing, options: Options
 ) -> list[Column]:
     """The maps of the dense model, and of the pruned one with and without alignment."""
     prune: Any = model.config.prune
@@ -109,7 +99,7 @@ def _attention(
         ]
 
     columns = []
-    found = in_batches(look, images, metadata, BATCH)
+    found = in_batches(look, images, preprocessing, BATCH)
     for title, (maps, positions) in zip(("dense", *PRUNED), found, strict=True):
         kept = np.stack([kept_cells(row, model.config) for row in positions])
         columns.append(Column(title, maps, kept))

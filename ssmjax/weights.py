@@ -1,4 +1,4 @@
-"""Weight files: safetensors that carry the model's name, config, classes and normalisation."""
+"""Weight files: safetensors that carry the model's name, config, classes and preprocessing."""
 
 import dataclasses
 import json
@@ -14,8 +14,8 @@ from flax import nnx
 from ssmjax.atomic import replacing
 from ssmjax.fitting import KIND, MisfitError, in_dtype, unwrapped
 from ssmjax.layers.pos_embed import resize_pos_embed
-from ssmjax.models.backbone import Backbone
-from ssmjax.models.config import BackboneConfig
+from ssmjax.models.config import BackboneConfig, trunk_config
+from ssmjax.preprocess import Preprocessing
 from ssmjax.strange_files import absent, instead
 
 KEY = "ssmjax"  # Of the JSON in the file's own metadata.
@@ -30,28 +30,19 @@ class Metadata:
       config: the fields of its config that differ from the registered one, `prune` among them as
         a dict of its fields.
       class_names: one name per output of the head.
-      mean: per channel, of images on a scale of 0 to 1.
-      std: per channel, as `mean`.
-      crop_pct: share of a photo's shorter side that the middle square of evaluation takes.
+      preprocessing: how the model takes images; its fields stand beside the others in the file.
     """
 
     model: str
     config: dict
     class_names: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    crop_pct: float = 1.0
+    preprocessing: Preprocessing
 
 
 def flat_params(model: nnx.Module) -> dict[str, nnx.Variable]:
     """{dotted path: variable} of a model: parameters and the statistics of batch norms."""
     flat = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
     return {".".join(map(str, path)): leaf for path, leaf in flat}
-
-
-def trunk_config(model: Any) -> BackboneConfig:
-    """The sizes of a classifier, or of the trunk in a dense model's backbone."""
-    return model.config if isinstance(model, Backbone) else model.config.backbone.backbone
 
 
 def save_weights(path: str | Path, model: nnx.Module, metadata: Metadata) -> None:
@@ -64,7 +55,9 @@ def save_weights(path: str | Path, model: nnx.Module, metadata: Metadata) -> Non
     """
     path = Path(path)
     arrays = {name: _narrow(np.asarray(leaf[...])) for name, leaf in flat_params(model).items()}
-    text = {KEY: json.dumps(dataclasses.asdict(metadata))}
+    fields = dataclasses.asdict(metadata)
+    fields |= fields.pop("preprocessing")
+    text = {KEY: json.dumps(fields)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write_bytes(safetensors.numpy.save(arrays, metadata=text))
@@ -93,7 +86,9 @@ def read_metadata(path: str | Path) -> Metadata:
         fields = json.loads(text)
         for name in ("class_names", "mean", "std"):
             fields[name] = tuple(fields[name])
-        return Metadata(**fields)
+        names = [field.name for field in dataclasses.fields(Preprocessing)]
+        how = {name: fields.pop(name) for name in names if name in fields}
+        return Metadata(**fields, preprocessing=Preprocessing(**how))
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path} describes its model in a way that this version does not know ({error}); "
@@ -101,9 +96,7 @@ def read_metadata(path: str | Path) -> Metadata:
         ) from error
 
 
-def load_weights(
-    path: str | Path, model: nnx.Module, made_for: BackboneConfig | None = None
-) -> None:
+def load_weights(path: str | Path, model: Any, made_for: BackboneConfig | None = None) -> None:
     """Fill `model` in place from a weight file, all of it or nothing.
 
     Values become what the model's variables are, float32 and whole numbers, whatever floating-point
@@ -123,7 +116,7 @@ def load_weights(
     """
     params = flat_params(model)
     arrays, prefix = unwrapped(read_arrays(path), params)
-    configs = None if made_for is None else (made_for, trunk_config(model))
+    configs = None if made_for is None else (made_for, trunk_config(model.config))
     if configs is not None and configs[0].num_classes != configs[1].num_classes:
         for name in [name for name in params if name.startswith("head.")]:
             arrays.pop(name, None)

@@ -14,7 +14,7 @@ from ssmjax import command_line, terminal
 from train import cli
 from train.config import Config
 from train.devices import make_mesh, place_batch
-from train.start import NO_PHOTOS, means_of, start
+from train.start import learner_of
 from train.tasks.task import open_task
 
 
@@ -46,8 +46,7 @@ def measure(config: Config, steps: int) -> dict[str, float]:
     """Seconds of a step's parts, medians; fresh parameters and noise in place of photos."""
     mesh, task = make_mesh(), open_task(config)
     model = task.create(None, None)
-    means = means_of(task, model, NO_PHOTOS, steps_per_epoch=1000)
-    state, step = start(task, model, means, mesh, fsdp=False)
+    state, step = learner_of(task, model).start(mesh, fsdp=False)
     rng = np.random.default_rng(0)
     batch = {name: np.zeros(a.shape, a.dtype) for name, a in task.step_batch(model).items()}
     batch["image"] = rng.integers(0, 256, batch["image"].shape, np.uint8)

@@ -1,14 +1,28 @@
 """`--config FILE` with overrides from the command line."""
 
 import argparse
+import contextlib
+import importlib
+import importlib.abc
+import importlib.util
 import os
 import runpy
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, TypeVar
 
 import tyro
 
 from ssmjax import command_line
+
+# Modules that config files of earlier versions import, and where these are now.
+MOVED = {
+    "train.dense_recipes": "train.recipes.dense",
+    "train.small_recipes": "train.recipes.small",
+    "train.data.dense_config": "train.data.dense.config",
+}
 
 Kind = TypeVar("Kind")
 Options = TypeVar("Options")
@@ -49,6 +63,8 @@ def parse(kind: type[Kind], options: type[Options], description: str) -> tuple[K
 def load_config(path: str, kind: type[Kind]) -> Kind:
     """The `config = Config(...)`, or another kind named likewise, that a Python file defines.
 
+    It may import modules by the names that they had in earlier versions.
+
     Raises:
       ValueError: no such file, a file that fails to run, or one that defines no such thing.
     """
@@ -57,7 +73,8 @@ def load_config(path: str, kind: type[Kind]) -> Kind:
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("[!.]*.py"))) or "none here"
         raise ValueError(f"There is no config file {path}; those in configs/: {known}.")
     try:
-        config = runpy.run_path(path).get(name)
+        with _former_names():
+            config = runpy.run_path(path).get(name)
     except Exception as error:
         raise ValueError(f"The config file {path} fails: {error}") from error
     if not isinstance(config, kind):
@@ -65,3 +82,25 @@ def load_config(path: str, kind: type[Kind]) -> Kind:
             f"{path} must define `{name} = {kind.__name__}(...)`, from {kind.__module__}."
         )
     return config
+
+
+@contextlib.contextmanager
+def _former_names() -> Iterator[None]:
+    """While it lasts, the modules of `MOVED` can be imported by their former names."""
+    finder = _Moved()
+    sys.meta_path.append(finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds what `MOVED` names, and loads it with the content of the module of today."""
+
+    def find_spec(self, name, path, target=None):
+        return importlib.util.spec_from_loader(name, self) if name in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        now = vars(importlib.import_module(MOVED[module.__name__]))
+        vars(module).update({name: v for name, v in now.items() if not name.startswith("__")})

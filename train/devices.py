@@ -19,7 +19,7 @@ AXIS = "data"
 # 1% of a model, and gathering each takes longer than reading it.
 SPREAD_FROM = 2**16
 
-AHEAD = 2  # Steps that the host may be ahead of the devices, and batches that wait there.
+PREFETCH = 2  # Batches that are copied to the devices before their step, and steps in flight.
 
 # What srun gives each task; a job's script itself, outside of srun, has some of it only.
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
@@ -126,20 +126,21 @@ def of_this_process(state: State) -> State:
     return jax.tree.map(lambda array: jnp.asarray(np.asarray(array)), state)
 
 
-class Lead:
-    """Keeps the host at most `AHEAD` steps before the devices.
+class InFlight:
+    """The steps that are dispatched and not done, `PREFETCH` at most.
 
-    A step is started long before it ends, and each that waits holds a batch in the devices' memory.
+    A step is dispatched long before it is done, and each that waits holds a batch in the devices'
+    memory.
     """
 
     def __init__(self) -> None:
-        self._started: collections.deque[Any] = collections.deque()
+        self._results: collections.deque[Any] = collections.deque()
 
-    def started(self, result: Any) -> None:
-        """Note a step by an array that it makes; wait for that of `AHEAD` steps before."""
-        self._started.append(result)
-        if len(self._started) > AHEAD:
-            jax.block_until_ready(self._started.popleft())
+    def add(self, result: Any) -> None:
+        """Take in a step by an array that it makes; wait for the one `PREFETCH` steps before."""
+        self._results.append(result)
+        if len(self._results) > PREFETCH:
+            jax.block_until_ready(self._results.popleft())
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -1,191 +1,184 @@
 """The training loop, in one order: next batch, step, log, evaluate at the end of epochs, save."""
 
 import collections
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
-from train.checkpoint import Checkpoints
-from train.data.ahead import Batch
-from train.data.unreadable import Unreadable
-from train.devices import AHEAD, Lead, place_batch
-from train.interrupt import Interrupt
-from train.log import Log
-from train.profile import Trace
-from train.runtime import Runtime
-from train.step import TrainState
+from train.devices import PREFETCH, InFlight, of_this_process, place_batch, whole
+from train.engine.session import Job, Metrics, Plan, Session, open_session
+from train.engine.task import Model
+from train.log import Sink
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How long a run is, and what happens when, in steps.
+def train(
+    job: Job, model: Model, sinks: Sequence[Sink] = (), trace: Path | None = None
+) -> Mapping[str, float]:
+    """Train `model` in place, from the workdir's newest sound checkpoint if there is one.
 
-    Attributes:
-      total: of the whole run, those already done included.
-      per_epoch: batches of an epoch.
-      evaluate_every: between evaluations.
-      log_every: between lines of the log.
-      checkpoint_every: between checkpoints.
-      max_skipped: in a row, because loss or gradients are not finite.
-    """
-
-    total: int
-    per_epoch: int
-    evaluate_every: int
-    log_every: int
-    checkpoint_every: int
-    max_skipped: int
-
-    def batch(self, step: int) -> str:
-        """Which batch a step (from 1) takes, in words."""
-        epoch, batch = divmod(step - 1, self.per_epoch)
-        return f"batch {batch + 1} of epoch {epoch + 1}"
-
-
-def fit(
-    state: TrainState,
-    step: Callable,
-    batches: Iterator[Batch],
-    plan: Plan,
-    *,
-    runtime: Runtime,
-    checkpoints: Checkpoints,
-    log: Log,
-    rate: Callable[[int], float],
-    evaluate: Callable[[TrainState], Mapping[str, float]],
-    score: str,
-    unreadable: Unreadable,
-    interrupt: Interrupt,
-    trace: Trace,
-    place: Mapping[str, Any] = MappingProxyType({}),
-) -> tuple[TrainState, Mapping[str, float] | None]:
-    """Train from `state` to `plan.total` steps, or until interrupted; then save and return.
+    Where parameters are averaged it becomes the average, and both are measured: the raw ones by
+    the metrics' names behind `train.engine.session.RAW`.
 
     Args:
-      state: where to start; its buffers are donated.
-      step: from `train.step.make_train_step`.
-      batches: endless, the first one that of the step after the state's.
-      plan: how long, and what happens when.
-      runtime: where the batches go, and where progress is shown.
-      checkpoints: where the state is saved, together with the place in the data.
-      log: gets loss, gradient norm, learning rate, images/s, the share of the time spent waiting
-        for photos and for how many shapes of batches the step was compiled; what `evaluate` gives.
-      rate: learning rate by step.
-      evaluate: the metrics of a state.
-      score: that of them by which checkpoints are best; more is better.
-      unreadable: takes note of each batch.
-      interrupt: asked after each step.
-      trace: told of each step.
-      place: of the checkpoint that the state is from; what is in it beside the place itself goes
-        into those that follow.
+      job: says how and on what; its workdir gets log, checkpoints and the best weights.
+      model: where to start, pruned as it shall be.
+      sinks: get what the log gets.
+      trace: folder for a trace of a few steps.
 
     Returns:
-      The last state, and what `evaluate` gave of it, or None where it was not evaluated here.
+      Every metric at the end.
+
+    Raises:
+      SystemExit: with status 0, after SIGTERM, when the state is saved.
+      ValueError, train.data.fetching.fetch.DataError: as `fit`; a checkpoint of another model.
+    """
+    with open_session(job, model, sinks, trace) as session:
+        metrics = fit(session)
+    state, done = session.state, int(session.state.step)
+    if done < session.plan.total:
+        job.runtime.say(
+            f"stopped by SIGTERM after step {done} of {session.plan.total}, which is saved; go "
+            "on with --resume auto"
+        )
+        raise SystemExit(0)
+    if metrics is None:  # Of a run that had ended, or was stopped after its last checkpoint.
+        metrics = session.data_state.get("metrics") or session.evaluate(state)
+    average = whole((state.averaged, state.statistics), job.runtime.mesh)
+    nnx.update(model, *of_this_process(average))
+    return metrics
+
+
+def fit(session: Session) -> Metrics | None:
+    """Train to `plan.total` steps, or until interrupted; then save.
+
+    The log gets loss, gradient norm, learning rate, images/s, the share of the time spent waiting
+    for images and for how many shapes of batches the step was compiled; what `evaluate` gives.
+
+    Returns:
+      What `evaluate` gave of the last state, or None where it was not evaluated here.
 
     Raises:
       ValueError: too many steps in a row had a loss or gradients that are not finite, naming step
         and batch; a checkpoint cannot be written.
-      train.data.fetch.DataError: too many photos are unreadable.
+      train.data.fetching.fetch.DataError: too many images are unreadable.
     """
-    done = int(state.step)
-    bar = runtime.progress
+    plan, log = session.plan, session.log
+    done, metrics = int(session.state.step), None
+    bar = session.job.runtime.progress
     task = bar.add_task("training  step", total=plan.total, completed=done)
-    # Loss and steps skipped in a row, of the steps since the last line of the log.
-    waiting: list[Any] = [*place.get("unlogged", ())]
-    placed = _placed(batches, unreadable, runtime)
-    clock, images, waited, metrics = time.perf_counter(), 0, 0.0, None
-    shapes: set[tuple] = set()
-    lead = Lead()
+    meter = _Meter(session.data_state.get("unlogged", ()))
+    batches, in_flight = _prefetched(session), InFlight()
     while done < plan.total:
-        asked = time.perf_counter()
-        batch = next(placed)
-        waited += time.perf_counter() - asked
-        with trace.step(done):
-            state, told = step(state, batch)
-        lead.started(told["loss"])
+        batch = meter.next(batches)
+        with session.trace.step(done):
+            session.state, result = session.step(session.state, batch)
+        in_flight.add(result["loss"])
         done += 1
-        images += len(batch["image"])
-        shapes.add(tuple(sorted((name, rows.shape) for name, rows in batch.items())))
-        waiting.append((told["loss"], told["skipped_in_a_row"]))
-        metrics = None
-        last = done == plan.total
-        stop = interrupt.requested(done)
+        meter.losses.append((result["loss"], result["skipped_in_a_row"]))
+        metrics, last = None, done == plan.total
+        stop = session.interrupt.requested(done)
         if done % plan.log_every == 0 or last:
-            entry = _summary(jax.device_get(waiting), done, plan)
-            seconds = time.perf_counter() - clock
-            entry |= {
-                "epoch": done / plan.per_epoch,
-                "lr": float(rate(done - 1)),
-                "grad_norm": float(told["grad_norm"]),
-                "images_per_second": images / seconds,
-                "waiting": waited / seconds,
-                "shapes": len(shapes),
-                "unreadable": len(unreadable),
-            }
-            if names := unreadable.new_names():
-                entry["unreadable_photos"] = names
+            entry = meter.entry(session, done, result["grad_norm"])
             log.write(step=done, **entry)
-            bar.update(task, completed=done, said=_said(entry))
-            waiting, clock, images, waited = [], time.perf_counter(), 0, 0.0
+            loss, speed = entry.get("loss", math.nan), entry["images_per_second"]
+            bar.update(task, completed=done, said=f"loss {loss:.3f}  {speed:,.0f} images/s")
+            meter = _Meter(shapes=meter.shapes)
         if done % plan.evaluate_every == 0 or last:
-            metrics = evaluate(state)
+            metrics = session.evaluate(session.state)
             log.write(step=done, **metrics)
-            clock, images, waited = time.perf_counter(), 0, 0.0
+            meter.restart()
         if done % plan.checkpoint_every == 0 or last or stop or metrics:
-            kept = [(float(loss), int(count)) for loss, count in jax.device_get(waiting)]
-            place = {
-                **place,
+            losses = jax.device_get(meter.losses)
+            session.data_state = {
+                **session.data_state,
                 "batches": done,
-                "unlogged": kept,
-                "unreadable": list(unreadable),
+                "unlogged": [(float(loss), int(count)) for loss, count in losses],
+                "unreadable": list(session.unreadable),
                 "metrics": dict(metrics) if metrics else None,
             }
-            checkpoints.save(state, place, metrics[score] if metrics else None)
+            score = metrics[session.job.task.metrics[0]] if metrics else None
+            session.checkpoints.save(session.state, session.data_state, score)
         if stop:
             break
     bar.remove_task(task)
-    return state, metrics
+    return metrics
 
 
-def _placed(
-    batches: Iterator[Batch], unreadable: Unreadable, runtime: Runtime
-) -> Iterator[dict[str, jax.Array]]:
-    """The batches on the devices, sent ahead of their use."""
+def _prefetched(session: Session) -> Iterator[dict[str, jax.Array]]:
+    """The batches on the devices, copied there before their step."""
     sent = collections.deque()
-    for batch in batches:
-        unreadable.note(batch)
-        given = {name: value for name, value in batch.items() if name not in ("index", "mask")}
-        sent.append(place_batch(given, runtime.mesh))
-        if len(sent) == AHEAD:
+    for batch in session.batches:
+        session.unreadable.note(batch)
+        arrays = {name: value for name, value in batch.items() if name not in ("index", "mask")}
+        sent.append(place_batch(arrays, session.job.runtime.mesh))
+        if len(sent) == PREFETCH:
             yield sent.popleft()
 
 
-def _summary(waiting: list[tuple[Any, Any]], done: int, plan: Plan) -> dict[str, Any]:
+class _Meter:
+    """What the steps since the last line of the log took and gave.
+
+    Attributes:
+      losses: of each step its loss, and how many were skipped in a row up to it.
+      shapes: of all batches so far, for each of which the step is compiled.
+    """
+
+    def __init__(self, losses: Iterable[tuple[Any, Any]] = (), shapes: Iterable[tuple] = ()):
+        self.losses, self.shapes = list(losses), set(shapes)
+        self.restart()
+
+    def restart(self) -> None:
+        """Count images and seconds from here on."""
+        self._since, self._images, self._waited = time.perf_counter(), 0, 0.0
+
+    def next(self, batches: Iterator[dict[str, jax.Array]]) -> dict[str, jax.Array]:
+        """The next batch, counted."""
+        asked = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - asked
+        self._images += len(batch["image"])
+        self.shapes.add(tuple(sorted((name, rows.shape) for name, rows in batch.items())))
+        return batch
+
+    def entry(self, session: Session, done: int, grad_norm: jax.Array) -> dict[str, Any]:
+        """The line of the log after `done` steps. Raises ValueError as `fit`."""
+        entry = _summary(jax.device_get(self.losses), done, session.plan)
+        seconds = time.perf_counter() - self._since
+        entry |= {
+            "epoch": done / session.plan.per_epoch,
+            "lr": float(session.rate(done - 1)),
+            "grad_norm": float(grad_norm),
+            "images_per_second": self._images / seconds,
+            "waiting": self._waited / seconds,
+            "shapes": len(self.shapes),
+            "unreadable": len(session.unreadable),
+        }
+        if names := session.unreadable.new_names():
+            entry["unreadable_photos"] = names
+        return entry
+
+
+def _summary(losses: list[tuple[Any, Any]], done: int, plan: Plan) -> dict[str, Any]:
     """Mean loss of the steps that counted, and how many did not.
 
     Raises:
       ValueError: too many in a row did not.
     """
-    for number, (loss, in_a_row) in enumerate(waiting, start=done - len(waiting) + 1):
+    for number, (loss, in_a_row) in enumerate(losses, start=done - len(losses) + 1):
         if in_a_row > plan.max_skipped:
             raise ValueError(
                 f"Loss or gradients were not finite in {in_a_row} steps in a row; the last is step "
                 f"{number}, {plan.batch(number)}, with loss {loss}. Lower --optim.lr or "
                 "--optim.clip, or allow more with --optim.max-skipped."
             )
-    losses = [float(loss) for loss, in_a_row in waiting if in_a_row == 0]
-    entry: dict[str, Any] = {"skipped": len(waiting) - len(losses)}
-    if losses:
-        entry["loss"] = float(np.mean(losses))
+    counted = [float(loss) for loss, in_a_row in losses if in_a_row == 0]
+    entry: dict[str, Any] = {"skipped": len(losses) - len(counted)}
+    if counted:
+        entry["loss"] = float(np.mean(counted))
     return entry
-
-
-def _said(entry: dict[str, Any]) -> str:
-    loss = entry.get("loss", math.nan)
-    return f"loss {loss:.3f}  {entry['images_per_second']:,.0f} images/s"

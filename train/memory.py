@@ -12,10 +12,10 @@ from jax.sharding import AbstractMesh
 
 from kernels import capability
 from train.devices import AXIS
+from train.engine.task import Model, Task
 from train.options import TargetOptions
-from train.start import NO_PHOTOS, means_of
+from train.start import learner_of
 from train.step import init_state
-from train.tasks.task import Model, Task
 
 GIB = 2**30
 GPU_SHARE = 0.75  # What JAX takes of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says.
@@ -111,14 +111,14 @@ def estimate(task: Task, model: Model, devices: Devices, *, fsdp: bool) -> Estim
 def _estimate(task: Task, model: Model, devices: int, fsdp: bool) -> Estimate:
     chosen = task.config.optim
     graphdef, params, others = nnx.split(model, nnx.Param, ...)
-    means = means_of(task, model, NO_PHOTOS, steps_per_epoch=1)
+    learner = learner_of(task, model)
     key = jax.eval_shape(lambda: jax.random.key(0))
     batch = _first_of(task.step_batch(model), devices)
-    prepared = jax.eval_shape(lambda *inputs: means.loss.prepare(*inputs), batch, key)
+    prepared = jax.eval_shape(lambda *inputs: learner.loss.prepare(*inputs), batch, key)
     part = _first_of(prepared, chosen.accumulate)
 
     def begin(params, others):
-        return init_state(nnx.merge(graphdef, params, others), means.optimizer)
+        return init_state(nnx.merge(graphdef, params, others), learner.optimizer)
 
     def loss_of(params, others, part, key, loss):
         return loss(nnx.merge(graphdef, params, others, copy=True), part, key)
@@ -126,9 +126,10 @@ def _estimate(task: Task, model: Model, devices: int, fsdp: bool) -> Estimate:
     def held(params, *rest):
         return jax.vjp(lambda params: loss_of(params, *rest), params)[1]
 
-    inputs = params, others, part, key, means.loss
-    gradients = _bytes(params) * (1 if chosen.accumulate == 1 else 2)  # Of a part, and their sum.
-    state = _bytes(jax.eval_shape(begin, params, others)) + gradients + _bytes(means.loss)
+    inputs = params, others, part, key, learner.loss
+    # With parts of a batch there are the gradients of a part, and their sum.
+    gradients = _bytes(params) * (1 if chosen.accumulate == 1 else 2)
+    state = _bytes(jax.eval_shape(begin, params, others)) + gradients + _bytes(learner.loss)
     kept = _bytes(jax.eval_shape(held, *inputs)) - _bytes(params)
     again = (_bytes(kept) for kept in _recomputed(jax.make_jaxpr(loss_of)(*inputs).jaxpr))
     return Estimate(
@@ -147,7 +148,7 @@ def _first_of(batch: Any, parts: int) -> Any:
 
 
 def _recomputed(program: core.Jaxpr) -> Iterator[Any]:
-    """Of every part of a program that a backward pass runs again: shapes of what it then keeps."""
+    """Shapes of what every part of a program keeps that a backward pass runs again."""
     for equation in program.eqns:
         for value in jax.tree.leaves(list(equation.params.values())):
             part = value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
@@ -170,7 +171,7 @@ def _held(part: core.Jaxpr) -> Any:
         def run_with(*floats):
             rest = iter(floats)
             pairs = zip(inputs, floating, strict=True)
-            return run(*(next(rest) if is_float else given for given, is_float in pairs))
+            return run(*(next(rest) if is_float else value for value, is_float in pairs))
 
         return jax.vjp(run_with, *(a for a, f in zip(inputs, floating, strict=True) if f))[1]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from train.config import OptimConfig
+from train.engine.config import OptimConfig
 
 DECAYED = ("kernel", "dt_kernel")  # Last names of the parameters that weight decay acts on.
 DROP = 0.1  # Factor of the learning rate at each drop of the schedule "step".
@@ -102,7 +102,7 @@ def optimizer(
 
 
 def _scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Down by the learning rate of a step that is given, where optax has that of an own count."""
+    """Scale by minus the rate of the argument `step`, where optax counts its own updates."""
 
     def init(params):
         return optax.ScaleByScheduleState(jnp.int32(0))

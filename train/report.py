@@ -19,7 +19,7 @@ from ssmjax.analysis.flops import format_flops
 from ssmjax.atomic import replacing
 from ssmjax.terminal import printable
 
-_HEADINGS = ("model", "regime", "tokens")  # Of words; the next one is the task's own.
+_HEADINGS = ("model", "regime", "tokens")  # Columns of words; after them comes the main metric.
 _NUMBERS = (
     "points",
     "FLOPs",
@@ -172,7 +172,7 @@ def new_figure() -> Any:
         ReportError: matplotlib is not installed.
     """
     try:
-        # Here, not above: it is an extra, and loads slowly.
+        # Imported where it is needed: it is an extra, and loads slowly.
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ReportError(

@@ -11,7 +11,7 @@ from flax import nnx
 from jax import lax
 
 from ssmjax.layers.norm import BatchNorm
-from train.config import OptimConfig
+from train.engine.config import OptimConfig
 from train.optim import frozen_mask
 
 Batch = dict[str, jax.Array]  # All with the images along the first axis.

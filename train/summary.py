@@ -1,24 +1,33 @@
 """What a finished run leaves to look at: the table, the curve and the picture."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-from rich.console import Console
 from rich.text import Text
 
 from ssmjax.analysis.flops import count_parameters
-from ssmjax.weights import Metadata
-from train.kept import Kept
+from train.engine.session import RAW, Job
+from train.engine.task import Model, Task
 from train.log import read_log
 from train.report import ReportError, Row, print_table, write_curve, write_table
 from train.speed import images_per_second
-from train.tasks.task import Model, Split, Task
 
-Result = tuple[str, str, Model, float]  # Name, regime (see `train.report.Row`), model, score.
 
-RAW = "raw_"  # Before the name of a metric: of the parameters that are not averaged.
+class Result(NamedTuple):
+    """One measured model.
+
+    Attributes:
+      name: the name in tables.
+      regime: see `train.report.Row`.
+      model: the model itself.
+      score: the value of the main metric.
+    """
+
+    name: str
+    regime: str
+    model: Model
+    score: float
 
 
 def trained_results(
@@ -43,34 +52,25 @@ def trained_results(
     for key, of in ((RAW + main, f"{regime}, raw"), (main, regime)):
         measured = [entry[key] for entry in log if key in entry]
         if key in metrics and len(measured) > 1:
-            rows.append((name, f"{of}, best epoch", model, max(measured)))
+            rows.append(Result(name, f"{of}, best epoch", model, max(measured)))
         if key in metrics:
-            rows.append((name, of, model, metrics[key]))
+            rows.append(Result(name, of, model, metrics[key]))
     return rows
 
 
-def summarise(
-    task: Task,
-    results: Sequence[Result],
-    metadata: Metadata,
-    split: Split,
-    workdir: Path,
-    console: Console,
-    kept: Kept,
-) -> None:
-    """Measure speeds, unless this device has, print the table, and write all of it into `workdir`.
+def summarise(job: Job, results: Sequence[Result]) -> None:
+    """Measure speeds, unless this device has, print the table, and write all of it down.
+
+    The workdir gets `results.{json,csv,md}`, `curve.png` and the task's picture, if it has one, of
+    the first images that were measured on.
 
     Args:
-      task: says what was measured, and draws the picture.
+      job: all of whose measuring and training is done.
       results: what was measured, the last one the model that was trained.
-      metadata: class names and normalisation.
-      split: where the pictured photos come from: its first ones.
-      workdir: gets `results.{json,csv,md}`, `curve.png` and the task's picture, if it has one.
-      console: where the table and the places of the files are told.
-      kept: what earlier starts have measured.
     """
-    models = {model.config: model for _, _, model, _ in results}
-    speeds = _speeds(task, models, kept)
+    task, workdir, console = job.task, job.workdir, job.runtime.progress.console
+    models = {result.model.config: result.model for result in results}
+    speeds = _speeds(job, models)
     rows = table_rows(task, results, dict(zip(models, speeds, strict=True)))
     print_table(rows, console, task.heading)
     write_table(rows, workdir, task.heading)
@@ -79,20 +79,20 @@ def summarise(
         write_curve(log, workdir / "curve.png", task.metrics[0], task.heading)
     except ReportError as error:
         console.print(Text(str(error)), soft_wrap=True)
-    picture = task.picture(results[-1][2], metadata, split)
+    picture = task.picture(results[-1].model, job.metadata, job.eval_split)
     if picture is not None:
         picture.save(workdir / task.picture_name)
     console.print(Text(f"Table, weights, log and pictures are in {workdir}/"), soft_wrap=True)
 
 
-def _speeds(task: Task, models: Mapping[Any, Model], kept: Kept) -> list[float]:
+def _speeds(job: Job, models: Mapping[Any, Model]) -> list[float]:
     """Images/s of models by their configs, side by side."""
     device = jax.devices()[0].device_kind
-    depends = list(models), task.config.eval_batch_size, device, jax.__version__
-    speeds = kept.get("images/s", depends)
+    depends = list(models), job.task.config.eval_batch_size, device, jax.__version__
+    speeds = job.kept.get("images/s", depends)
     if speeds is None:
-        speeds = images_per_second(task, list(models.values()))
-        kept.put("images/s", depends, speeds)
+        speeds = images_per_second(job.task, list(models.values()))
+        job.kept.put("images/s", depends, speeds)
     return speeds
 
 

@@ -7,13 +7,13 @@ activations, position embeddings and the gaps of pruned positions are left out, 
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from flax import nnx
 
 from ssmjax.layers.patch_embed import STEM_FEATURES, STEM_SIZES
-from ssmjax.models.backbone import Backbone
-from ssmjax.models.config import BackboneConfig
+from ssmjax.models.config import BackboneConfig, overridden, trunk_config
 from ssmjax.models.plain_mamba import DWCONV_SIZE, PlainMambaConfig
 from ssmjax.models.vim import CONV_TAPS, VimConfig
 from ssmjax.models.vit import ViTConfig
@@ -53,7 +53,7 @@ class Flops:
         return "\n".join(f"{part:<16}{both:>16}{one:>14}" for part, both, one in rows)
 
 
-def flops(model: Backbone, image_shape: tuple[int, int, int] | None = None) -> Flops:
+def flops(model: Any, image_shape: tuple[int, int, int] | None = None) -> Any:
     """Count the multiply-adds that one image costs.
 
     Args:
@@ -61,22 +61,26 @@ def flops(model: Backbone, image_shape: tuple[int, int, int] | None = None) -> F
       image_shape: (height, width, channels) of images, in pixels, to count the model as if it had
         been made for them; None is the size it was made for.
 
+    Returns:
+      `Flops` of a classifier, `ssmjax.dense.flops.DenseFlops` of a model of a dense task; both have
+      a `total`.
+
     Raises:
       ValueError: images that the model could not take at any size.
     """
-    config = model.config
+    config, in_channels = model.config, trunk_config(model.config).in_channels
     if image_shape is not None:
         if len(image_shape) != 3:
             raise ValueError(
                 f"image_shape is {tuple(image_shape)}; give (height, width, channels)."
             )
         height, width, channels = image_shape
-        if channels != config.in_channels:
+        if channels != in_channels:
             raise ValueError(
                 f"image_shape is {tuple(image_shape)}; this model takes images of "
-                f"{config.in_channels} channels, as ({height}, {width}, {config.in_channels})."
+                f"{in_channels} channels, as ({height}, {width}, {in_channels})."
             )
-        config = dataclasses.replace(config, img_size=(height, width))
+        config = overridden(config, {"img_size": (height, width)})
     return count_config(config)
 
 
@@ -99,8 +103,8 @@ def _tokens_by_block(config: BackboneConfig, *, at_end: bool = False) -> list[in
 
 
 @functools.singledispatch
-def count_config(config) -> Flops:
-    """The count of one kind of classifier, told by its config; each kind registers its own."""
+def count_config(config) -> Any:
+    """The count of one kind of model, told by its config; each kind registers its own."""
     raise NotImplementedError(f"flops does not count models with a {type(config).__name__} yet.")
 
 

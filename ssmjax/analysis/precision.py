@@ -12,7 +12,7 @@ import numpy as np
 
 from ssmjax import command_line
 from ssmjax.models.backbone import Backbone
-from ssmjax.registry import create_model
+from ssmjax.registry import create_classifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def main() -> None:
     """The command: one line."""
     options = command_line.parse(Options, description=__doc__ or "")
     lower, model = (
-        create_model(options.model, weights=options.weights, prune=None, dtype=dtype)
+        create_classifier(options.model, weights=options.weights, prune=None, dtype=dtype)
         for dtype in ("bfloat16", "float32")
     )
     shape = (options.images, *model.config.image_shape)

@@ -21,7 +21,7 @@ from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import SSMConfig
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.reduce import Present, reduce_tokens
-from ssmjax.registry import create_model
+from ssmjax.registry import create_classifier
 
 LEARNING_RATE = 1e-3
 HEADINGS = (
@@ -206,7 +206,7 @@ def main() -> None:
     """The command: a Markdown table, a batch size at a time."""
     options = command_line.parse(Options, description=__doc__ or "")
     keep_freed_memory()
-    pruned = create_model(options.model, prune="paper")
+    pruned = create_classifier(options.model, prune="paper")
     prune: Any = pruned.config.prune
     dense = pruned.with_prune(None)
     for number, batch_size in enumerate(options.batch_sizes):

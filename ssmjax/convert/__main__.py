@@ -12,21 +12,23 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
 from flax import nnx
 
-from ssmjax import command_line, imagenet, registry
+from ssmjax import command_line, imagenet
 from ssmjax.analysis.flops import count_parameters
+from ssmjax.class_names import ADE20K, COCO
 from ssmjax.convert.files import read_checkpoint, write_checkpoint
 from ssmjax.convert.load import family, load_torch_state_dict, official_shapes, table
 from ssmjax.convert.positions import Grid, patches_of
 from ssmjax.fitting import unwrapped
 from ssmjax.models.backbone import Backbone
-from ssmjax.weights import Metadata, read_metadata, save_weights, trunk_config
+from ssmjax.models.config import trunk_config
+from ssmjax.registry import config_overrides, create_model, list_models
+from ssmjax.weights import Metadata, read_metadata, save_weights
 
 if TYPE_CHECKING:
     from ssmjax.convert.load import Model
@@ -60,15 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out
     if options.to_torch:
         name = read_metadata(options.checkpoint).model
-        create = _registry(name).create_model
-        model = create(options.model, weights=options.checkpoint, prune=None)
+        model = create_model(options.model, weights=options.checkpoint, prune=None)
         write = partial(write_checkpoint, out, model)
     else:
         name = str(options.model)
         model, given = _read(options, name)
-        overrides = _registry(name).config_overrides(name, model.config)
+        overrides = config_overrides(name, model.config)
         classes = _class_names(model, given)
-        metadata = Metadata(name, overrides, classes, *imagenet.photos(name))
+        metadata = Metadata(name, overrides, classes, imagenet.preprocessing(name))
         write = partial(save_weights, out, model, metadata)
     try:
         write()
@@ -102,34 +103,13 @@ def _check(options: Options) -> None:
             "--grid 14 14."
         )
     if not options.to_torch and options.model is None:
-        raise ValueError(f"--model is missing; choose one of {', '.join(_registries())}.")
-
-
-def _registries() -> dict[str, ModuleType]:
-    """Where each model is made."""
-    # Here, not above: classifiers need nothing of it.
-    from ssmjax.dense import registry as dense
-
-    return {name: where for where in (registry, dense) for name in where.list_models()}
-
-
-def _registry(name: str) -> ModuleType:
-    """Where a model is made. Raises ValueError for a name that is none."""
-    if name in registry.list_models():
-        return registry
-    known = _registries()
-    return known[registry.registered(name, list(known))]
+        raise ValueError(f"--model is missing; choose one of {', '.join(list_models())}.")
 
 
 def _class_names(model: Model, given: tuple[str, ...]) -> tuple[str, ...]:
     """Those that a checkpoint gives, or of the data that such models are published for."""
-    if isinstance(model, Backbone):
-        choice = tuple(imagenet.synsets()), given
-    else:
-        from ssmjax.dense.class_names import ADE20K, COCO  # As in `_registries`.
-
-        choice = given, COCO, ADE20K
-    count = model.config.num_classes
+    is_classifier, count = isinstance(model, Backbone), model.config.num_classes
+    choice = (tuple(imagenet.synsets()), given) if is_classifier else (given, COCO, ADE20K)
     return next((names for names in choice if len(names) == count), ())
 
 
@@ -159,19 +139,18 @@ def _read(options: Options, name: str) -> tuple[Model, tuple[str, ...]]:
 
 def _outline(name: str, state: Mapping[str, np.ndarray], **overrides) -> Model:
     """The model with as many classes as the head in `state`, as shapes without values."""
-    create = partial(_registry(name).create_model, name)
-    outline = nnx.eval_shape(partial(create, **overrides))
+    outline = nnx.eval_shape(partial(create_model, name, **overrides))
     official = family(outline.config)
     head = unwrapped(state, official_shapes(outline))[0].get(official.head)
     if head is None or head.size < official.per_class:
         return outline
     overrides["num_classes"] = head.size // official.per_class
-    return nnx.eval_shape(partial(create, **overrides))
+    return nnx.eval_shape(partial(create_model, name, **overrides))
 
 
 def _check_positions(outline: Model, state: Mapping[str, np.ndarray], grid: Grid | None) -> None:
     """Refuse position embeddings that would have to be resized."""
-    wanted, config = official_shapes(outline), trunk_config(outline)
+    wanted, config = official_shapes(outline), trunk_config(outline.config)
     given = unwrapped(state, wanted)[0]
     for entry in table(outline.config):
         array = given.get(entry.theirs)
@@ -193,7 +172,7 @@ def _check_positions(outline: Model, state: Mapping[str, np.ndarray], grid: Grid
 
 def _similar(state: Mapping[str, np.ndarray]) -> str | None:
     """The first registered model with the names and shapes of `state`."""
-    for name in _registries():
+    for name in list_models():
         with contextlib.suppress(ValueError):  # Of models that have no official checkpoints.
             shapes = official_shapes(_outline(name, state))
             arrays, _ = unwrapped(state, shapes)

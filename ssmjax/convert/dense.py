@@ -3,8 +3,17 @@
 They are those of PlainMamba's folder `downstream` and of Vim's folder `seg`.
 """
 
-from ssmjax.convert.keymap import CONV2D, DEPTHWISE_2D, LINEAR, SAME, Entry, Layout
-from ssmjax.convert.plain_mamba import batch_norm, trunk_table
+from ssmjax.convert.keymap import (
+    DEPTHWISE_2D,
+    SAME,
+    Entry,
+    batch_norm,
+    conv,
+    conv_norm,
+    linear,
+    norm,
+)
+from ssmjax.convert.plain_mamba import trunk_table
 from ssmjax.convert.vim import blocks_table, embedding_table
 from ssmjax.dense.adapter import EXTRA_EXTRACTORS, AdapterConfig
 from ssmjax.dense.ranges import RangesConfig
@@ -21,9 +30,9 @@ def features_table(config: RangesConfig[PlainMambaConfig], at: str = "") -> list
     """
     last = len(config.ends) - 1
     outputs = [f"norm_layer{end - 1}" for end in config.ends[:last]]
-    entries = trunk_table(config.backbone, f"{at}trunk.")
+    entries = trunk_table(config.trunk, f"{at}trunk.")
     for theirs, number in (("ln1", last), *zip(outputs, range(last), strict=True)):
-        entries += _norm(f"backbone.{theirs}", f"{at}norms.{number}")
+        entries += norm(f"backbone.{theirs}", f"{at}norms.{number}")
     return entries
 
 
@@ -31,10 +40,9 @@ def vim_features_table(config: VimFeaturesConfig, at: str = "") -> list[Entry]:
     """The entries of `ssmjax.dense.vim_features.VimFeatures`, as `features_table` has them."""
     places = "backbone.", f"{at}trunk."
     pyramid = f"{at}pyramid"
-    # The axes of a transposed convolution are (in, out, ...), here too the other way about.
     return [
-        *embedding_table(config.backbone, *places),
-        *blocks_table(config.backbone, *places),
+        *embedding_table(config.trunk, *places),
+        *blocks_table(config.trunk, *places),
         *conv("backbone.fpn1.0", f"{pyramid}.twice.0"),
         *batch_norm("backbone.fpn1.1", f"{pyramid}.norm"),
         *conv("backbone.fpn1.3", f"{pyramid}.twice.1"),
@@ -44,16 +52,13 @@ def vim_features_table(config: VimFeaturesConfig, at: str = "") -> list[Entry]:
 
 def adapter_table(config: AdapterConfig, at: str = "") -> list[Entry]:
     """The entries of `ssmjax.dense.adapter.PlainMambaAdapter`, as `features_table` has them."""
-    positions, *trunk = trunk_table(config.backbone, f"{at}trunk.")
+    positions, *trunk = trunk_table(config.trunk, f"{at}trunk.")
     entries = [positions, Entry("backbone.level_embed", f"{at}level_embed", SAME), *trunk]
     stem = [(f"stem.{3 * i}", f"stem.{3 * i + 1}", f"stem.{i}") for i in range(3)]
     stages = [(f"conv{i + 2}.0", f"conv{i + 2}.1", f"stages.{i}") for i in range(3)]
-    for kernel, norm, ours in (*stem, *stages):
-        prior = f"{at}prior.{ours}"
-        entries += [
-            Entry(f"backbone.spm.{kernel}.weight", f"{prior}.conv.kernel", CONV2D),
-            *batch_norm(f"backbone.spm.{norm}", f"{prior}.norm"),
-        ]
+    for kernel, after, ours in (*stem, *stages):
+        spm = "backbone.spm"
+        entries += conv_norm(f"{spm}.{kernel}", f"{spm}.{after}", f"{at}prior.{ours}")
     for i in range(4):
         entries += conv(f"backbone.spm.fc{i + 1}", f"{at}prior.projections.{i}")
     for i in range(len(config.ends)):
@@ -65,7 +70,6 @@ def adapter_table(config: AdapterConfig, at: str = "") -> list[Entry]:
         ]
     for i in range(EXTRA_EXTRACTORS):
         entries += _extractor(f"{theirs}.extra_extractors.{i}", f"{ours}.extractors.{i + 1}")
-    # The axes of a transposed convolution are (in, out, ...), here too the other way about.
     entries += conv("backbone.up", f"{at}up")
     for i in range(4):
         entries += batch_norm(f"backbone.ad_norm{i + 1}", f"{at}norms.{i}")
@@ -76,10 +80,9 @@ def _extractor(theirs: str, ours: str) -> list[Entry]:
     return [
         *_attention(theirs, ours),
         *linear(f"{theirs}.ffn.fc1", f"{ours}.ffn.rise"),
-        Entry(f"{theirs}.ffn.dwconv.dwconv.weight", f"{ours}.ffn.conv.kernel", DEPTHWISE_2D),
-        Entry(f"{theirs}.ffn.dwconv.dwconv.bias", f"{ours}.ffn.conv.bias", SAME),
+        *linear(f"{theirs}.ffn.dwconv.dwconv", f"{ours}.ffn.conv", DEPTHWISE_2D),
         *linear(f"{theirs}.ffn.fc2", f"{ours}.ffn.fall"),
-        *_norm(f"{theirs}.ffn_norm", f"{ours}.ffn_norm"),
+        *norm(f"{theirs}.ffn_norm", f"{ours}.ffn_norm"),
     ]
 
 
@@ -92,29 +95,9 @@ def _attention(theirs: str, ours: str) -> list[Entry]:
         "output_proj": "output",
     }
     entries = [
-        *_norm(f"{theirs}.query_norm", f"{ours}.query_norm"),
-        *_norm(f"{theirs}.feat_norm", f"{ours}.value_norm"),
+        *norm(f"{theirs}.query_norm", f"{ours}.query_norm"),
+        *norm(f"{theirs}.feat_norm", f"{ours}.value_norm"),
     ]
     for a, b in names.items():
         entries += linear(f"{theirs}.attn.{a}", f"{ours}.attention.{b}")
     return entries
-
-
-def _norm(theirs: str, ours: str) -> list[Entry]:
-    return [
-        Entry(f"{theirs}.weight", f"{ours}.scale", SAME),
-        Entry(f"{theirs}.bias", f"{ours}.bias", SAME),
-    ]
-
-
-def conv(theirs: str, ours: str) -> list[Entry]:
-    """Of a convolution with bias."""
-    return linear(theirs, ours, CONV2D)
-
-
-def linear(theirs: str, ours: str, layout: Layout = LINEAR) -> list[Entry]:
-    """Of a linear layer with bias."""
-    return [
-        Entry(f"{theirs}.weight", f"{ours}.kernel", layout),
-        Entry(f"{theirs}.bias", f"{ours}.bias", SAME),
-    ]

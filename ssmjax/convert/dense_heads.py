@@ -2,9 +2,16 @@
 
 from collections.abc import Mapping
 
-from ssmjax.convert.dense import adapter_table, conv, features_table, linear, vim_features_table
-from ssmjax.convert.keymap import CONV2D, Entry, Family, Layout, openmmlab_file
-from ssmjax.convert.plain_mamba import batch_norm
+from ssmjax.convert.dense import adapter_table, features_table, vim_features_table
+from ssmjax.convert.keymap import (
+    Entry,
+    Family,
+    Layout,
+    conv,
+    conv_norm,
+    linear,
+    openmmlab_file,
+)
 from ssmjax.dense import box_head, fpn, mask_head, retinanet, upernet
 from ssmjax.dense.config import MaskRCNNConfig, RetinaNetConfig, UperNetConfig
 from ssmjax.dense.vim_features import VimFeaturesConfig
@@ -33,7 +40,6 @@ def _mask_rcnn(config: MaskRCNNConfig) -> list[Entry]:
     entries += linear(f"{box}.shared_fcs.0", "box_head.hidden", _FLAT_REGION)
     for i in range(mask_head.CONVS):
         entries += conv(f"{mask}.convs.{i}.conv", f"mask_head.tower.convs.{i}")
-    # The axes of a transposed convolution are (in, out, ...), here too the other way about.
     entries += conv(f"{mask}.upsample", "mask_head.up")
     return entries + conv(f"{mask}.conv_logits", "mask_head.masks")
 
@@ -74,8 +80,7 @@ def _fpn(inputs: int, extra: int) -> list[Entry]:
 
 def _unit(theirs: str, ours: str) -> list[Entry]:
     """Of a `ssmjax.layers.conv_norm.ConvNorm`."""
-    kernel = Entry(f"{theirs}.conv.weight", f"{ours}.conv.kernel", CONV2D)
-    return [kernel, *batch_norm(f"{theirs}.bn", f"{ours}.norm")]
+    return conv_norm(f"{theirs}.conv", f"{theirs}.bn", ours)
 
 
 FAMILIES: Mapping[type, Family] = {

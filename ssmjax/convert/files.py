@@ -16,10 +16,12 @@ import numpy as np
 import safetensors.numpy
 
 from ssmjax.atomic import replacing
-from ssmjax.convert.load import family, official_grids, to_torch_state_dict
+from ssmjax.convert.load import family, to_torch_state_dict
 from ssmjax.convert.positions import Grid
+from ssmjax.models.config import trunk_config
+from ssmjax.registry import official_grids
 from ssmjax.strange_files import absent, instead
-from ssmjax.weights import KEY, open_safetensors, read_arrays, trunk_config
+from ssmjax.weights import KEY, open_safetensors, read_arrays
 
 if TYPE_CHECKING:
     from ssmjax.convert.load import Model
@@ -101,8 +103,8 @@ def write_checkpoint(path: Path, model: Model) -> None:
       ValueError: the model has no conversion, or torch is needed and missing.
       OSError: the file cannot be written.
     """
-    state, config = to_torch_state_dict(model), trunk_config(model)
-    known = config.grid in official_grids(model, type(config))
+    state, config = to_torch_state_dict(model), trunk_config(model.config)
+    known = config.grid in official_grids(model.config)
     note = {} if known else {GRID: list(config.grid)}
     if path.suffix == ".safetensors":
         texts = {key: json.dumps(value) for key, value in note.items()}

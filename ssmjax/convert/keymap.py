@@ -70,3 +70,57 @@ class Family:
 def openmmlab_file(state: Mapping[str, Any]) -> dict[str, Any]:
     """What mmcv's runners keep around a state_dict."""
     return {"meta": {}, "state_dict": state}
+
+
+def linear(
+    theirs: str, ours: str, layout: Layout = LINEAR, block: int | None = None
+) -> list[Entry]:
+    """The entries of a linear layer with bias, or by another layout of such a convolution."""
+    return [
+        Entry(f"{theirs}.weight", f"{ours}.kernel", layout, block),
+        Entry(f"{theirs}.bias", f"{ours}.bias", SAME, block),
+    ]
+
+
+def conv(theirs: str, ours: str) -> list[Entry]:
+    """The entries of a convolution with bias, transposed or not.
+
+    In PyTorch the axes of a transposed one are (in, out, ...), and here too the other way about.
+    """
+    return linear(theirs, ours, CONV2D)
+
+
+def norm(theirs: str, ours: str, block: int | None = None) -> list[Entry]:
+    """The entries of a layer norm."""
+    return [
+        Entry(f"{theirs}.weight", f"{ours}.scale", SAME, block),
+        Entry(f"{theirs}.bias", f"{ours}.bias", SAME, block),
+    ]
+
+
+def batch_norm(theirs: str, ours: str) -> list[Entry]:
+    """The entries of a `ssmjax.layers.norm.BatchNorm`."""
+    names = {"running_mean": "mean", "running_var": "var", "num_batches_tracked": "count"}
+    statistics = [Entry(f"{theirs}.{a}", f"{ours}.{b}", SAME) for a, b in names.items()]
+    return norm(theirs, ours) + statistics
+
+
+def conv_norm(theirs: str, their_norm: str, ours: str, layout: Layout = CONV2D) -> list[Entry]:
+    """The entries of a convolution without bias and the batch norm after it."""
+    kernel = Entry(f"{theirs}.weight", f"{ours}.conv.kernel", layout)
+    return [kernel, *batch_norm(their_norm, f"{ours}.norm")]
+
+
+def projections(theirs: str, ours: str, block: int, end: str = "") -> list[Entry]:
+    """The entries of a `ssmjax.layers.ssm.SelectiveSSM` that make its inputs from tokens.
+
+    Args:
+      theirs, ours: where it stands.
+      block: which it is of.
+      end: what the official names of its parts end in.
+    """
+    return [
+        Entry(f"{theirs}.x_proj{end}.weight", f"{ours}.x_proj.kernel", LINEAR, block),
+        Entry(f"{theirs}.dt_proj{end}.weight", f"{ours}.dt_kernel", LINEAR, block),
+        Entry(f"{theirs}.dt_proj{end}.bias", f"{ours}.dt_bias", SAME, block),
+    ]

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ssmjax import registry
 from ssmjax.convert import plain_mamba, vim, vit
 from ssmjax.convert.keymap import Entry, Family
 from ssmjax.convert.positions import on_grid, patches_of, source_grid
@@ -20,6 +19,7 @@ from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.vim import VimConfig
 from ssmjax.models.vit import ViTConfig
 from ssmjax.pruning.config import whole_number
+from ssmjax.registry import official_grids
 from ssmjax.weights import flat_params
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def load_torch_state_dict(
     Position embeddings of another grid than the model's are resized.
 
     Args:
-      model: from `ssmjax.create_model` or `ssmjax.dense.registry.create_model`, with the sizes of
-        the checkpoint.
+      model: from `ssmjax.create_model`, with the sizes of the checkpoint.
       state_dict: {official name: array in PyTorch's layout}; floating-point arrays of 16, 32 or 64
         bits become float32. A prefix before all names, such as "module." or "model.", goes where
         they fit without it.
@@ -176,18 +175,8 @@ def shapes_of(model: nnx.Module, entries: Sequence[Entry]) -> dict[str, tuple[in
     return shapes
 
 
-def official_grids(model: nnx.Module, kind: type[BackboneConfig]) -> set[tuple[int, int]]:
-    """(H, W) patches of the published models of a model's kind whose trunks are of a kind."""
-    if isinstance(model, Backbone):
-        return registry.official_grids(kind)
-    # As in `family`.
-    from ssmjax.dense import registry as dense
-
-    return dense.official_grids(kind)
-
-
 def _fitted(
-    model: nnx.Module, entry: Entry, value: Any, dtype: Any, grid: tuple[int, int] | None
+    model: Any, entry: Entry, value: Any, dtype: Any, grid: tuple[int, int] | None
 ) -> np.ndarray:
     """What a state_dict has for an entry, in a dtype and for the model's grid.
 
@@ -199,7 +188,7 @@ def _fitted(
     if config is None or (patches := patches_of(array.shape, config)) is None:
         return array
     try:
-        source = source_grid(patches, config, grid, official_grids(model, type(config)))
+        source = source_grid(patches, config, grid, official_grids(model.config))
     except ValueError as error:
         unlike = f", not {(1, config.length, config.embed_dim)}"
         told = unlike if array.shape[1] != config.length else ""

@@ -1,12 +1,14 @@
 """The official Vim checkpoint (github.com/hustvl/Vim), entry by entry."""
 
 from ssmjax.convert.keymap import (
-    CONV2D,
     DEPTHWISE_1D,
     LINEAR,
     SAME,
     Entry,
     Family,
+    conv,
+    linear,
+    projections,
 )
 from ssmjax.models.vim import VimConfig
 
@@ -15,8 +17,7 @@ def _table(config: VimConfig) -> list[Entry]:
     return [
         Entry("cls_token", "cls_token", SAME),
         *embedding_table(config),
-        Entry("head.weight", "head.kernel", LINEAR),
-        Entry("head.bias", "head.bias", SAME),
+        *linear("head", "head"),
         *blocks_table(config),
     ]
 
@@ -31,8 +32,7 @@ def embedding_table(config: VimConfig, at: str = "", trunk: str = "") -> list[En
     """
     return [
         Entry(f"{at}pos_embed", f"{trunk}pos_embed", SAME, positions=config),
-        Entry(f"{at}patch_embed.proj.weight", f"{trunk}patch_embed.proj.kernel", CONV2D),
-        Entry(f"{at}patch_embed.proj.bias", f"{trunk}patch_embed.proj.bias", SAME),
+        *conv(f"{at}patch_embed.proj", f"{trunk}patch_embed.proj"),
     ]
 
 
@@ -50,13 +50,8 @@ def blocks_table(config: VimConfig, at: str = "", trunk: str = "") -> list[Entry
             Entry(f"{theirs}.in_proj.weight", f"{ours}.in_proj.kernel", LINEAR, i),
         ]
         for end, branch in (("", forward), ("_b", backward)):
-            entries += [
-                Entry(f"{theirs}.conv1d{end}.weight", f"{branch}.conv.kernel", DEPTHWISE_1D, i),
-                Entry(f"{theirs}.conv1d{end}.bias", f"{branch}.conv.bias", SAME, i),
-                Entry(f"{theirs}.x_proj{end}.weight", f"{branch}.x_proj.kernel", LINEAR, i),
-                Entry(f"{theirs}.dt_proj{end}.weight", f"{branch}.dt_kernel", LINEAR, i),
-                Entry(f"{theirs}.dt_proj{end}.bias", f"{branch}.dt_bias", SAME, i),
-            ]
+            entries += linear(f"{theirs}.conv1d{end}", f"{branch}.conv", DEPTHWISE_1D, i)
+            entries += projections(theirs, branch, i, end)
         entries += [
             Entry(f"{theirs}.out_proj.weight", f"{ours}.out_proj.kernel", LINEAR, i),
             Entry(f"{at}layers.{i}.norm.weight", f"{trunk}blocks.norm.scale", SAME, i),

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ssmjax.dense.conv_unit import doubling
+from ssmjax.dense.conv_unit import doubling, fan_out_normal
 from ssmjax.dense.deformable import DeformableAttention, Grids, centres
 from ssmjax.dense.ranges import Features, PlainMambaRanges, RangesConfig
 from ssmjax.dense.resize import resize
-from ssmjax.dense.spatial_prior import SpatialPrior, fan_out_normal
+from ssmjax.dense.spatial_prior import SpatialPrior
 from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.norm import BatchNorm
@@ -33,9 +33,9 @@ class AdapterConfig(RangesConfig[PlainMambaConfig]):
     """A PlainMamba that interacts with a side branch before and after each range of blocks.
 
     Attributes:
-      heads: M, of the deformable attention; embed_dim must be a multiple.
+      heads: of the deformable attention; embed_dim must be a multiple of their number.
       prior_width: P, channels of the spatial prior's first convolutions.
-      points: that each head looks at, on each level.
+      points: places that each head of the attention samples, on each level.
       ffn_ratio: width of the extractors' feed-forward network, in parts of embed_dim.
     """
 
@@ -47,7 +47,7 @@ class AdapterConfig(RangesConfig[PlainMambaConfig]):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole(self, "heads", "prior_width", "points")
-        D = self.backbone.embed_dim
+        D = self.trunk.embed_dim
         if D % self.heads:
             raise ValueError(f"heads is {self.heads}; it must divide embed_dim, which is {D}.")
         if self.ffn_width < 1:
@@ -58,14 +58,14 @@ class AdapterConfig(RangesConfig[PlainMambaConfig]):
     @property
     def ffn_width(self) -> int:
         """Channels inside the extractors' feed-forward network."""
-        return int(self.backbone.embed_dim * self.ffn_ratio)
+        return int(self.trunk.embed_dim * self.ffn_ratio)
 
 
 class Injector(nnx.Module):
     """Brings the side branch into the tokens; at first it brings nothing."""
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
-        D = config.backbone.embed_dim
+        D = config.trunk.embed_dim
         self.query_norm, self.value_norm = (token_norm(D, rngs=rngs) for _ in range(2))
         self.attention = _attention(config, levels=3, rngs=rngs)
         self.gamma = nnx.Param(jnp.zeros(D))
@@ -81,8 +81,8 @@ class ConvFFN(nnx.Module):
     """Linear, depthwise 3x3 convolution of each level as a map, GELU, linear."""
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
-        D, width = config.backbone.embed_dim, config.ffn_width
-        dtype, normal = jnp.dtype(config.backbone.dtype), nnx.initializers.truncated_normal(0.02)
+        D, width = config.trunk.embed_dim, config.ffn_width
+        dtype, normal = jnp.dtype(config.trunk.dtype), nnx.initializers.truncated_normal(0.02)
         self.rise = nnx.Linear(D, width, dtype=dtype, kernel_init=normal, rngs=rngs)
         self.conv = GridConv(width, 3, use_bias=True, kernel_init=fan_out_normal(3, 1), rngs=rngs)
         self.fall = nnx.Linear(width, D, dtype=dtype, kernel_init=normal, rngs=rngs)
@@ -97,7 +97,7 @@ class Extractor(nnx.Module):
     """Brings the tokens into the side branch."""
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
-        D = config.backbone.embed_dim
+        D = config.trunk.embed_dim
         self.query_norm, self.value_norm, self.ffn_norm = (
             token_norm(D, rngs=rngs) for _ in range(3)
         )
@@ -119,7 +119,7 @@ class Extractor(nnx.Module):
 
 
 class Interaction(nnx.Module):
-    """What meets around one range of blocks: an injector before, extractors after."""
+    """What joins trunk and side branch around a range of blocks: an injector, then extractors."""
 
     def __init__(self, config: AdapterConfig, extractors: int, *, rngs: nnx.Rngs):
         self.injector = Injector(config, rngs=rngs)
@@ -131,10 +131,10 @@ class PlainMambaAdapter(nnx.Module):
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
         self.config = config
-        D, dtype = config.backbone.embed_dim, jnp.dtype(config.backbone.dtype)
+        D, dtype = config.trunk.embed_dim, jnp.dtype(config.trunk.dtype)
         self.trunk = PlainMambaRanges(config, rngs=rngs)
         self.prior = SpatialPrior(
-            config.backbone.in_channels, config.prior_width, D, dtype=dtype, rngs=rngs
+            config.trunk.in_channels, config.prior_width, D, dtype=dtype, rngs=rngs
         )
         self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (3, D)))
         extractors = [1] * (len(config.ends) - 1) + [1 + EXTRA_EXTRACTORS]
@@ -168,7 +168,7 @@ class PlainMambaAdapter(nnx.Module):
                 f"{LARGEST_STRIDE}."
             )
         tokens = self.trunk.begin(images, run)
-        prior = self.prior(images.astype(self.config.backbone.dtype), train=run.train)
+        prior = self.prior(images.astype(self.config.trunk.dtype), train=run.train)
         grids = tuple((x.shape[1], x.shape[2]) for x in prior[1:])
         c = self._side_branch(prior[1:], tokens.values.dtype)
         before, xs, cs, kept = tokens.values, [], [], []
@@ -187,7 +187,7 @@ class PlainMambaAdapter(nnx.Module):
 
     def _drops(self, key: jax.Array | None) -> Iterator[Callable[[jax.Array], jax.Array]]:
         """Drop path for each extractor, all at the full rate; without a key it does not act."""
-        keep = jnp.float32(1 - self.config.backbone.drop_path_rate)
+        keep = jnp.float32(1 - self.config.trunk.drop_path_rate)
         for number in itertools.count():
             if key is None:
                 yield lambda x: x
@@ -213,13 +213,12 @@ class PlainMambaAdapter(nnx.Module):
 
 
 def _attention(config: AdapterConfig, *, levels: int, rngs: nnx.Rngs) -> DeformableAttention:
-    backbone = config.backbone
     return DeformableAttention(
-        backbone.embed_dim,
+        config.trunk.embed_dim,
         config.heads,
         levels,
         config.points,
-        dtype=jnp.dtype(backbone.dtype),
+        dtype=jnp.dtype(config.trunk.dtype),
         rngs=rngs,
     )
 

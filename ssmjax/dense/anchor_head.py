@@ -12,9 +12,9 @@ class AnchorPredictions(NamedTuple):
     """Predictions for anchors, in the order of `ssmjax.dense.anchors.Anchors.boxes`.
 
     Attributes:
-      logits: of each level, float32 (or wider): [B,A] that there is an object, or
-        [B,A,num_classes].
-      deltas: [B,A,4] of each level, alike.
+      logits: of each level, in float32 (or wider): [B,A] that there is an object, or
+        [B,A,num_classes] of each class.
+      deltas: [B,A,4] of each level, in float32 (or wider).
       grids: (H, W) of each level.
     """
 

@@ -9,10 +9,10 @@ from flax import nnx
 from ssmjax.dense import losses
 from ssmjax.dense.assign import BACKGROUND, IGNORED, assign
 from ssmjax.dense.boxes import decode, encode
+from ssmjax.dense.conv_unit import fan_out_normal
 from ssmjax.dense.losses import Term
 from ssmjax.dense.objects import SCORE_THRESHOLD, Detections, suppressed
 from ssmjax.dense.sample import sample
-from ssmjax.dense.spatial_prior import fan_out_normal
 from ssmjax.layers.conv_norm import ConvNorm
 from ssmjax.precision import widened
 
@@ -101,7 +101,9 @@ def regions(
     samples: int,
     key: jax.Array | None,
 ) -> Regions:
-    """Those of one image to learn from, its objects' own boxes among them; without B.
+    """The regions of one image to learn from, its objects' own boxes among them.
+
+    All arrays are without B, as for `jax.vmap`.
 
     Args:
       proposals: [P,4].
@@ -124,12 +126,12 @@ def regions(
     return Regions(boxes, chosen, positive, which, labels, encode(boxes, objects[which], STDS))
 
 
-def box_losses(logits: jax.Array, deltas: jax.Array, wanted: Regions) -> tuple[Term, Term]:
-    """Of the classes and of the positives' deltas of their own class, over all regions."""
-    own = jnp.minimum(wanted.labels, deltas.shape[2] - 1)[..., None, None]
+def box_losses(logits: jax.Array, deltas: jax.Array, sampled: Regions) -> tuple[Term, Term]:
+    """Losses of the classes, and of the positives' deltas of their own class, over all regions."""
+    own = jnp.minimum(sampled.labels, deltas.shape[2] - 1)[..., None, None]
     deltas = jnp.take_along_axis(deltas, own, axis=2)[..., 0, :]
-    classes = losses.cross_entropy(logits, wanted.labels, wanted.valid)
-    box = losses.l1(deltas, wanted.deltas, wanted.positive)
+    classes = losses.cross_entropy(logits, sampled.labels, sampled.valid)
+    box = losses.l1(deltas, sampled.deltas, sampled.positive)
     return classes, Term(box, classes.number)
 
 
@@ -140,7 +142,7 @@ def detections(
     valid: jax.Array,
     image_shape: jax.Array,
 ) -> Detections:
-    """What is found in the regions of one image; without B.
+    """What is found in the regions of one image; all arrays are without B, as for `jax.vmap`.
 
     Args:
       logits: [R,num_classes+1].

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from ssmjax.dense.adapter import AdapterConfig
 from ssmjax.dense.ranges import DensePruneConfig, RangesConfig
@@ -126,7 +125,7 @@ def _presets() -> Mapping[str, DenseConfig]:
 
 
 def _ends(depth: int) -> tuple[int, ...]:
-    """Of equal ranges."""
+    """The last block of each of `_RANGES` equal ranges."""
     part = depth // _RANGES
     return tuple(range(part, depth + 1, part))
 
@@ -143,23 +142,3 @@ PAPER: Mapping[str, DensePruneConfig] = {
     for trunk, prune in papers.items()
     if name.endswith(trunk.removesuffix(_PATCHES))
 }
-
-
-def options(config: Any) -> dict[str, Any]:
-    """The options of a config by name, those of its backbone among them.
-
-    Where both have an option, such as `num_classes`, it is the outer one.
-    """
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    backbone = fields.pop("backbone", None)
-    return fields if backbone is None else {**options(backbone), **fields}
-
-
-def overridden(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A config with other values of some `options`. Raises ValueError as the configs do."""
-    own = {field.name for field in dataclasses.fields(config)}
-    mine = {name: changes[name] for name in changes if name in own}
-    others = {name: changes[name] for name in changes if name not in own}
-    if others:
-        mine["backbone"] = overridden(config.backbone, others)
-    return dataclasses.replace(config, **mine)

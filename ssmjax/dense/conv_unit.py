@@ -1,7 +1,17 @@
 """Convolutions with bias, as heads have them; those with batch norm are `ConvNorm`."""
 
+import math
+
 import jax
 from flax import nnx
+
+
+def fan_out_normal(size: int, features: int) -> nnx.Initializer:
+    """Normal with variance 2 / (outputs that one input of a `size` x `size` convolution reaches).
+
+    `features` are the convolution's output channels by groups, 1 for a depthwise one.
+    """
+    return nnx.initializers.normal(math.sqrt(2 / (size * size * features)))
 
 
 def convolution(

@@ -14,9 +14,7 @@ class PlainMambaFeatures(nnx.Module):
     def __init__(self, config: RangesConfig[PlainMambaConfig], *, rngs: nnx.Rngs):
         self.config = config
         self.trunk = PlainMambaRanges(config, rngs=rngs)
-        self.norms = nnx.List(
-            [final_norm(config.backbone.embed_dim, rngs=rngs) for _ in config.ends]
-        )
+        self.norms = nnx.List([final_norm(config.trunk.embed_dim, rngs=rngs) for _ in config.ends])
 
     def __call__(self, images: jax.Array, run: Run) -> Features:
         """Maps of images; to be called under `jit`.
@@ -27,7 +25,7 @@ class PlainMambaFeatures(nnx.Module):
 
         Returns:
           As many maps [B,H,W,D] in float32 (or wider) as there are ranges of blocks, (H, W) being
-          `config.backbone.grid_of(height, width)`; and the cells kept.
+          `config.trunk.grid_of(height, width)`; and the cells kept.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.

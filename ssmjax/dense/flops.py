@@ -12,6 +12,7 @@ from ssmjax.dense.adapter import EXTRA_EXTRACTORS, LARGEST_STRIDE, AdapterConfig
 from ssmjax.dense.config import DenseConfig, MaskRCNNConfig, RetinaNetConfig, UperNetConfig
 from ssmjax.dense.ranges import RangesConfig
 from ssmjax.dense.vim_features import STRIDES, VimFeaturesConfig
+from ssmjax.models.config import trunk_config
 
 SAMPLE_FLOPS = 5  # Of a bilinear sample, per channel: four neighbours and its own weight.
 
@@ -32,7 +33,7 @@ class DenseFlops:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Of backbone and heads."""
         return sum(self.backbone.values()) + sum(self.heads.values())
 
     def __str__(self) -> str:
@@ -62,7 +63,7 @@ def flops(config: DenseConfig, image_shape: tuple[int, int], *, masks: int = 100
         backbone["adapter"] = _adapter(config.backbone, image_shape)
     if isinstance(config.backbone, VimFeaturesConfig):
         fine, coarse = (_cells(image_shape, [stride]) for stride in STRIDES[:2])
-        backbone["pyramid"] = (fine + 2 * coarse) * config.backbone.backbone.embed_dim**2
+        backbone["pyramid"] = (fine + 2 * coarse) * config.backbone.trunk.embed_dim**2
     if isinstance(config, MaskRCNNConfig):
         return DenseFlops(backbone, _mask_rcnn(config, image_shape, masks))
     if isinstance(config, RetinaNetConfig):
@@ -70,8 +71,14 @@ def flops(config: DenseConfig, image_shape: tuple[int, int], *, masks: int = 100
     return DenseFlops(backbone, _upernet(config, image_shape))
 
 
+@count_config.register
+def _count_dense(config: MaskRCNNConfig | RetinaNetConfig | UperNetConfig) -> DenseFlops:
+    """Of an image of the size that the position embeddings are for."""
+    return flops(config, trunk_config(config).image_shape[:2])
+
+
 def _trunk(config: RangesConfig, image_shape) -> dict[str, int]:
-    trunk = dataclasses.replace(config.backbone, img_size=image_shape, prune=config.prune)
+    trunk = dataclasses.replace(config.pruned_trunk(), img_size=image_shape)
     parts = dict(count_config(trunk).parts)
     for uncounted in ("head", "skip"):  # The latter by the published accounting.
         parts.pop(uncounted, None)
@@ -80,10 +87,10 @@ def _trunk(config: RangesConfig, image_shape) -> dict[str, int]:
 
 
 def _adapter(config: AdapterConfig, image_shape) -> int:
-    D, P = config.backbone.embed_dim, config.prior_width
+    D, P = config.trunk.embed_dim, config.prior_width
     half, fine, cells, coarse = (_cells(image_shape, [s]) for s in (2, 8, 16, 32))
     side = fine + cells + coarse
-    stem = half * 9 * (config.backbone.in_channels * P + 2 * P * P)
+    stem = half * 9 * (config.trunk.in_channels * P + 2 * P * P)
     stages = 9 * (fine * 2 * P * P + cells * 8 * P * P + coarse * 16 * P * P)
     widths = ((4 * fine, P), (fine, 2 * P), (cells, 4 * P), (coarse, 4 * P))
     projections = sum(number * width * D for number, width in widths)
@@ -113,7 +120,7 @@ def _neck(D: int, width: int, image_shape, strides: Sequence[int], extra: Sequen
 
 
 def _mask_rcnn(config: MaskRCNNConfig, image_shape, masks: int) -> dict[str, int]:
-    D, C, classes = config.backbone.backbone.embed_dim, config.width, config.num_classes
+    D, C, classes = config.backbone.trunk.embed_dim, config.width, config.num_classes
     bins, mask_bins = box_head.BINS**2, mask_head.BINS**2
     box = box_head.CONVS * bins * 9 * C * C
     box += bins * C * config.hidden + config.hidden * (5 * classes + 1)
@@ -128,7 +135,7 @@ def _mask_rcnn(config: MaskRCNNConfig, image_shape, masks: int) -> dict[str, int
 
 
 def _retinanet(config: RetinaNetConfig, image_shape) -> dict[str, int]:
-    D, C, strides = config.backbone.backbone.embed_dim, config.width, retinanet.ANCHORS.strides
+    D, C, strides = config.backbone.trunk.embed_dim, config.width, retinanet.ANCHORS.strides
     towers = 2 * retinanet.CONVS * C
     outputs = retinanet.ANCHORS.per_cell * (config.num_classes + 4)
     inputs = fpn.LEVELS - 2
@@ -140,7 +147,7 @@ def _retinanet(config: RetinaNetConfig, image_shape) -> dict[str, int]:
 
 def _upernet(config: UperNetConfig, image_shape) -> dict[str, int]:
     """Without the auxiliary head, which testing does not run."""
-    D, C = config.backbone.backbone.embed_dim, config.width
+    D, C = config.backbone.trunk.embed_dim, config.width
     cells = _map_cells(config.backbone, image_shape)
     pools = sum(bins * bins for bins in upernet.POOLS) * D * C
     bottleneck = cells[-1] * 9 * (D + len(upernet.POOLS) * C) * C
@@ -150,14 +157,14 @@ def _upernet(config: UperNetConfig, image_shape) -> dict[str, int]:
 
 
 def _map_cells(config: RangesConfig, image_shape) -> list[int]:
-    """Of each of a backbone's maps."""
+    """How many cells each map of a backbone has."""
     if isinstance(config, VimFeaturesConfig):
         return [_cells(image_shape, [stride]) for stride in STRIDES]
-    H, W = config.backbone.grid_of(*image_shape)
+    H, W = config.trunk.grid_of(*image_shape)
     return [H * W] * len(config.ends)
 
 
 def _cells(image_shape, strides: Sequence[int]) -> int:
-    """Of all levels with such strides."""
+    """How many cells the levels with such strides have together."""
     height, width = image_shape
     return sum(-(-height // stride) * -(-width // stride) for stride in strides)

@@ -14,8 +14,8 @@ LEVELS = 5
 class FPN(nnx.Module):
     """Maps of the backbone to five of one width, each of half the size of the one before.
 
-    Those beyond the backbone's are made by convolutions, each from the last one before it, with
-    `extra_convs`; without, they are every second row and column of it.
+    Levels beyond the backbone's are made from the level before: by a convolution with
+    `extra_convs`, else by taking every second row and column.
     """
 
     def __init__(

@@ -1,13 +1,15 @@
 """The mask of the object in each region (He et al. 2017, arXiv 1703.06870)."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ssmjax.dense import losses
-from ssmjax.dense.conv_unit import ConvTower, convolution, doubling
+from ssmjax.dense.box_head import Regions
+from ssmjax.dense.conv_unit import ConvTower, convolution, doubling, fan_out_normal
 from ssmjax.dense.masks import mask_targets
-from ssmjax.dense.spatial_prior import fan_out_normal
 from ssmjax.precision import widened
 
 BINS = 14
@@ -34,30 +36,22 @@ class MaskHead(nnx.Module):
 
 
 def mask_loss(
-    logits: jax.Array,
-    masks: jax.Array,
-    sides: jax.Array,
-    boxes: jax.Array,
-    objects: jax.Array,
-    labels: jax.Array,
-    positive: jax.Array,
+    logits: jax.Array, masks: jax.Array, sides: jax.Array, sampled: Regions
 ) -> losses.Term:
-    """Cross entropy in the channel of each object's class.
+    """Cross entropy in the channel of each object's class, over the regions with an object.
 
     Args:
-      logits: [B,R,SIZE,SIZE,num_classes].
+      logits: [B,R,SIZE,SIZE,num_classes] of the regions.
       masks: [B,G,height,width] of the objects.
       sides: [B,2] integers, (height, width) of each image with its own padding.
-      boxes: [B,R,4] the regions.
-      objects: [B,R] which object each is of.
-      labels: [B,R] its class.
-      positive: [B,R] bool, the regions to learn from.
+      sampled: the regions.
     """
-    targets = jax.vmap(mask_targets)(masks, objects, boxes, sides)
-    return losses.mask(logits, targets, labels, positive)
+    targets = jax.vmap(partial(mask_targets, bins=SIZE))
+    of_regions = targets(masks, sampled.objects, sampled.boxes, sides)
+    return losses.mask(logits, of_regions, sampled.labels, sampled.positive)
 
 
 def probabilities(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """[B,R,SIZE,SIZE,num_classes] to those of the classes `labels` [B,R]: [B,R,SIZE,SIZE]."""
+    """[B,R,SIZE,SIZE] of masks of the classes `labels` [B,R]; logits have num_classes besides."""
     own = jnp.take_along_axis(logits, labels[..., None, None, None], axis=-1)
     return jax.nn.sigmoid(own[..., 0])

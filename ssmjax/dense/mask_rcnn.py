@@ -24,7 +24,7 @@ class MaskRCNN(Detector):
 
     def __init__(self, config: MaskRCNNConfig, *, rngs: nnx.Rngs):
         self.config = config
-        trunk, width, classes = config.backbone.backbone, config.width, config.num_classes
+        trunk, width, classes = config.backbone.trunk, config.width, config.num_classes
         options = {"dtype": jnp.dtype(trunk.dtype), "rngs": rngs}
         self.backbone = PlainMambaAdapter(config.backbone, rngs=rngs)
         self.neck = FPN(trunk.embed_dim, width, len(STRIDES), extra_convs=False, **options)
@@ -46,16 +46,16 @@ class MaskRCNN(Detector):
         Raises:
           ValueError: the targets have no masks.
         """
-        keys = (None, None)
+        anchor_keys = region_keys = None
         if targets.keys is not None:
-            keys = jnp.moveaxis(jax.vmap(jax.random.split)(targets.keys), 1, 0)
+            anchor_keys, region_keys = jax.vmap(jax.random.split, out_axes=1)(targets.keys)
         predicted = self.rpn(seen)
-        objectness, box = rpn_losses(predicted, targets, keys[0])
+        objectness, box = rpn_losses(predicted, targets, anchor_keys)
         found = proposals(predicted, targets.image_shapes, self.config.proposals, train=True)
         return {
             "loss_rpn_cls": objectness.over_levels(),
             "loss_rpn_bbox": box.over_levels(),
-            **self.region_losses(seen, found, targets, keys[1], train=train),
+            **self.region_losses(seen, found, targets, region_keys, train=train),
         }
 
     def region_losses(
@@ -67,28 +67,46 @@ class MaskRCNN(Detector):
         *,
         train: bool,
     ) -> dict[str, Term]:
-        """Those of the second stage, over the number of regions or of pixels of their masks."""
+        """Losses of the second stage, over the number of regions or of the pixels of masks.
+
+        Args:
+          maps: from `look`.
+          found: what the first stage proposes.
+          targets: the objects, with masks.
+          keys: [B] random keys for the choice of regions; None chooses evenly.
+          train: that of `ssmjax.layers.norm.BatchNorm`.
+
+        Raises:
+          ValueError: the targets have no masks.
+        """
         if targets.masks is None:
             raise ValueError("targets has no masks, which Mask R-CNN learns; give them.")
-        wanted = self.regions(found, targets, keys)
+        sampled = self.regions(found, targets, keys)
         levels = maps[: len(STRIDES)]
-        features = roi_align(levels, wanted.boxes, wanted.valid, BINS)
-        classes, box = box_losses(*self.box_head(features, wanted.valid, train=train), wanted)
-        few = jax.tree.map(lambda a: a[:, : self.config.samples // 4], wanted)
+        features = roi_align(levels, sampled.boxes, sampled.valid, BINS)
+        logits, deltas = self.box_head(features, sampled.valid, train=train)
+        classes, box = box_losses(logits, deltas, sampled)
+        few = jax.tree.map(lambda a: a[:, : self.config.samples // 4], sampled)
         logits = self.mask_head(roi_align(levels, few.boxes, few.positive, MASK_BINS))
-        of_few = few.boxes, few.objects, few.labels, few.positive
-        mask = mask_loss(logits, targets.masks, targets.padded_shapes, *of_few)
+        mask = mask_loss(logits, targets.masks, targets.padded_shapes, few)
         return {"loss_cls": classes, "loss_bbox": box, "loss_mask": mask}
 
     def regions(self, found: Proposals, targets: Targets, keys: jax.Array | None) -> Regions:
-        """What the second stage learns from; `keys` are [B], None samples evenly."""
+        """The regions that the second stage learns from; for `keys` see `region_losses`."""
 
-        def of_image(boxes, present, objects, labels, valid, key):
-            sizes = self.config.num_classes, self.config.samples
-            return regions(boxes, present, objects, labels, valid, *sizes, key)
+        def of_image(found, targets, key):
+            return regions(
+                found.boxes,
+                found.valid,
+                targets.boxes,
+                targets.labels,
+                targets.valid,
+                self.config.num_classes,
+                self.config.samples,
+                key,
+            )
 
-        objects = targets.boxes, targets.labels, targets.valid
-        return jax.vmap(of_image)(found.boxes, found.valid, *objects, keys)
+        return jax.vmap(of_image)(found, targets, keys)
 
     def find(self, seen: Maps, image_shapes: jax.Array, *, masks: bool = False) -> Detections:
         """Objects, and with `masks` theirs, which `ssmjax.dense.masks.paste` puts in place."""
@@ -98,7 +116,7 @@ class MaskRCNN(Detector):
     def detect_in(
         self, maps: Maps, found: Proposals, image_shapes: jax.Array, *, masks: bool
     ) -> Detections:
-        """What the second stage finds in proposals."""
+        """What the second stage finds in the proposals of the first; see `find`."""
         levels = maps[: len(STRIDES)]
         features = roi_align(levels, found.boxes, found.valid, BINS)
         logits, deltas = self.box_head(features, found.valid)

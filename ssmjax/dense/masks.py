@@ -7,6 +7,8 @@ from jax import lax
 from ssmjax.dense.boxes import clip
 from ssmjax.dense.roi_align import bins_of, weights_of
 
+THRESHOLD = 0.5  # Share covered, or probability, from which a part of a box is of its object.
+
 
 def crop(
     masks: jax.Array, indices: jax.Array, boxes: jax.Array, sides: jax.Array, bins: int
@@ -41,10 +43,10 @@ def crop(
 
 
 def mask_targets(
-    masks: jax.Array, indices: jax.Array, boxes: jax.Array, sides: jax.Array, bins: int = 28
+    masks: jax.Array, indices: jax.Array, boxes: jax.Array, sides: jax.Array, bins: int
 ) -> jax.Array:
     """[R,bins,bins] bool, the parts of a box at least half covered; arguments as of `crop`."""
-    return crop(masks, indices, boxes, sides, bins) >= 0.5
+    return crop(masks, indices, boxes, sides, bins) >= THRESHOLD
 
 
 def paste(masks: jax.Array, boxes: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -57,7 +59,7 @@ def paste(masks: jax.Array, boxes: jax.Array, shape: tuple[int, int]) -> jax.Arr
 
     Returns:
       [n,H,W] float32 probabilities; n * H * W * 4 bytes, so take few boxes at a time. The object
-      is where they are 0.5 or more.
+      is where they are `THRESHOLD` or more.
     """
     left, top, right, bottom = boxes.astype(jnp.float32).T
     rows = _paste_weights(top, bottom, masks.shape[1], shape[0])

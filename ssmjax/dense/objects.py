@@ -45,7 +45,8 @@ class Detections(NamedTuple):
       scores: [B,n] float32.
       labels: [B,n] int32 from 0.
       valid: [B,n] bool, false where nothing more is found.
-      masks: [B,n,28,28] float32, the probability in each part of the box; None if not asked for.
+      masks: [B,n,S,S] float32, the probability in each part of the box, S being
+        `ssmjax.dense.mask_head.SIZE`; None if not asked for.
     """
 
     boxes: jax.Array

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ssmjax.dense.features import PlainMambaFeatures
 from ssmjax.dense.registry import DenseModel
 from ssmjax.fitting import MisfitError
-from ssmjax.registry import create_model
+from ssmjax.registry import create_classifier
 from ssmjax.weights import flat_params, read_metadata
 
 _OWN = ("norm", "head")  # Parts of a classifier that a dense model may do without.
@@ -28,24 +28,24 @@ def load_classifier(model: DenseModel, weights: str | Path) -> None:
     Raises:
       ValueError: the file cannot be read, or holds another model; `model` is then unchanged.
     """
-    config = model.config.backbone.backbone
-    classifier = create_model(weights=weights, prune=None, img_size=config.img_size)
-    given = {name: leaf[...] for name, leaf in flat_params(classifier).items()}
+    config = model.config.backbone.trunk
+    classifier = create_classifier(weights=weights, prune=None, img_size=config.img_size)
+    values = {name: leaf[...] for name, leaf in flat_params(classifier).items()}
     if classifier.config.class_index is not None and config.class_index is None:
-        del given["cls_token"]
-        given["pos_embed"] = jnp.delete(given["pos_embed"], classifier.config.class_index, axis=1)
+        del values["cls_token"]
+        values["pos_embed"] = jnp.delete(values["pos_embed"], classifier.config.class_index, axis=1)
     backbone = model.backbone
     places = flat_params(backbone.trunk)
     if isinstance(backbone, PlainMambaFeatures):
         last = flat_params(backbone.norms[-1])
         places |= {f"norm.{name}": leaf for name, leaf in last.items()}
-    left = sorted(set(given) - set(places))
+    left = sorted(set(values) - set(places))
     problems = [f"unknown {name}" for name in left if name.split(".")[0] not in _OWN]
     for name, leaf in places.items():
-        if name not in given:
+        if name not in values:
             problems.append(f"missing {name}")
-        elif given[name].shape != leaf.shape:
-            problems.append(f"{name} is {given[name].shape}, not {leaf.shape}")
+        elif values[name].shape != leaf.shape:
+            problems.append(f"{name} is {values[name].shape}, not {leaf.shape}")
     if problems:
         raise MisfitError(
             f"{weights} holds a {read_metadata(weights).model}, which is not the backbone of this "
@@ -53,4 +53,4 @@ def load_classifier(model: DenseModel, weights: str | Path) -> None:
             problems,
         )
     for name, leaf in places.items():
-        leaf.set_value(jnp.asarray(given[name]))
+        leaf.set_value(jnp.asarray(values[name]))

@@ -55,7 +55,7 @@ class RangesConfig(Generic[Sizes]):
     """A model whose blocks run in ranges.
 
     Attributes:
-      backbone: its sizes. `img_size` is that of the images its position embeddings are for: they
+      trunk: its sizes. `img_size` is that of the images its position embeddings are for: they
         are resized for others. `num_classes` means nothing here.
       ends: 1-based last block of each range, the last being that of the model.
       prune: where and how to prune, or None for the dense model.
@@ -64,12 +64,12 @@ class RangesConfig(Generic[Sizes]):
       ValueError: naming the field and its valid choices.
     """
 
-    backbone: Sizes
+    trunk: Sizes
     ends: tuple[int, ...]
     prune: DensePruneConfig | None = None
 
     def __post_init__(self) -> None:
-        depth = self.backbone.depth
+        depth = self.trunk.depth
         ends = [whole_number(end) for end in self.ends]
         numbers = [end for end in ends if end is not None and end >= 1]
         if not ends or ends != sorted(set(numbers)) or ends[-1] != depth:
@@ -78,13 +78,13 @@ class RangesConfig(Generic[Sizes]):
                 f"{depth}, which is the model's last block."
             )
         object.__setattr__(self, "ends", tuple(numbers))
-        if self.backbone.prune is not None:
-            raise ValueError("backbone.prune prunes classifiers; give prune beside backbone.")
-        self.pruned_backbone()  # Refuses what its blocks cannot do.
+        if self.trunk.prune is not None:
+            raise ValueError("trunk.prune prunes classifiers; give prune beside trunk.")
+        self.pruned_trunk()  # Refuses what its blocks cannot do.
 
-    def pruned_backbone(self) -> Sizes:
-        """The backbone's sizes with `prune` among them."""
-        return dataclasses.replace(self.backbone, prune=self.prune)
+    def pruned_trunk(self) -> Sizes:
+        """The trunk's sizes with `prune` among them."""
+        return dataclasses.replace(self.trunk, prune=self.prune)
 
 
 class CellTokens(NamedTuple):
@@ -239,7 +239,7 @@ class PlainMambaRanges(PlainMambaTrunk, Ranges):
     """PlainMamba over a grid; its stream is one array, in float32 (or wider)."""
 
     def __init__(self, config: RangesConfig[PlainMambaConfig], *, rngs: nnx.Rngs):
-        super().__init__(config.pruned_backbone(), rngs=rngs)
+        super().__init__(config.pruned_trunk(), rngs=rngs)
         self.ends = config.ends
 
     def embed(self, images: jax.Array, *, train: bool) -> Stream:

@@ -59,7 +59,7 @@ class RetinaHead(nnx.Module):
 
 
 def anchor_losses(predicted: AnchorPredictions, targets: Targets) -> tuple[Term, Term]:
-    """Of all anchors: classes and deltas, [levels] each.
+    """Losses of all anchors: classes and deltas, whose totals are [levels].
 
     Both are over the number of anchors with an object, of each image at least one.
     """
@@ -92,7 +92,7 @@ def anchor_losses(predicted: AnchorPredictions, targets: Targets) -> tuple[Term,
 
 
 def detections(predicted: AnchorPredictions, image_shapes: jax.Array) -> Detections:
-    """What is found on images whose sides are `image_shapes` [B,2]."""
+    """The objects in images whose sides are `image_shapes` [B,2], of all anchors' predictions."""
     anchors = ANCHORS.boxes(predicted.grids)
 
     def of_level(logits, deltas, boxes, image_shape):
@@ -119,7 +119,7 @@ class RetinaNet(Detector):
 
     def __init__(self, config: RetinaNetConfig, *, rngs: nnx.Rngs):
         self.config = config
-        trunk = config.backbone.backbone
+        trunk = config.backbone.trunk
         options = {"dtype": jnp.dtype(trunk.dtype), "rngs": rngs}
         self.backbone = PlainMambaAdapter(config.backbone, rngs=rngs)
         self.neck = FPN(trunk.embed_dim, config.width, 3, extra_convs=True, **options)
@@ -143,5 +143,5 @@ class RetinaNet(Detector):
         return {"loss_cls": classes.over_levels(), "loss_bbox": box.over_levels()}
 
     def find(self, seen: AnchorPredictions, image_shapes: jax.Array) -> Detections:
-        """Objects; see `detections`."""
+        """The best boxes of all anchors."""
         return detections(seen, image_shapes)

@@ -63,7 +63,7 @@ class RPN(nnx.Module):
 def rpn_losses(
     predicted: AnchorPredictions, targets: Targets, keys: jax.Array | None
 ) -> tuple[Term, Term]:
-    """Of a random sample of anchors: objectness and deltas, [levels] each.
+    """Losses of a random sample of anchors: objectness and deltas, whose totals are [levels].
 
     Both are over the number of sampled anchors, counting of each image at least one with an object
     and one without.

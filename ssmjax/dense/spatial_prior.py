@@ -1,11 +1,11 @@
 """Spatial prior: a small convolutional pyramid beside the trunk."""
 
-import math
 from typing import Any
 
 import jax
 from flax import nnx
 
+from ssmjax.dense.conv_unit import fan_out_normal
 from ssmjax.layers.conv_norm import ConvNorm
 
 
@@ -56,11 +56,3 @@ class SpatialPrior(nnx.Module):
         for unit in self.stages:
             maps.append(unit(maps[-1], train=train))
         return tuple(project(x) for project, x in zip(self.projections, maps, strict=True))
-
-
-def fan_out_normal(size: int, features: int) -> nnx.Initializer:
-    """Normal with variance 2 / (outputs that one input of a `size` x `size` convolution reaches).
-
-    `features` are the convolution's output channels by groups, 1 for a depthwise one.
-    """
-    return nnx.initializers.normal(math.sqrt(2 / (size * size * features)))

@@ -13,12 +13,11 @@ from jax import lax
 
 from ssmjax.dense import losses
 from ssmjax.dense.config import UperNetConfig
-from ssmjax.dense.conv_unit import convolution
+from ssmjax.dense.conv_unit import convolution, fan_out_normal
 from ssmjax.dense.features import PlainMambaFeatures
 from ssmjax.dense.losses import Term
 from ssmjax.dense.ranges import Features
 from ssmjax.dense.resize import adaptive_average_pool, resize
-from ssmjax.dense.spatial_prior import fan_out_normal
 from ssmjax.dense.vim_features import VimFeatures, VimFeaturesConfig
 from ssmjax.layers.conv_norm import ConvNorm
 from ssmjax.models.run import Run
@@ -85,7 +84,7 @@ class UperNet(nnx.Module):
 
     def __init__(self, config: UperNetConfig, *, rngs: nnx.Rngs):
         self.config = config
-        D, inputs = config.backbone.backbone.embed_dim, len(config.backbone.ends)
+        D, inputs = config.backbone.trunk.embed_dim, len(config.backbone.ends)
         if isinstance(config.backbone, VimFeaturesConfig):
             self.backbone = VimFeatures(config.backbone, rngs=rngs)
         else:
@@ -135,7 +134,7 @@ class UperNet(nnx.Module):
         key: jax.Array | None = None,
         implementation: str | None = None,
     ) -> jax.Array:
-        """As `__call__`, but with the mean of what is said of windows, for large images.
+        """Segment large images through windows; to be called under `jit`.
 
         Args:
           images: [B,height,width,channels].
@@ -143,6 +142,10 @@ class UperNet(nnx.Module):
           stride: (rows, columns) from window to window; the last ones are moved inward.
           key: random key for `importance="random"`, the same for all windows.
           implementation: of the scan; see `kernels.selective_scan`.
+
+        Returns:
+          Logits [B,height,width,num_classes] in float32 (or wider), means over the windows that a
+          pixel is in.
         """
         sides = images.shape[1:3]
         window = min(window[0], sides[0]), min(window[1], sides[1])
@@ -162,7 +165,7 @@ class UperNet(nnx.Module):
         count = np.zeros((*sides, 1), np.float32)
         for y, x in corners:
             count[y : y + window[0], x : x + window[1]] += 1
-        wide = wide_dtype(self.config.backbone.backbone.dtype)
+        wide = wide_dtype(self.config.backbone.trunk.dtype)
         total = jnp.zeros((len(images), *sides, self.config.num_classes), wide)
         return lax.scan(look, total, jnp.asarray(corners))[0] / count
 
@@ -189,7 +192,7 @@ class UperNet(nnx.Module):
         Args:
           images: [B,height,width,channels].
           labels: [B,h,w] integers, 255 for none; of any sides, often those of the images.
-          image_shapes: as in `__call__`.
+          image_shapes: [B,2] (height, width) of each image without its padding, or None.
           key: random key for drop path and dropout (both with `train`), and
             `importance="random"`.
           train: whether these act and batch norms train, which then change in place.
@@ -223,21 +226,21 @@ class UperNet(nnx.Module):
 
     def _seen(self, features: Features) -> list[jax.Array]:
         """What the heads see: maps of the compute dtype."""
-        return [x.astype(self.config.backbone.backbone.dtype) for x in features.maps]
+        return [x.astype(self.config.backbone.trunk.dtype) for x in features.maps]
 
 
 def _like(maps: jax.Array, other: jax.Array) -> jax.Array:
-    """Maps of the sides of others."""
+    """`maps` [B,H,W,C], resized to the sides of `other`."""
     return resize(maps, (other.shape[1], other.shape[2]))
 
 
 def _unit(before: int, after: int, size: int, *, config: UperNetConfig, rngs: nnx.Rngs):
-    dtype, init = jnp.dtype(config.backbone.backbone.dtype), fan_out_normal(size, after)
+    dtype, init = jnp.dtype(config.backbone.trunk.dtype), fan_out_normal(size, after)
     return ConvNorm(before, after, size, 1, dtype=dtype, rngs=rngs, kernel_init=init)
 
 
 def _classifier(width: int, config: UperNetConfig, *, rngs: nnx.Rngs) -> nnx.Conv:
-    dtype, normal = jnp.dtype(config.backbone.backbone.dtype), nnx.initializers.normal(0.01)
+    dtype, normal = jnp.dtype(config.backbone.trunk.dtype), nnx.initializers.normal(0.01)
     return convolution(width, config.num_classes, 1, dtype=dtype, rngs=rngs, kernel_init=normal)
 
 

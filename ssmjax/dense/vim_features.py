@@ -27,7 +27,7 @@ class PatchVimConfig(VimConfig):
 
     @staticmethod
     def class_index_among(patches: int) -> None:
-        """There is none."""
+        """None: there is no class token."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class VimRanges(VimTrunk, Ranges):
     block = FeatureBlock
 
     def __init__(self, config: VimFeaturesConfig, *, rngs: nnx.Rngs):
-        super().__init__(config.pruned_backbone(), rngs=rngs)
+        super().__init__(config.pruned_trunk(), rngs=rngs)
         self.ends = config.ends
 
     def embed(self, images: jax.Array, *, train: bool) -> Stream:
@@ -114,9 +114,9 @@ class VimFeatures(nnx.Module):
 
     def __init__(self, config: VimFeaturesConfig, *, rngs: nnx.Rngs):
         self.config = config
-        dtype = jnp.dtype(config.backbone.dtype)
+        dtype = jnp.dtype(config.trunk.dtype)
         self.trunk = VimRanges(config, rngs=rngs)
-        self.pyramid = Pyramid(config.backbone.embed_dim, dtype=dtype, rngs=rngs)
+        self.pyramid = Pyramid(config.trunk.embed_dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array, run: Run) -> Features:
         """Maps of images; to be called under `jit`.
@@ -127,7 +127,7 @@ class VimFeatures(nnx.Module):
 
         Returns:
           Four maps [B,4H,4W,D], [B,2H,2W,D], [B,H,W,D] and [B,H//2,W//2,D] of the compute dtype,
-          (H, W) being `config.backbone.grid_of(height, width)`; and the cells kept.
+          (H, W) being `config.trunk.grid_of(height, width)`; and the cells kept.
 
         Raises:
           ValueError: images of another shape or of less than 2 x 2 patches, or a key is needed and
@@ -137,7 +137,7 @@ class VimFeatures(nnx.Module):
         if min(tokens.grid) < 2:
             raise ValueError(
                 f"images has shape {images.shape}; both sides must have at least 2 patches of "
-                f"{self.config.backbone.patch_size} pixels."
+                f"{self.config.trunk.patch_size} pixels."
             )
         maps, kept = [], []
         for number in range(len(self.config.ends)):
@@ -147,7 +147,7 @@ class VimFeatures(nnx.Module):
                 # As officially, drop path acts on all that goes on to another block.
                 stream = stream._replace(hidden=stream.undropped)
             shown = stream.undropped if self.config.shown == "mixer" else stream.tokens
-            shown = shown.astype(self.config.backbone.dtype)
+            shown = shown.astype(self.config.trunk.dtype)
             maps.append(shown.reshape(len(shown), *tokens.grid, -1))
             kept.append(tokens.kept)
         return Features(self.pyramid(maps, train=run.train), tuple(kept))

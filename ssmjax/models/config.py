@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -165,3 +166,29 @@ class SSMConfig(BackboneConfig):
     def rank(self) -> int:
         """R, rank of delta."""
         return -(-self.embed_dim // 16)
+
+
+def trunk_config(config: Any) -> BackboneConfig:
+    """The sizes of a classifier, or of the trunk in a dense model's backbone, from its config."""
+    return config if isinstance(config, BackboneConfig) else config.backbone.trunk
+
+
+def options(config: Any) -> dict[str, Any]:
+    """The options of a config by name, those of the configs of its backbone and trunk among them.
+
+    Where both have an option, such as `num_classes`, it is the outer one.
+    """
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    inner = fields.pop("backbone", None) or fields.pop("trunk", None)
+    return fields if inner is None else {**options(inner), **fields}
+
+
+def overridden(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A config with other values of some `options`. Raises ValueError as the configs do."""
+    own = {field.name for field in dataclasses.fields(config)}
+    mine = {name: changes[name] for name in changes if name in own}
+    others = {name: changes[name] for name in changes if name not in own}
+    if others:
+        inner = "backbone" if "backbone" in own else "trunk"
+        mine[inner] = overridden(getattr(config, inner), others)
+    return dataclasses.replace(config, **mine)

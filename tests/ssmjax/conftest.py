@@ -13,10 +13,14 @@ from ssmjax.convert.load import official_shapes
 from ssmjax.dense import registry as dense_registry
 from ssmjax.dense.adapter import AdapterConfig
 from ssmjax.dense.config import MaskRCNNConfig, RetinaNetConfig, UperNetConfig
-from ssmjax.dense.ranges import RangesConfig
+from ssmjax.dense.mask_rcnn import MaskRCNN
+from ssmjax.dense.ranges import DensePruneConfig, RangesConfig
+from ssmjax.dense.retinanet import RetinaNet
+from ssmjax.dense.upernet import UperNet
 from ssmjax.models.plain_mamba import PlainMamba, PlainMambaConfig
 from ssmjax.models.vim import Vim, VimConfig
 from ssmjax.models.vit import ViT, ViTConfig
+from ssmjax.registry import Entry
 from tests.oracles.downstream import recipe_downstream
 
 VIT_SIZES = {"depth": 2, "embed_dim": 16, "patch_size": 4, "img_size": 16}
@@ -33,17 +37,22 @@ DENSE = {
 @pytest.fixture(scope="module")
 def small_models():
     """The only models there are: `vim_wide` and `vim_fine` differ from `vim` as said."""
-    presets = {
-        "vim": (Vim, VimConfig(**SIZES)),
-        "vim_wide": (Vim, VimConfig(**SIZES | {"embed_dim": 32})),
-        "vim_fine": (Vim, VimConfig(**SIZES, stride=2)),
-        "plain": (PlainMamba, PLAIN),
-        "deit": (ViT, ViTConfig(**VIT_SIZES, num_heads=2)),
+    models = {
+        "vim": Entry(Vim, VimConfig(**SIZES)),
+        "vim_wide": Entry(Vim, VimConfig(**SIZES | {"embed_dim": 32})),
+        "vim_fine": Entry(Vim, VimConfig(**SIZES, stride=2)),
+        "plain": Entry(PlainMamba, PLAIN),
+        "deit": Entry(ViT, ViTConfig(**VIT_SIZES, num_heads=2)),
+    }
+    kinds = {"mask": MaskRCNN, "retina": RetinaNet, "uper": UperNet}
+    dense = {
+        name: Entry(kinds[name], config, prunes=DensePruneConfig) for name, config in DENSE.items()
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_PRESETS", presets)
-        patch.setattr(dense_registry, "PRESETS", DENSE)
-        yield presets
+        patch.setattr(registry, "_CLASSIFIERS", models)
+        patch.setattr(registry, "_ELSEWHERE", dict.fromkeys(dense, dense_registry.__name__))
+        patch.setattr(dense_registry, "ENTRIES", dense)
+        yield models
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +61,7 @@ def states(small_models):
     torch = pytest.importorskip("torch")
     result = {}
     for name in (*small_models, *DENSE):
-        create = dense_registry.create_model if name in DENSE else ssmjax.create_model
-        outline = nnx.eval_shape(functools.partial(create, name, num_classes=3))
+        outline = nnx.eval_shape(functools.partial(ssmjax.create_model, name, num_classes=3))
         arrays = recipe_downstream.state_dict(1, list(official_shapes(outline).items()))
         result[name] = OrderedDict((key, torch.from_numpy(a)) for key, a in arrays.items())
     result["plain"]["backbone.layers.1.dw.1.num_batches_tracked"] = torch.tensor(375_300)

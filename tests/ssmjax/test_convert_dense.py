@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 import ssmjax
+from ssmjax.class_names import ADE20K, COCO
 from ssmjax.convert.load import official_shapes
-from ssmjax.dense.class_names import ADE20K, COCO
 from ssmjax.dense.registry import create_model
 from ssmjax.weights import read_metadata
 from tests.ssmjax.conftest import DENSE
@@ -36,7 +36,11 @@ def test_there_and_back(convert, states, tmp_path, name):
     assert out.startswith(f"{ours}: {name}, ") and " 3 classes, any size, " in out
     metadata = read_metadata(ours)
     assert metadata.class_names == ("ant", "bee", "cup")
-    assert metadata.config == {"num_classes": 3} and metadata.std == (0.229, 0.224, 0.225)
+    assert metadata.config == {"num_classes": 3} and metadata.preprocessing.std == (
+        0.229,
+        0.224,
+        0.225,
+    )
     assert convert(ours, "--to-torch", "--out", back)[::2] == (0, "")
     got = torch.load(back, weights_only=True)
     assert list(got) == ["meta", "state_dict"] and list(got["state_dict"]) == list(states[name])

@@ -14,7 +14,6 @@ import safetensors.numpy
 import ssmjax
 from ssmjax import imagenet
 from ssmjax.convert.load import load_torch_state_dict, to_torch_state_dict
-from ssmjax.dense import registry as dense
 from ssmjax.weights import read_metadata
 from tests.golden import recipe
 
@@ -78,7 +77,8 @@ def test_the_file_needs_nothing_else(convert, states, tmp_path):
     converted(convert, "plain", states["plain"], tmp_path)
     metadata = read_metadata(tmp_path / "ours.safetensors")
     assert metadata.model == "plain" and metadata.config == {"num_classes": 3}
-    assert metadata.mean == (0.485, 0.456, 0.406) and metadata.std == (0.229, 0.224, 0.225)
+    how = metadata.preprocessing
+    assert how.mean == (0.485, 0.456, 0.406) and how.std == (0.229, 0.224, 0.225)
     model = ssmjax.create_model(weights=tmp_path / "ours.safetensors")
     expected = ssmjax.create_model("plain", num_classes=3)
     load_torch_state_dict(expected, {key: a.numpy() for key, a in states["plain"].items()})
@@ -91,7 +91,8 @@ def test_the_file_needs_nothing_else(convert, states, tmp_path):
     [("deit_tiny_patch16_224", 0.485, 0.875), ("vit_large_patch16_384", 0.5, 1.0)],
 )
 def test_how_photos_are_given(name, mean, crop_pct):
-    assert (imagenet.photos(name).mean[0], imagenet.photos(name).crop_pct) == (mean, crop_pct)
+    how = imagenet.preprocessing(name)
+    assert (how.mean[0], how.crop_pct) == (mean, crop_pct)
 
 
 def vim_file(state):
@@ -159,8 +160,7 @@ def test_prefixes(convert, refused, states, tmp_path, name, prefix):
     path, out = tmp_path / "official.pth", tmp_path / "ours.safetensors"
     torch.save({"state_dict": state}, path)
     assert convert(path, "--model", name, "--out", out)[::2] == (0, "")
-    create = ssmjax.create_model if name != "uper" else dense.create_model
-    got = to_torch_state_dict(create(weights=out))
+    got = to_torch_state_dict(ssmjax.create_model(weights=out))
     assert_same({key: torch.from_numpy(array) for key, array in got.items()}, states[name])
     first = next(iter(states[name]))
     del state[prefix + first]

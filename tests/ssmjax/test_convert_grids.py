@@ -9,29 +9,25 @@ import safetensors.numpy
 from flax import nnx
 
 import ssmjax
-from ssmjax import imagenet, registry
+from ssmjax import imagenet
 from ssmjax.convert.load import official_shapes
-from ssmjax.dense import registry as dense
 from ssmjax.layers.pos_embed import resize_pos_embed
+from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, save_weights
 from tests.oracles.downstream import recipe_downstream
 
 torch = pytest.importorskip("torch")
 
 
-def where(name):
-    return dense if name in dense.list_models() else registry
-
-
 def ours(path, name, size):
     """A weight file of images of a size, and its arrays."""
-    create = functools.partial(where(name).create_model, name, num_classes=3, img_size=size)
+    create = functools.partial(ssmjax.create_model, name, num_classes=3, img_size=size)
     model = nnx.eval_shape(create)
     state = recipe_downstream.state_dict(1, list(official_shapes(model).items()))
-    grid = getattr(model.config, "grid", None) or model.config.backbone.backbone.grid
+    grid = getattr(model.config, "grid", None) or model.config.backbone.trunk.grid
     ssmjax.load_torch_state_dict(model, state, grid=grid)
-    overrides = where(name).config_overrides(name, model.config)
-    save_weights(path, model, Metadata(name, overrides, (), *imagenet.photos(name)))
+    overrides = config_overrides(name, model.config)
+    save_weights(path, model, Metadata(name, overrides, (), imagenet.preprocessing(name)))
     return safetensors.numpy.load_file(path)
 
 
@@ -90,7 +86,7 @@ def test_official_files_are_as_published_but_for_the_note(convert, small_models,
                     note = {"ssmjax_grid": str(grid)} if grid else {}
                     assert file.metadata() == {"format": "pt", **note}
                     names = list(file.keys())
-            create = functools.partial(where(name).create_model, name, num_classes=3, img_size=size)
+            create = functools.partial(ssmjax.create_model, name, num_classes=3, img_size=size)
             assert set(names) == set(official_shapes(nnx.eval_shape(create)))
 
 
@@ -173,7 +169,7 @@ def test_weight_files_tell_their_grid(small_models, tmp_path, name, size):
     """`create_model` resizes from 2 x 8, which the file's config says, also to as many patches."""
     path = tmp_path / "a.safetensors"
     want = ours(path, name, (8, 32))
-    model = where(name).create_model(weights=path, img_size=size)
+    model = ssmjax.create_model(weights=path, img_size=size)
     places = {"vim": (8, size[0] * size[1] // 32), "deit": (0, 0)}.get(name, (None, None))
     grid = size[0] // 4, size[1] // 4
     key = next(key for key in want if key.endswith("pos_embed"))

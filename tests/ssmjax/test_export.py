@@ -13,6 +13,7 @@ from jax import export
 
 import ssmjax
 from ssmjax.export import main
+from ssmjax.preprocess import Preprocessing
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, save_weights
 
@@ -52,7 +53,7 @@ def build(name):
 def save(folder, registered, model):
     path = folder / "weights.safetensors"
     config = config_overrides(registered, model.config)
-    save_weights(path, model, Metadata(registered, config, (), MEAN, STD))
+    save_weights(path, model, Metadata(registered, config, (), Preprocessing(MEAN, STD)))
     return path
 
 

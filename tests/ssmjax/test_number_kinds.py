@@ -11,13 +11,13 @@ from flax import nnx
 
 import ssmjax
 from ssmjax.dense.pretrained import load_classifier
-from ssmjax.dense.registry import config_overrides as dense_overrides
-from ssmjax.dense.registry import create_model as create_dense
 from ssmjax.layers.pos_embed import resize_pos_embed
+from ssmjax.preprocess import Preprocessing
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, save_weights
 from tests.ssmjax.test_convert import COUNT, PLAIN, VIM, VIT, blank, random_state
 
+HOW = Preprocessing((0.0,) * 3, (1.0,) * 3)
 KINDS = [np.float16, ml_dtypes.bfloat16, np.float64]
 MODELS = pytest.mark.parametrize(
     ("name", "sizes"), [VIM, PLAIN, VIT], ids=["vim", "plain_mamba", "vit"]
@@ -37,7 +37,7 @@ def filled(name, sizes):
 
 
 def saved(path, model, name, overrides):
-    save_weights(path, model, Metadata(name, overrides, (), (0.0,) * 3, (1.0,) * 3))
+    save_weights(path, model, Metadata(name, overrides, (), HOW))
     return path
 
 
@@ -99,11 +99,11 @@ def test_weight_files(weights, name, sizes, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_weight_files_of_dense_models_and_their_classifiers(weights, tmp_path, kind):
     name, sizes = "upernet_plainmamba_l1", DENSE_SIZES
-    model = nnx.eval_shape(lambda: create_dense(name, **sizes))
+    model = nnx.eval_shape(lambda: ssmjax.create_model(name, **sizes))
     ssmjax.load_torch_state_dict(model, random_state(model))
-    path = saved(tmp_path / "d.safetensors", model, name, dense_overrides(name, model.config))
+    path = saved(tmp_path / "d.safetensors", model, name, config_overrides(name, model.config))
     want = rounded(path, kind)
-    assert_exactly(create_dense(weights=path), want)
+    assert_exactly(ssmjax.create_model(weights=path), want)
     trunk = {n: sizes[n] for n in ("depth", "embed_dim", "d_state", "stem_convs", "conv_size")}
     trunk |= {"patch_size": 4, "img_size": 16, "dwconv_blocks": (), "num_classes": 5}
     classifier = weights("plainmamba_l1", trunk)

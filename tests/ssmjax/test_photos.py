@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ssmjax.photos import fitting, in_batches, read_image
-from ssmjax.weights import Metadata
+from ssmjax.preprocess import Preprocessing
 
 
 def test_the_middle_is_taken(tmp_path):
@@ -76,8 +76,8 @@ def test_batches_are_normalised_and_joined():
         sizes.append(len(batch))
         return batch, [batch.sum(axis=(1, 2, 3))]
 
-    metadata = Metadata("any", {}, (), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
-    joined, [sums] = in_batches(function, images, metadata, 2)
+    preprocessing = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    joined, [sums] = in_batches(function, images, preprocessing, 2)
     want = (images / 255 - [0.4, 0.5, 0.6]) / [0.2, 0.25, 0.3]
     chex.assert_trees_all_close(joined, want, rtol=1e-7, atol=1e-6)
     chex.assert_trees_all_close(sums, want.sum(axis=(1, 2, 3)), rtol=1e-7, atol=1e-5)

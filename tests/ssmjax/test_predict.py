@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import ssmjax
-from ssmjax.predict import main
+from ssmjax.predict.__main__ import main
+from ssmjax.preprocess import Preprocessing
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, save_weights
 
@@ -32,7 +33,7 @@ def model():
 def weights(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "micro.safetensors"
     config = config_overrides(NAME, model.config)
-    save_weights(path, model, Metadata(NAME, config, CLASSES, MEAN, STD))
+    save_weights(path, model, Metadata(NAME, config, CLASSES, Preprocessing(MEAN, STD)))
     return path
 
 
@@ -68,7 +69,7 @@ def expected(model, path):
 def test_names_of_classes_stay_on_their_line(predict, monkeypatch, model, tmp_path, photo):
     monkeypatch.setenv("COLUMNS", "200")
     names = ("a\nb", "\x1b[31mred", "[/c]")
-    metadata = Metadata(NAME, config_overrides(NAME, model.config), names, MEAN, STD)
+    metadata = Metadata(NAME, config_overrides(NAME, model.config), names, Preprocessing(MEAN, STD))
     save_weights(tmp_path / "w.safetensors", model, metadata)
     status, out, _ = predict(photo, "--weights", tmp_path / "w.safetensors")
     assert status == 0 and "\x1b" not in out

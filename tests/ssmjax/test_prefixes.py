@@ -138,7 +138,7 @@ def ours(tmp_path):
     ssmjax.load_torch_state_dict(model, random_state(model))
     path = tmp_path / "a.safetensors"
     overrides = config_overrides(VIM[0], model.config)
-    save_weights(path, model, Metadata(VIM[0], overrides, (), *imagenet.photos(VIM[0])))
+    save_weights(path, model, Metadata(VIM[0], overrides, (), imagenet.preprocessing(VIM[0])))
     with safetensors.safe_open(path, "np") as file:
         metadata = file.metadata()
 

@@ -10,12 +10,14 @@ from flax import nnx
 
 import ssmjax
 from ssmjax.layers.pos_embed import resize_pos_embed
+from ssmjax.preprocess import Preprocessing
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, load_weights, read_metadata, save_weights
 
 NAME = "vim_tiny_patch16_224"
 SIZES = {"depth": 2, "embed_dim": 16, "d_state": 2, "patch_size": 4, "img_size": 16}
 PRUNE = ssmjax.PruneConfig(after_blocks=(1,), keep_ratio=0.5, importance="l2")
+HOW = Preprocessing((0.1, 0.2, 0.3), (1.0, 1.0, 0.5))
 
 
 def small(**options):
@@ -28,7 +30,7 @@ def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     model = small(seed=3, prune=PRUNE)
     config = config_overrides(NAME, model.config)
-    metadata = Metadata(NAME, config, ("a", "b", "c"), (0.1, 0.2, 0.3), (1.0, 1.0, 0.5))
+    metadata = Metadata(NAME, config, ("a", "b", "c"), HOW)
     save_weights(path, model, metadata)
     return path, model
 
@@ -153,7 +155,10 @@ def test_weights_that_are_not_finite(tmp_path, weights):
     broken.head.bias[...] = np.array([0, np.nan, 0], np.float32)
     path = tmp_path / "nan.safetensors"
     metadata = Metadata(
-        NAME, config_overrides(NAME, broken.config), tuple("abc"), (0,) * 3, (1,) * 3
+        NAME,
+        config_overrides(NAME, broken.config),
+        tuple("abc"),
+        Preprocessing((0,) * 3, (1,) * 3),
     )
     save_weights(path, broken, metadata)
     untouched = jax.tree.map(np.array, nnx.state(model))

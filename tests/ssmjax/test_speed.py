@@ -16,7 +16,8 @@ PRUNE = ssmjax.PruneConfig(after_blocks=(1,), keep_ratio=0.5)
 
 @pytest.fixture(autouse=True)
 def schedules(monkeypatch, small_models):
-    monkeypatch.setattr(registry, "_PAPER", {"vim": PRUNE})
+    scheduled = dataclasses.replace(small_models["vim"], schedule=PRUNE)
+    monkeypatch.setattr(registry, "_CLASSIFIERS", small_models | {"vim": scheduled})
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from ssmjax import visualise
 from ssmjax.analysis.attention_maps import attention_maps, cosine_similarity
 from ssmjax.analysis.heatmaps import COLOURS, OPACITY, Column, attention_picture
 from ssmjax.models.vim import VimConfig
+from ssmjax.preprocess import Preprocessing
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, save_weights
 
@@ -30,7 +31,7 @@ def model(small_models):
 def weights(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "micro.safetensors"
     config = config_overrides("vim", model.config)
-    save_weights(path, model, Metadata("vim", config, ("a", "b", "c"), MEAN, STD))
+    save_weights(path, model, Metadata("vim", config, ("a", "b", "c"), Preprocessing(MEAN, STD)))
     return path
 
 
@@ -119,7 +120,7 @@ def test_the_models_compared(run, faked, model, tmp_path, photo, stored, aligned
     prune = {"after_blocks": [1], "keep_ratio": 0.5, "alignment": stored}
     config = config_overrides("vim", model.config) | {"prune": prune}
     weights = tmp_path / "pruned.safetensors"
-    save_weights(weights, model, Metadata("vim", config, ("a", "b", "c"), MEAN, STD))
+    save_weights(weights, model, Metadata("vim", config, ("a", "b", "c"), Preprocessing(MEAN, STD)))
     arguments = ["--kind", "attention", "--variant", "raw", "--layer", 2]
     status, out, err = run(*[photo] * 9, "--weights", weights, *arguments)
     assert (status, err) == (0, "")

@@ -8,10 +8,11 @@ import optax
 from flax import nnx
 
 import ssmjax
+from ssmjax.preprocess import Preprocessing
 from train import optim
 from train.config import AugmentConfig
 from train.step import init_state, make_train_step
-from train.tasks.classification import make_loss
+from train.tasks.classification.loss import make_loss
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 _RNG = np.random.default_rng(0)
@@ -45,7 +46,8 @@ def backbone(name="vim_tiny_patch16_224", **options):
 
 def classify(config, augment=AugmentConfig(), teacher=None):
     """The loss of classification on `BATCH`."""
-    return make_loss(config, augment, num_classes=3, mean=MEAN, std=STD, teacher=teacher)
+    preprocessing = Preprocessing(MEAN, STD)
+    return make_loss(config, augment, num_classes=3, preprocessing=preprocessing, teacher=teacher)
 
 
 def start(model, config, loss=None, *, seed=0, place=lambda state: state):

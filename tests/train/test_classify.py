@@ -49,6 +49,31 @@ def test_loss_is_the_cross_entropy_of_smoothed_targets():
     chex.assert_trees_all_close(loss, -np.mean(np.sum(target * logp, axis=-1)), rtol=1e-5)
 
 
+class TestVariants(chex.TestCase):
+    """Compiled, and step by step."""
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_gradient_of_the_cross_entropy(self):
+        loss = classify(OptimConfig(label_smoothing=0.2))
+        graphdef, params = nnx.split(Linear())
+
+        def mean(params, batch, key):
+            prepared = loss.prepare(batch, key)
+            total, number = loss(nnx.merge(graphdef, params), prepared, key)["loss"]
+            return total / number
+
+        value, grads = self.variant(jax.value_and_grad(mean))(params, BATCH, jax.random.key(0))
+        chex.assert_shape(value, ())
+        chex.assert_type([value, *jax.tree.leaves(grads)], jnp.float32)
+        logp = log_softmax(Linear()(normalised()))
+        target = 0.8 * np.eye(3)[BATCH["label"]] + 0.2 / 3
+        chex.assert_trees_all_close(value, -np.mean(np.sum(target * logp, axis=-1)), rtol=1e-5)
+        away = (np.exp(logp) - target) / len(logp)
+        want = {"kernel": normalised().reshape(len(away), -1).T @ away, "bias": away.sum(axis=0)}
+        for name, gradient in want.items():
+            chex.assert_trees_all_close(grads["head"][name][...], gradient, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_distillation_is_the_divergence_from_the_teacher_on_the_same_images(share):
     config = OptimConfig(lr=0.01, distill=share)

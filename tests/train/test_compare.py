@@ -9,6 +9,7 @@ import pytest
 import ssmjax
 import train.compare.run as compare_run
 from ssmjax import PruneConfig, command_line
+from ssmjax.preprocess import Preprocessing
 from ssmjax.weights import Metadata, save_weights
 from tests.train.conftest import ROOT, losses
 from train.cli import load_config
@@ -16,7 +17,7 @@ from train.compare.__main__ import main
 from train.compare.config import Comparison
 from train.compare.records import read_records
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD, CLASS_NAMES
-from train.measure import Scores
+from train.engine.session import Job
 
 SIZES = {"depth": 2, "embed_dim": 16, "d_state": 2, "img_size": 16, "patch_size": 4}
 
@@ -48,7 +49,8 @@ def config_file(data_dir, tmp_path_factory):
     weights, name = str(folder / "dense.safetensors"), "vim_tiny_patch16_224"
     model = ssmjax.create_model(name, num_classes=len(CLASS_NAMES), **SIZES)
     fields = {**SIZES, "num_classes": len(CLASS_NAMES)}
-    save_weights(weights, model, Metadata(name, fields, CLASS_NAMES, CIFAR_MEAN, CIFAR_STD))
+    preprocessing = Preprocessing(CIFAR_MEAN, CIFAR_STD)
+    save_weights(weights, model, Metadata(name, fields, CLASS_NAMES, preprocessing))
     path = folder / "tiny.py"
     given = {"weights": weights, "sizes": {}, "measure": ("speed", "accuracy")}
     path.write_text(COMPARISON.format(data_dir=str(data_dir), **given))
@@ -120,14 +122,14 @@ def test_table_from_the_csv_is_the_runs_own_and_a_second_run_changes_nothing(
 
 @pytest.mark.slow
 def test_killed_in_a_fine_tune_goes_on_and_ends_the_same(
-    run, command, config_file, finished, tmp_path, capsys
+    run, process, config_file, finished, tmp_path, capsys
 ):
     arguments = ("--config", config_file, "--workdir", tmp_path, "--measure", "accuracy")
-    process = command.start("train.compare", *arguments)
-    while process.poll() is None and not list(tmp_path.glob("runs/1-*/1/checkpoints/5")):
+    started = process("train.compare", *arguments)
+    while started.poll() is None and not list(tmp_path.glob("runs/1-*/1/checkpoints/5")):
         time.sleep(0.002)
-    process.kill()
-    process.communicate()
+    started.kill()
+    started.communicate()
     assert accuracies(tmp_path) == accuracies(finished)[:2]
     run(*arguments)
     assert "going on from step" in capsys.readouterr().err
@@ -138,7 +140,7 @@ def test_killed_in_a_fine_tune_goes_on_and_ends_the_same(
 
 def test_zero_shot_is_measured_again_only_where_chance_selects(config_file, tmp_path, monkeypatch):
     monkeypatch.setattr(compare_run, "train", lambda *_: {"accuracy": 0.5, "top5": 0.9})
-    monkeypatch.setattr(compare_run, "measurer", lambda *_: lambda *_: Scores(0.5, 0.9, 20))
+    monkeypatch.setattr(Job, "measure", lambda *_: {"accuracy": 0.5, "top5": 0.9})
     comparison = load_config(str(config_file), Comparison)
     dense, half = comparison.entries
     chance = dataclasses.replace(half, prune=PruneConfig((1,), 0.5, importance="random"))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from train.data import cifar10
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 
 TEST = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3), np.uint8)
 TRAIN = np.random.default_rng(2).integers(0, 256, (15, 32, 32, 3), np.uint8)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from train.augment.recipe import make_recipe
 from train.config import AugmentConfig
 from train.data import pipeline
-from train.data.fetch import DataError
-from train.data.source import Split
+from train.data.fetching.fetch import DataError
+from train.data.sources.source import Split
 
 AUGMENTED = AugmentConfig(crop="random_resized", flip=0.5, randaugment="rand-m9-mstd0.5-inc1")
 
@@ -52,11 +53,9 @@ def split_of(images: np.ndarray, unreadable=()) -> Split:
 def train(split, *, batch_size=4, size=(8, 8), seed=0, augment=AugmentConfig(), **options):
     return pipeline.train_batches(
         split,
+        recipe=make_recipe(augment, size, mean=(0.5, 0.5, 0.5)),
         batch_size=batch_size,
-        size=size,
         seed=seed,
-        augment=augment,
-        mean=(0.5, 0.5, 0.5),
         **options,
     )
 

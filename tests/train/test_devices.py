@@ -154,8 +154,8 @@ import chex
 import jax
 import numpy as np
 from train.checkpoint import Checkpoints
-from train.devices import make_mesh, of_this_process, place_batch, place_state, start_distributed
-from train.devices import whole
+from train.devices import make_mesh, of_this_process, place_batch, place_state
+from train.devices import start_distributed, whole
 from train.options import DistributedOptions
 
 workdir, coordinator, process = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -32,7 +32,7 @@ def test_a_step(tmp_path, name, kind):
     model = backbone(name, **changes)
     path = tmp_path / "a.safetensors"
     overrides = config_overrides(name, model.config)
-    save_weights(path, model, Metadata(name, overrides, (), *imagenet.photos(name)))
+    save_weights(path, model, Metadata(name, overrides, (), imagenet.preprocessing(name)))
     with safetensors.safe_open(path, "np") as file:
         metadata = file.metadata()
     arrays = safetensors.numpy.load_file(path)

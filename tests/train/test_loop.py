@@ -2,6 +2,7 @@
 
 import itertools
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 from train import loop
-from train.devices import AHEAD, Lead, make_mesh
+from train.devices import PREFETCH, InFlight, make_mesh
+from train.engine.session import Plan
 from train.interrupt import Interrupt
 from train.log import Log, read_log
-from train.loop import Plan, fit
+from train.loop import fit
 from train.profile import Trace
 from train.runtime import Runtime, bars
 
@@ -47,8 +49,8 @@ class Running:
 class Checkpoints(list):
     """In memory."""
 
-    def save(self, state, place, score):
-        self.append((place, score))
+    def save(self, state, data_state, score):
+        self.append((data_state, score))
 
 
 @pytest.fixture
@@ -65,37 +67,40 @@ def train(tmp_path, monkeypatch):
 
     def step(state, batch):
         started.append(batch)
-        told = {
+        result = {
             "loss": Running(float(len(started)), running),
             "grad_norm": 1.0,
             "skipped_in_a_row": 0,
             "lr": 0.5,
         }
-        return SimpleNamespace(step=state.step + 1), told
+        return SimpleNamespace(step=state.step + 1), result
 
     monkeypatch.setattr(loop, "place_batch", place)
 
-    def run(shapes=((2, 4),), place=None, **options):
+    def run(shapes=((2, 4),), data_state=None, **options):
         plan = Plan(**(PLAN | options))
         batches = ({"image": np.zeros(shape)} for shape in itertools.cycle(shapes))
         checkpoints, log = Checkpoints(), Log(tmp_path, 0, ("accuracy",))
         with Interrupt() as interrupt:
-            fit(
-                SimpleNamespace(step=0),
-                step,
-                batches,
-                plan,
-                runtime=Runtime(make_mesh(), bars()),
-                checkpoints=checkpoints,
-                log=log,
+            session: Any = SimpleNamespace(
+                job=SimpleNamespace(
+                    task=SimpleNamespace(metrics=("accuracy",)),
+                    runtime=Runtime(make_mesh(), bars()),
+                ),
+                plan=plan,
+                state=SimpleNamespace(step=0),
+                step=step,
                 rate=lambda step: 0.5,
+                batches=batches,
                 evaluate=lambda state: {"accuracy": 0.25},
-                score="accuracy",
+                log=log,
+                checkpoints=checkpoints,
                 unreadable=Unreadable(),
                 interrupt=interrupt,
                 trace=Trace(None, 0),
-                place=place or {},
+                data_state=data_state or {},
             )
+            fit(session)
         return most, checkpoints, read_log(log.path)
 
     return run
@@ -114,24 +119,24 @@ class Unreadable(list):
 def test_the_host_is_never_far_ahead_of_the_devices(train):
     most, _, entries = train()
     steps, batches = zip(*most, strict=True)
-    assert max(steps) == AHEAD == 2 and max(batches) == AHEAD
+    assert max(steps) == PREFETCH == 2 and max(batches) == PREFETCH
     assert [entry["step"] for entry in entries] == [12, 12]
     assert entries[0]["loss"] == np.mean(range(1, 13))
 
 
-def test_lead_waits_for_the_oldest():
-    running, lead = [], Lead()
+def test_steps_in_flight_wait_for_the_oldest():
+    running, in_flight = [], InFlight()
     first, second, third, fourth = (Running(i, running) for i in range(4))
     for number in (first, second):
-        lead.started({"loss": number})
+        in_flight.add({"loss": number})
     assert running == [first, second, third, fourth]
-    lead.started({"loss": third})
+    in_flight.add({"loss": third})
     assert running == [second, third, fourth]
-    lead.started(fourth)
+    in_flight.add(fourth)
     assert running == [third, fourth]
-    lead = Lead()
+    in_flight = InFlight()
     for _ in range(5):
-        lead.started(jnp.ones(3))
+        in_flight.add(jnp.ones(3))
 
 
 def test_programs_are_counted_by_all_shapes_of_a_batch(train):
@@ -141,8 +146,9 @@ def test_programs_are_counted_by_all_shapes_of_a_batch(train):
 
 
 def test_checkpoints_know_the_scores_of_their_state(train):
-    place = {"unlogged": [(5.0, 0)], "other": "thing"}
-    _, checkpoints, entries = train(place=place, total=6, checkpoint_every=4, evaluate_every=6)
+    data_state = {"unlogged": [(5.0, 0)], "other": "thing"}
+    options = {"total": 6, "checkpoint_every": 4, "evaluate_every": 6}
+    _, checkpoints, entries = train(data_state=data_state, **options)
     (early, no_score), (last, score) = checkpoints
     assert early["metrics"] is None and no_score is None and early["other"] == "thing"
     assert early["unlogged"] == [(5.0, 0), *((float(n), 0) for n in range(1, 5))]

@@ -18,7 +18,7 @@ from train.config import Config, ModelConfig, OptimConfig
 from train.dry_run import warning
 from train.memory import GIB, Devices, Estimate, devices_of, estimate
 from train.options import RunOptions, TargetOptions
-from train.start import NO_PHOTOS, check_parts, means_of
+from train.start import check_parts, learner_of
 from train.tasks.task import open_task
 
 RECIPES = sorted(
@@ -48,7 +48,7 @@ def allocated(config):
     """Bytes that XLA's program for loss and gradients takes beside its arguments and results."""
     task, model = shapes_of(config)
     graphdef, params, others = nnx.split(model, nnx.Param, ...)
-    loss = means_of(task, model, NO_PHOTOS, 10).loss
+    loss = learner_of(task, model).loss
 
     def value(params, others, batch, key):
         model = nnx.merge(graphdef, params, others, copy=True)

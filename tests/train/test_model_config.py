@@ -10,7 +10,7 @@ from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, save_weights
 from train import cli
 from train.config import Config, DataConfig, ModelConfig
-from train.data.dense_config import SegmentationData
+from train.data.dense.config import SegmentationData
 from train.options import RunOptions
 from train.tasks.task import open_task
 from train.workdir import open_workdir
@@ -91,7 +91,7 @@ def test_photos_have_three_channels(parsed, tmp_path, channels):
     assert open_task(parsed("--model.in-channels", "3")).config.model.in_channels == 3
     model = ssmjax.create_model(NAME, in_channels=channels, num_classes=3, img_size=16, **SIZES)
     overrides, path = config_overrides(NAME, model.config), tmp_path / "a.safetensors"
-    save_weights(path, model, Metadata(NAME, overrides, (), *imagenet.photos(NAME)))
+    save_weights(path, model, Metadata(NAME, overrides, (), imagenet.preprocessing(NAME)))
     for data in (DataConfig(), SegmentationData(path="nowhere")):
         with pytest.raises(ValueError, match=f"a.safetensors is {channels}; photos have 3 channel"):
             open_task(Config(model=ModelConfig(weights=str(path)), data=data))

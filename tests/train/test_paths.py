@@ -13,12 +13,12 @@ from ssmjax import command_line
 from train import cli, finetune
 from train.compare.config import Comparison, Entry
 from train.config import Config, DataConfig, ModelConfig
-from train.data.dense_config import DetectionData, SegmentationData
-from train.paths import absolute
+from train.data.dense.config import DetectionData, SegmentationData
+from train.fields import absolute
 from train.workdir import open_workdir
 
 COMMANDS = (
-    *("ssmjax.predict", "ssmjax.visualise", "ssmjax.export", "ssmjax.convert.__main__"),
+    *("ssmjax.predict.options", "ssmjax.visualise", "ssmjax.export", "ssmjax.convert.__main__"),
     *("ssmjax.analysis.precision", "train.options", "train.evaluate", "train.compare.__main__"),
     *("train.bench", "train.data.bench", "train.data.trees", "train.data.composites.__main__"),
 )
@@ -64,7 +64,7 @@ def test_every_option_of_a_path_is_one(module):
 
 
 def test_options(home):
-    from ssmjax.predict import Options
+    from ssmjax.predict.options import Options
 
     given = ["~/a [1].png", "b~.png", "~", "--weights", "~/w", "--picture", "~/o.png"]
     found = command_line.parse(Options, given)

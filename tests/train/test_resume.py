@@ -1,6 +1,7 @@
 """Runs that are stopped end as if they had not been, and devices change nothing."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -27,29 +28,29 @@ def assert_same_end(workdir, other):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(command, arguments, pruned, tmp_path):
+def test_killed_at_random_moments(command, process, arguments, pruned, tmp_path):
     moments = random.Random(20)
     for _ in range(20):
-        process = command.start(*arguments, "--workdir", tmp_path, "--resume", "auto")
+        started = process(*arguments, "--workdir", tmp_path, "--resume", "auto")
         # Somewhere between the first imports and the end.
         deadline = time.monotonic() + moments.uniform(4, 20)
-        while process.poll() is None and time.monotonic() < deadline:
+        while started.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.kill()
-        process.communicate()
+        started.kill()
+        started.communicate()
     code, _, err = command(*arguments, "--workdir", tmp_path, "--resume", "auto")
     assert code == 0, err
     assert_same_end(tmp_path, pruned)
 
 
-def test_sigterm_saves_and_ends_well(command, arguments, pruned, tmp_path):
-    process = command.start(*arguments, "--workdir", tmp_path)
+def test_sigterm_saves_and_ends_well(command, process, arguments, pruned, tmp_path):
+    started = process(*arguments, "--workdir", tmp_path)
     log = tmp_path / "log.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text()):
+    while started.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    started.send_signal(signal.SIGTERM)
+    _, err = started.communicate(timeout=120)
+    assert started.returncode == 0, err
     assert "stopped by SIGTERM after step" in err and "Traceback" not in err
     saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert 2 <= saved < 20 and not (tmp_path / "weights.safetensors").exists()
@@ -106,7 +107,8 @@ def test_corrupt_checkpoint_is_skipped(command, arguments, pruned, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 8])
 def test_devices_change_nothing(arguments, pruned, tmp_path, monkeypatch, devices):
-    monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count={devices}")
+    flags = os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={devices}"
+    monkeypatch.setenv("XLA_FLAGS", " ".join(flags))
     fsdp = ("--fsdp",) if devices == 8 else ()
     ((code, _, err),) = run_processes([("-m", *arguments, "--workdir", tmp_path, *fsdp)])
     assert code == 0, err

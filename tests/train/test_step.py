@@ -14,8 +14,6 @@ from train import optim
 from train.config import AugmentConfig, OptimConfig
 from train.step import init_state, make_train_step
 
-TRACED = []  # An entry each time that a step is traced.
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +23,6 @@ class Distance:
     vector: np.ndarray
 
     def prepare(self, batch, key):
-        TRACED.append(None)
         return {"image": batch["image"].astype(jnp.float32)}
 
     def __call__(self, model, batch, key):
@@ -73,14 +70,16 @@ def test_decay_of_the_average(warmup, decays):
 
 
 @pytest.mark.optimised
-def test_the_step_of_a_loss_without_labels():
-    config = OptimConfig(lr=0.1, clip=None, weight_decay=0.0, ema=0.9)
+@pytest.mark.parametrize(("compiled", "lr"), [(True, 0.1), (False, 0.2)])
+def test_the_step_of_a_loss_without_labels(compiled, lr):
+    config = OptimConfig(lr=lr, clip=None, weight_decay=0.0, ema=0.9)
     vector = np.array([1, 200, -3], np.float32)
     kernel, bias = (
         np.array(a[...], np.float64) for a in (Linear().head.kernel, Linear().head.bias)
     )
-    state, step = start(Linear(), config, Distance(vector))
-    state, metrics = step(state, BATCH)
+    with chex.fake_pmap_and_jit(enable_patching=not compiled):
+        state, step = start(Linear(), config, Distance(vector))
+        state, metrics = step(state, BATCH)
     x = np.float64(BATCH["image"]).reshape(8, -1)
     away = x @ kernel + bias - vector
     far = np.sqrt(np.sum(away**2, axis=1, keepdims=True))
@@ -89,7 +88,7 @@ def test_the_step_of_a_loss_without_labels():
     norm = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
     chex.assert_trees_all_close(metrics["grad_norm"], norm, rtol=1e-5)
     # AdamW's first step is the sign of the gradient.
-    want = bias - 0.1 * np.sign(grads["bias"])
+    want = bias - lr * np.sign(grads["bias"])
     chex.assert_trees_all_close(state.params["head"]["bias"][...], want, rtol=1e-7, atol=1e-5)
     # The average starts short, at decay (1 + 0) / (10 + 0).
     averaged = bias + (1 - 1 / 10) * (want - bias)
@@ -221,15 +220,12 @@ def test_frozen_parameters_stay_to_the_bit_and_count_in_no_norm():
     chex.assert_trees_all_close(metrics["grad_norm"], np.linalg.norm(grad), rtol=1e-4)
 
 
-def test_equal_runs_share_a_compiled_step():
-    TRACED.clear()
-    for seed, size in (
-        (0, 1),
-        (1, 1),
-        (0, 2),
-    ):  # Neither the key nor the loss' array is part of it.
+def test_equal_runs_share_a_compiled_step(monkeypatch):
+    """Neither the key nor the loss' array is part of it; the number of parts is."""
+    chex.clear_trace_counter()
+    monkeypatch.setattr(Distance, "prepare", chex.assert_max_traces(Distance.prepare, n=1))
+    for seed, size in ((0, 1), (1, 1), (0, 2)):
         vector = np.full(3, size, np.float32)
         run(Linear(), OptimConfig(lr=0.2, accumulate=2), Distance(vector), seed=seed)
-        assert len(TRACED) == 1
-    run(Linear(), OptimConfig(lr=0.2, accumulate=4), Distance(vector))
-    assert len(TRACED) == 2
+    with pytest.raises(AssertionError, match="'prepare' is traced > 1 times"):
+        run(Linear(), OptimConfig(lr=0.2, accumulate=4), Distance(vector))

@@ -64,7 +64,7 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module")
 def found():
-    return said_on(STEPS, devices=4, optimise=False)
+    return said_on(STEPS, devices=4)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,15 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
+from ssmjax.preprocess import PLAIN
 from ssmjax.weights import Metadata
-from train import measure
-from train.config import DataConfig
-from train.data.fetch import DataError
-from train.data.source import Split
+from train.config import Config, DataConfig
+from train.data.fetching.fetch import DataError
+from train.data.sources.source import Split
 from train.data.unreadable import Unreadable
 from train.devices import make_mesh
 from train.runtime import Runtime, bars
+from train.tasks.classification import task as classify
 
 
 class Named:
@@ -72,13 +73,12 @@ def test_names_are_told_whole(name):
 def test_a_split_without_a_readable_photo_has_no_score(monkeypatch):
     batch = {"image": np.zeros((4, 16, 16, 3), np.uint8), "label": np.zeros(4, np.int32)}
     batch |= {"mask": np.zeros(4, bool), "index": np.arange(4)}
-    monkeypatch.setattr(measure, "eval_batches", lambda *_, **__: iter([batch]))
+    monkeypatch.setattr(classify, "eval_batches", lambda *_, **__: iter([batch]))
     nothing = {"top1": 0, "top5": 0, "photos": 0}
-    monkeypatch.setattr(measure, "_count", lambda *_: nothing)
+    monkeypatch.setattr(classify, "count", lambda *_: nothing)
     config = nnx.static(SimpleNamespace(image_shape=(16, 16, 3)))
-    metadata = Metadata("", {}, (), *[(0.5,) * 3] * 2)
+    metadata = Metadata("", {}, (), PLAIN)
     runtime, data = Runtime(make_mesh(), bars()), DataConfig(max_unreadable=10)
+    task = classify.Classify(Config(data=data, eval_batch_size=4), data)
     with pytest.raises(DataError, match=r"No photo of photos, split \"train\" can be read"):
-        measure.score(
-            nnx.Dict(config=config), SPLIT, metadata, data, runtime, "", batch_size=4, seed=0
-        )
+        task.score(nnx.Dict(config=config), SPLIT, metadata, runtime, "")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_what_a_vit_is_compared_with():
     evit = PruneConfig((1,), 0.5, importance="attention", reduction="fuse")
     config = Config(ModelConfig(weights="any.safetensors"), prune=evit)
     model = blank_model("deit_tiny_patch16_224", depth=1)
-    names, _, models = zip(*untrained(model, config), strict=True)
+    names, _, models = zip(*untrained(open_task(config), model), strict=True)
     assert names == ("dense", "pruned", "pruned at random", "pruned evenly")
     pruned = [(m.config.prune.importance, m.config.prune.reduction) for m in models[1:]]
     assert pruned == [("attention", "fuse"), ("random", "drop"), ("uniform", "drop")]
@@ -38,7 +39,7 @@ def start(tmp_path, capsys):
     name = "vim_tiny_patch16_224"
     config = Config(ModelConfig(weights=str(weights)), prune=PruneConfig((1,), 0.5))
     model = create_model(name, depth=2, embed_dim=16, img_size=32)
-    save_weights(weights, model, Metadata(name, {}, (), *imagenet.photos(name)))
+    save_weights(weights, model, Metadata(name, {}, (), imagenet.preprocessing(name)))
 
     def measured(config=config, identity="split", killed_at=None):
         seen = []
@@ -47,15 +48,20 @@ def start(tmp_path, capsys):
             if title == killed_at:
                 raise KeyboardInterrupt
             seen.append(title)
-            return SimpleNamespace(metrics={"accuracy": len(title) / 100, "top5": 1.0})
+            return {"accuracy": len(title) / 100, "top5": 1.0}
 
         task, split = open_task(config), SimpleNamespace(identity=identity)
-        runtime = Runtime(make_mesh(), bars())
-        kept = Kept(tmp_path / "measured.json")
-        given, scores = (task, split, measure, kept, runtime), []
+        job: Any = SimpleNamespace(
+            task=task,
+            eval_split=split,
+            runtime=Runtime(make_mesh(), bars()),
+            measure=measure,
+            kept=Kept(tmp_path / "measured.json"),
+        )
+        scores = []
         try:
-            for other in untrained(model, config):
-                scores.append(scores_of(other.model, other.title, *given)["accuracy"])
+            for other in untrained(task, model):
+                scores.append(scores_of(job, other.model, other.title)["accuracy"])
         except KeyboardInterrupt:
             scores = None
         return scores, seen, capsys.readouterr().err

@@ -7,8 +7,8 @@ from PIL import Image, ImageEnhance
 
 from ssmjax.photos import Size, resize
 from train.augment import crop
+from train.augment.config import AugmentConfig
 from train.augment.randaugment import Colour, RandAugment, parse
-from train.config import AugmentConfig
 
 
 @dataclasses.dataclass(frozen=True)

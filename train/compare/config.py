@@ -8,8 +8,8 @@ import tyro
 
 from ssmjax import PruneConfig
 from train.config import Config, DataConfig, ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData, SegmentationData
-from train.paths import expand, path_field
+from train.data.dense.config import DetectionData, SegmentationData
+from train.fields import check, expand, path_field
 from train.tasks.task import open_task
 
 
@@ -116,8 +116,8 @@ class Comparison:
 
     def __post_init__(self) -> None:
         expand(self)
-        if self.eval_batch_size < 1:
-            raise ValueError(f"eval_batch_size is {self.eval_batch_size}; it must be at least 1.")
+        rule = "it must be at least 1"
+        check(self, "", ("eval_batch_size",), rule, lambda value: value >= 1)
         for field in ("measure", "seeds"):
             values = getattr(self, field)
             if not values or len(set(values)) < len(values):

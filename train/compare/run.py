@@ -12,16 +12,17 @@ from train.compare.config import Comparison, Entry
 from train.compare.records import Record, append_records, read_records
 from train.compare.report import report
 from train.devices import make_mesh
-from train.finetune import train
-from train.kept import Kept
+from train.engine.session import Job
+from train.engine.task import Model, Task
+from train.loop import train
 from train.runtime import Runtime, bars
 from train.speed import images_per_second, peak_memory
-from train.tasks.task import Model, Task, known_classes, measurer, open_task, tell
+from train.tasks.task import known_classes, open_task, tell
 from train.untrained import scores_of
 from train.workdir import open_workdir
 
-# Fields that may differ where a comparison is gone on with: of `train.workdir.FREE` those that no
-# speed depends on. The training is one for all.
+# Fields that may differ where a comparison is gone on with. They are those of `train.workdir.FREE`
+# that no measured speed depends on; and all entries share one training.
 FREE = (
     "evaluate_every",
     "checkpoint_every",
@@ -45,7 +46,7 @@ def compare(comparison: Comparison, workdir: Path, command: str) -> None:
       command: as typed, for the table to name.
 
     Raises:
-      ValueError, train.data.fetch.DataError: one sentence for people.
+      ValueError, train.data.fetching.fetch.DataError: one sentence for people.
     """
     if not comparison.entries:
         raise ValueError("The comparison has no entries; give some.")
@@ -105,23 +106,22 @@ def _measure_accuracy(
     folder = table.parent / "runs" / f"{number}-{name}" / str(seed)
     if not any(r.key == entry.key and r.seed == seed for r in _known(table)):
         task = open_task(comparison.config(entry, seed))
-        train_split, test_split = task.open_splits(known_classes(task.config.model))
-        tell(task, (train_split, test_split), runtime)
-        model, metadata = task.start(test_split.class_names)
+        train_split, eval_split = task.open_splits(known_classes(task.config.model))
+        tell(task, (train_split, eval_split), runtime)
+        model, metadata = task.start(eval_split.class_names)
         model = task.with_prune(model, entry.prune)
-        measure = measurer(task, test_split, metadata, runtime)
         folder.mkdir(parents=True, exist_ok=True)
+        job = Job(task, train_split, eval_split, metadata, runtime, folder)
         scores: dict[str, Any] = {}
         main, fresh = task.metrics[0], comparison.fresh(entry.backbone)
         chance = entry.prune is not None and entry.prune.strategy.by_chance
         if fresh or chance or seed == comparison.seeds[0]:
             title = f"{entry.key}, seed {seed}, {'untrained' if fresh else 'zero-shot'}"
             # Once, however often the training that follows is begun.
-            kept = Kept(folder / "measured.json")
-            found = scores_of(model, title, task, test_split, measure, kept, runtime)
+            found = scores_of(job, model, title)
             scores |= {"zero_shot": found[main], "zero_shot_metrics": found}
         if comparison.trains(entry):
-            found = train(task, model, metadata, train_split, folder, measure, runtime)
+            found = train(job, model)
             found = {name: found[name] for name in task.metrics}  # Of the average, if there is one.
             scores |= {"fine_tuned": found[main], "fine_tuned_metrics": found}
         line = Record(**_facts(task, entry, model), **made_by, seed=seed, **scores)

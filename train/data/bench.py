@@ -10,14 +10,15 @@ from typing import Any
 from rich.table import Table
 
 from ssmjax import command_line, terminal
-from train.config import AugmentConfig
+from train.augment.config import AugmentConfig
+from train.augment.recipe import Recipe, make_recipe
 from train.data.pipeline import train_batches
-from train.data.source import Split
-from train.data.walk import files_of
+from train.data.sources.source import Split
+from train.data.sources.walk import files_of
 
 BATCH_SIZE = 64
 SIZE = (224, 224)
-RECIPES = {
+AUGMENTED = {
     "whole photo": AugmentConfig(),
     "random crop, flip": AugmentConfig(crop="random_resized", flip=0.5),
     "DeiT's": AugmentConfig(crop="random_resized", flip=0.5, randaugment="rand-m9-mstd0.5-inc1"),
@@ -60,16 +61,16 @@ def main() -> None:
     options: BenchOptions = command_line.parse(BenchOptions, description=__doc__ or "")
     split = Split(Files(options.photos), ("photo",), title=str(options.photos))
     table = Table("images/s", *(f"workers {count}" for count in options.workers))
-    for name, augment in RECIPES.items():
-        speeds = [speed(split, augment, options, workers) for workers in options.workers]
+    for name, augment in AUGMENTED.items():
+        recipe = make_recipe(augment, SIZE, mean=(0.5, 0.5, 0.5))
+        speeds = [speed(split, recipe, options, workers) for workers in options.workers]
         table.add_row(name, *(f"{value:.0f}" for value in speeds))
     terminal.console().print(table)
 
 
-def speed(split: Split, augment: AugmentConfig, options: BenchOptions, workers: int) -> float:
+def speed(split: Split, recipe: Recipe, options: BenchOptions, workers: int) -> float:
     """Images per second of one recipe, with everything started and warm."""
-    shape, mean = {"batch_size": BATCH_SIZE, "size": SIZE}, (0.5, 0.5, 0.5)
-    batches = train_batches(split, **shape, seed=0, augment=augment, mean=mean, workers=workers)
+    batches = train_batches(split, recipe=recipe, batch_size=BATCH_SIZE, seed=0, workers=workers)
     given = [time.perf_counter() for _ in itertools.islice(batches, 2 * options.batches)]
     return options.batches * BATCH_SIZE / (given[-1] - given[options.batches - 1])
 

@@ -1,7 +1,7 @@
 """From a split to batches of photos of one size, read, decoded and augmented ahead on `grain`.
 
 A batch follows from its number: the number says which photos are in it, and with the row drives the
-augmentation. So the place in the data is that one number, and a run can go on at any batch, with
+augmentation. So the state of the data is that one number, and a run can go on at any batch, with
 other workers, or spread over other processes. Photos stay encoded until their batch is made.
 """
 
@@ -14,22 +14,19 @@ from typing import Any
 import numpy as np
 
 from ssmjax.photos import Size, middle
-from train.augment.recipe import Recipe, make_recipe
-from train.config import AugmentConfig
-from train.data.ahead import LAST, Batch, batches_ahead, own_rows
+from train.augment.recipe import Recipe
 from train.data.decode import decode
-from train.data.fetch import DataError
-from train.data.source import Split
+from train.data.fetching.fetch import DataError
+from train.data.prefetch import LAST, Batch, own_rows, prefetched
+from train.data.sources.source import Split
 
 
 def train_batches(
     split: Split,
     *,
+    recipe: Recipe,
     batch_size: int,
-    size: Size,
     seed: int,
-    augment: AugmentConfig,
-    mean: tuple[float, float, float],
     first: int = 0,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
@@ -38,13 +35,12 @@ def train_batches(
 
     Args:
       split: encoded examples.
+      recipe: what happens to each photo, and the size of the images; with `augment.repeats` r, an
+        epoch is made of every r-th photo of its order, r times each (repeated augmentation, Hoffer
+        et al., arXiv 1901.09335).
       batch_size: B, images a batch, of all processes together; the rest of an epoch that does not
         fill one is dropped.
-      size: height and width of the images, in pixels.
       seed: 0 to 2**32 - 1.
-      augment: what happens to each photo; with `repeats` r, an epoch is made of every r-th photo of
-        its order, r times each (repeated augmentation, Hoffer et al., arXiv 1901.09335).
-      mean: of the photos' colours, on a scale of 0 to 1; what RandAugment leaves empty gets it.
       first: number of the first batch; a run resumes with the number of batches it has seen.
       workers: processes that make the batches; 0 makes them in threads of this one. They end with
         the iterator: when it is closed, or nobody holds it any more.
@@ -57,18 +53,17 @@ def train_batches(
         `index` [b] int64, the photo's number in the split;
         `mask` [b] bool, False where that photo cannot be read: the row then has image and label of
         the batch's next readable one.
-      Values depend on split, batch_size, size, seed, augment, mean, batch number and row alone.
+      Values depend on split, recipe, batch_size, seed, batch number and row alone.
 
     Raises:
       DataError: the split cannot fill one batch; while iterating, no photo of a batch is readable.
-      ValueError: seed, batch size or `augment` are not possible.
+      ValueError: seed or batch size are not possible.
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; it must be from 0 to 2**32 - 1.")
     steps, rows = epoch_steps(split, batch_size), own_rows(batch_size, process)
-    recipe = make_recipe(augment, size, mean)
-    make = _TrainBatch(split, batch_size, steps, rows, seed, augment.repeats, recipe)
-    return batches_ahead(make, first, LAST, workers)
+    make = _TrainBatch(split, recipe, batch_size, steps, rows, seed)
+    return prefetched(make, first, LAST, workers)
 
 
 def eval_batches(
@@ -94,7 +89,7 @@ def eval_batches(
       ValueError: the batch size is not possible.
     """
     make = _EvalBatch(split, batch_size, own_rows(batch_size, process), size, crop_pct)
-    return batches_ahead(make, 0, -(-len(split.source) // batch_size), workers)
+    return prefetched(make, 0, -(-len(split.source) // batch_size), workers)
 
 
 def epoch_steps(split: Split, batch_size: int) -> int:
@@ -117,12 +112,11 @@ class _TrainBatch:
     """Makes the training batch of a number."""
 
     split: Split
+    recipe: Recipe
     batch_size: int
     steps: int
     rows: range
     seed: int
-    repeats: int
-    recipe: Recipe
 
     def __call__(self, number: int) -> Batch:
         made = self._make(number, self.rows)
@@ -157,10 +151,11 @@ class _TrainBatch:
         """Which photo is in each of the rows."""
         epoch, step = divmod(number, self.steps)
         order = _order(len(self.split.source), self.seed, epoch)
-        return [int(order[(step * self.batch_size + row) // self.repeats]) for row in rows]
+        repeats = self.recipe.augment.repeats
+        return [int(order[(step * self.batch_size + row) // repeats]) for row in rows]
 
     def _rng(self, number: int, row: int) -> np.random.Generator:
-        """Of one row: the counter's lower words, which it counts up, are free for it alone."""
+        """The generator of one row, which alone counts up the counter's lower words."""
         return np.random.Generator(
             np.random.Philox(key=[self.seed, number], counter=[0, 0, 0, row])
         )

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from train.data.coco_file import read_annotations
-from train.data.dense_files import pycocotools
-from train.data.fetch import DataError
+from train.data.dense.coco_file import read_annotations
+from train.data.dense.files import pycocotools
+from train.data.fetching.fetch import DataError
 from train.metrics.gather import from_all_processes
 
 # The twelve numbers, in the order that the evaluation gives them.
@@ -32,6 +32,7 @@ NAMES = (
 )
 
 Results = dict[int, list[dict[str, Any]]]  # Image id -> its detections, in COCO's form.
+Kind = Literal["bbox", "segm"]
 Backend = Literal["pycocotools", "faster-coco-eval"]
 
 
@@ -102,17 +103,20 @@ def gathered(results: Results) -> Results:
 def evaluate(
     annotations: Path,
     results: Results,
-    kind: Literal["bbox", "segm"],
+    kinds: Sequence[Kind],
     backend: Backend = "pycocotools",
-) -> dict[str, float]:
+) -> list[dict[str, float]]:
     """The twelve numbers of COCO, at most 100 detections an image; -1 where there is no object.
 
     Args:
-      annotations: of the whole split, as published; see `train.data.coco.open_coco`, which has
-        found nothing wrong in them.
+      annotations: of the whole split, as published; `train.data.dense.coco.open_coco` has found
+        nothing wrong in them.
       results: of each of its images, also of those where nothing was found.
-      kind: what is compared, boxes or masks; areas are those of the same.
+      kinds: what is compared, boxes or masks, one after the other; areas are those of the same.
       backend: `faster-coco-eval` gives the same numbers sooner, where that package is installed.
+
+    Returns:
+      The numbers of each of `kinds`, by `NAMES`.
 
     Raises:
       DataError: an image of the split has no results, the annotations cannot be read, or the
@@ -131,12 +135,16 @@ def evaluate(
                 f"{annotations.name} has {len(truth.imgs):,} images, of which {len(lacking):,} "
                 f"were not evaluated, such as {min(lacking)}; evaluate all of its split."
             )
-        found = [_compared(one, kind) for image in sorted(results) for one in results[image]]
-        evaluation = evaluator(truth, _loaded(dataset, truth, found), kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return dict(zip(NAMES, map(float, evaluation.stats), strict=False))
+        every = [one for image in sorted(results) for one in results[image]]
+        numbers = []
+        for kind in kinds:
+            found = _loaded(dataset, truth, [_compared(one, kind) for one in every])
+            evaluation = evaluator(truth, found, kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            numbers.append(dict(zip(NAMES, map(float, evaluation.stats), strict=False)))
+    return numbers
 
 
 def _backend(name: Backend) -> tuple[Any, Any]:
@@ -153,7 +161,7 @@ def _backend(name: Backend) -> tuple[Any, Any]:
     return module.COCO, module.COCOeval_faster
 
 
-def _compared(detection: dict[str, Any], kind: str) -> dict[str, Any]:
+def _compared(detection: dict[str, Any], kind: Kind) -> dict[str, Any]:
     """A copy without its box where masks are compared, whose own areas then count."""
     return {key: v for key, v in detection.items() if kind == "bbox" or key != "bbox"}
 

@@ -1,7 +1,7 @@
 """What detection and segmentation share: their models, from scratch, classifiers or weights."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,15 +12,22 @@ from flax import nnx
 
 from ssmjax import PruneConfig, imagenet
 from ssmjax.dense import registry
-from ssmjax.dense.config import PRESETS, overridden
+from ssmjax.dense.config import PRESETS
 from ssmjax.dense.flops import flops
 from ssmjax.dense.pretrained import load_classifier
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
+from ssmjax.models.config import overridden
+from ssmjax.preprocess import PLAIN
+from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, read_metadata
 from train import optim
-from train.config import Config
-from train.data.fetch import MissingDataError
+from train.data.dense.batches import Epochs, OnePass
+from train.data.fetching.fetch import MissingDataError
+from train.data.prefetch import Batch
+from train.devices import place_batch, place_state
+from train.runtime import Runtime
+from train.tasks.config import TaskConfig
 
 # What ends in a number of classes: fresh where other classes are learned.
 HEADS = (
@@ -35,12 +42,13 @@ Sides = tuple[int, int]  # Height and width.
 
 @dataclasses.dataclass(frozen=True)
 class DenseTask:
-    """The parts of a `train.tasks.task.Task` that do not tell the dense tasks apart."""
+    """The parts of a `train.engine.task.Task` that do not tell the dense tasks apart."""
 
-    config: Config
+    config: TaskConfig
     data: Any
 
     kinds: ClassVar[tuple[type, ...]]  # Of the configs of its models.
+    batches: ClassVar[Any]  # The module that makes batches of its data.
 
     def __post_init__(self) -> None:
         chosen, prune = self.config.optim, self.config.prune
@@ -58,12 +66,12 @@ class DenseTask:
 
     @property
     def sides(self) -> Sides:
-        """Of the images that speed and FLOPs are of."""
+        """Height and width of the images that speed and FLOPs are measured on."""
         raise NotImplementedError
 
     @property
     def folder(self) -> Path:
-        """Of the data set; raises MissingDataError where it is not."""
+        """The folder of the data set; raises MissingDataError where there is none."""
         folder = Path(self.data.path)
         if not folder.is_dir():
             raise MissingDataError(
@@ -118,16 +126,16 @@ class DenseTask:
         trained = self.with_prune(model, self.config.prune)
         optim.frozen_mask(nnx.state(model, nnx.Param), self.config.optim.frozen)
         name = str(self.model_name)
-        overrides = registry.config_overrides(name, trained.config)
-        return model, Metadata(name, overrides, class_names, *imagenet.photos(name))
+        overrides = config_overrides(name, trained.config)
+        return model, Metadata(name, overrides, class_names, imagenet.preprocessing(name))
 
     def load(self, weights: Path) -> tuple[DenseModel, Metadata]:
         """A model and its classes."""
         metadata = read_metadata(weights)
         model = registry.create_model(weights=weights, prune=self._prune)
         self._check_kind(model, weights)
-        wanted = PRESETS.get(str(self.config.model.name), model.config)
-        if type(model.config) is not type(wanted):
+        configured = PRESETS.get(str(self.config.model.name), model.config)
+        if type(model.config) is not type(configured):
             raise ValueError(
                 f"{weights} holds a {type(model).__name__}, but the config is for "
                 f"{self.config.model.name}; give weights of that kind, or another config."
@@ -151,7 +159,7 @@ class DenseTask:
         return changed
 
     def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
-        """With weight decay on what the official recipe decays."""
+        """AdamW with weight decay on what the official recipe decays."""
         breaks = model.backbone.trunk.breaks
         return optim.optimizer(self.config.optim, rate, breaks, self.decayed)
 
@@ -160,22 +168,82 @@ class DenseTask:
         """Which parameters decay; the same of equal optimisers, which share a compiled step."""
         raise NotImplementedError
 
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What is done to images in training, as arguments of the batches."""
+        raise NotImplementedError
+
+    def plan(self, split: Any, batch_size: int) -> OnePass:
+        """Which images are in each batch of evaluation."""
+        raise NotImplementedError
+
+    def plan_on(self, mesh: jax.sharding.Mesh, split: Any) -> OnePass:
+        """`plan` with batches of the config's size, rounded up to a multiple of the devices."""
+        return self.plan(split, -(-self.config.eval_batch_size // mesh.size) * mesh.size)
+
+    def order(self, split: Any) -> Epochs:
+        """Which images are in each batch of training."""
+        return self.batches.epoch_order(split, self.config.optim.batch_size, self.config.seed)
+
+    def steps_per_epoch(self, split: Any) -> int:
+        """Batches of an epoch."""
+        return self.order(split).steps
+
+    def train_batches(
+        self, split: Any, model: DenseModel, metadata: Metadata, first: int, runtime: Runtime
+    ) -> Iterator[Batch]:
+        """Images with what is to be found on them."""
+        return self.batches.train_batches(
+            split,
+            self.order(split),
+            **self.changes,
+            first=first,
+            workers=runtime.workers,
+            process=runtime.process,
+        )
+
+    def inputs(
+        self, model: DenseModel, split: Any, plan: OnePass, sizes: str, runtime: Runtime, title: str
+    ) -> Iterator[tuple[Batch, tuple]]:
+        """Every batch of this process' images, and what a compiled function takes first of it.
+
+        Args:
+          model: in inference mode.
+          split: the images.
+          plan: of the same split.
+          sizes: name of the sizes in a batch that the function needs.
+          runtime: where to compute.
+          title: of the progress bar.
+
+        Returns:
+          An iterator over (batch, (graphdef, state, images and sizes on the devices, key)).
+        """
+        graphdef, state = nnx.split(model)
+        state, key = place_state(state, runtime.mesh, fsdp=False), jax.random.key(self.config.seed)
+        options = {"workers": runtime.workers, "process": runtime.process}
+        batches = self.batches.eval_batches(split, plan, scale=self.data.scale, **options)
+        bar = runtime.progress
+        task = bar.add_task(f"{title}, batch", total=len(plan.batches))
+        for number, batch in enumerate(batches):
+            placed = place_batch({name: batch[name] for name in ("image", sizes)}, runtime.mesh)
+            yield batch, (graphdef, state, placed, jax.random.fold_in(key, number))
+            bar.update(task, advance=1)
+        bar.remove_task(task)
+
     def noise(self, model: DenseModel, sizes: str) -> tuple:
-        """What inference takes, up to the normalisation: images of `sides`, given as `sizes`."""
+        """What inference takes first: model, images, their sides as `sizes`, key, preprocessing."""
         B = self.config.eval_batch_size
         images = np.random.default_rng(0).integers(0, 256, (B, *self.sides, 3), np.uint8)
         batch = {"image": images, sizes: np.tile(np.array(self.sides, np.int32), (B, 1))}
-        mean = std = (0.5, 0.5, 0.5)
-        return *nnx.split(model), batch, jax.random.key(0), mean, std
+        return *nnx.split(model), batch, jax.random.key(0), PLAIN
 
     def tokens(self, model: DenseModel) -> tuple[int, ...]:
-        """Of an image of `sides`."""
-        ranges = model.config.backbone
-        trunk = dataclasses.replace(ranges.backbone, img_size=self.sides, prune=ranges.prune)
-        return trunk.image_tokens
+        """Tokens of an image of `sides`, at first and after each pruning stage."""
+        trunk = model.config.backbone.pruned_trunk()
+        return dataclasses.replace(trunk, img_size=self.sides).image_tokens
 
     def flops(self, model: DenseModel) -> Mapping[str, int]:
-        """Of an image of `sides`: all of it, and its backbone."""
+        """Multiply-adds of an image of `sides`: all of them, and those in the backbone."""
         counted = flops(model.config, self.sides)
         return {"total": counted.total, "in the backbone": sum(counted.backbone.values())}
 

@@ -1,225 +1,36 @@
-"""What a task is, and which one a config asks for."""
+"""Which task a config asks for, and what is known of it before it is opened."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
-
-import jax
-import numpy as np
-import optax
-from PIL import Image
+from typing import Any
 
 from kernels import capability
-from ssmjax import PruneConfig
-from ssmjax.weights import Metadata, read_metadata
-from train.config import Config, ModelConfig
-from train.data.ahead import Batch
-from train.data.dense_config import DetectionData, SegmentationData
-from train.data.unreadable import Named
+from ssmjax.weights import read_metadata
+from train.data.dense.config import DetectionData, SegmentationData
+from train.engine.task import Task
 from train.runtime import Runtime
-from train.step import Loss
+from train.tasks.config import ModelConfig, TaskConfig
 
 CHANNELS = 3  # Of photos.
 
-Model = Any  # A task's own kind, such as `ssmjax.Backbone`; an `nnx.Module` with a `config`.
 
-
-class Split(Named, Protocol):
-    """Examples to learn from or to measure on: all that is known of them outside the task."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """In the order of the labels."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """What changes when its examples do."""
-        ...
-
-    @property
-    def remarks(self) -> Sequence[str]:
-        """Sentences for people on what was left out, all known when it was opened."""
-        ...
-
-
-class Scores(Protocol):
-    """How well a model does on a split; as text, for people."""
-
-    @property
-    def metrics(self) -> Mapping[str, float]:
-        """By the names in `Task.metrics`, in their order."""
-        ...
-
-    @property
-    def confusion(self) -> np.ndarray | None:
-        """[classes,classes] int, examples by true class and found class; None if not asked for."""
-        ...
-
-
-Measure = Callable[[Model, str], Scores]  # Of a model and a title.
-
-
-class Task(Protocol):
-    """Data, model, loss, metrics and pictures of one config."""
-
-    @property
-    def config(self) -> Config:
-        """Of the run."""
-        ...
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of what is measured; by the first, a share, checkpoints are best."""
-        ...
-
-    @property
-    def heading(self) -> str:
-        """What tables call the first metric, in per cent."""
-        ...
-
-    @property
-    def picture_name(self) -> str:
-        """Of the file that `picture` goes to."""
-        ...
-
-    def open_splits(self, class_names: tuple[str, ...]) -> tuple[Any, Any]:
-        """What to train on and what to measure on; each is a `Split`.
-
-        Args:
-          class_names: what the weights at hand know, in order; empty where they know none.
-
-        Raises:
-          train.data.fetch.DataError: no such data, or of other classes.
-        """
-        ...
-
-    def eval_split(self, class_names: tuple[str, ...]) -> Any:
-        """What to measure on alone; as `open_splits`."""
-        ...
-
-    def check(self, split: Any) -> None:
-        """Refuse what would spoil training; raises DataError."""
-        ...
-
-    def remarks(self, split: Any) -> Sequence[str]:
-        """Sentences for people on what a split leaves out."""
-        ...
-
-    def start(self, class_names: tuple[str, ...]) -> tuple[Model, Metadata]:
-        """The dense model a run starts from, and what its weight file will say.
-
-        Raises:
-          ValueError: unknown model or field, impossible value, or weights for other classes.
-        """
-        ...
-
-    def load(self, weights: Any) -> tuple[Model, Metadata]:
-        """The model in a weight file, pruned as the config says. Raises ValueError as `start`."""
-        ...
-
-    def create(self, num_classes: int | None, weights: str | None) -> Model:
-        """The model of a run, pruned, whether or not its weights and data are there.
-
-        Args:
-          num_classes: of the data, where they are there.
-          weights: a file that exists, or None for fresh values.
-
-        Raises:
-          ValueError: as `start`.
-        """
-        ...
-
-    def with_prune(self, model: Model, prune: PruneConfig | None) -> Model:
-        """A model with the same values, pruned otherwise."""
-        ...
-
-    def optimizer(self, model: Model, rate: optax.Schedule) -> optax.GradientTransformation:
-        """Of the model's parameters, with its learning rate by the number of steps."""
-        ...
-
-    def loss(self, model: Model, metadata: Metadata) -> Loss:
-        """What the step makes smaller; `model` is the one to start from, still dense."""
-        ...
-
-    def steps_per_epoch(self, split: Any) -> int:
-        """Batches of an epoch. Raises DataError where there is none."""
-        ...
-
-    def train_batches(
-        self, split: Any, model: Model, metadata: Metadata, first: int, runtime: Runtime
-    ) -> Iterator[Batch]:
-        """Endless batches from number `first` on; `image`, `index` and `mask` are in each."""
-        ...
-
-    def score(
-        self,
-        model: Model,
-        split: Any,
-        metadata: Metadata,
-        runtime: Runtime,
-        title: str,
-        *,
-        confusion: bool = False,
-    ) -> Scores:
-        """Of every example once, on all devices of all processes; each gets the same result.
-
-        Args:
-          model: in inference mode.
-          split: what to measure on.
-          metadata: of the model's weights.
-          runtime: where to compute.
-          title: of the progress bar.
-          confusion: whether to count which classes are taken for which.
-
-        Raises:
-          train.data.fetch.DataError: what cannot be read.
-          ValueError: confusion that the task cannot count.
-        """
-        ...
-
-    def inference(self, model: Model) -> tuple[jax.stages.Wrapped, tuple]:
-        """A jitted function and its arguments: a batch of evaluation, noise in place of photos."""
-        ...
-
-    def tokens(self, model: Model) -> tuple[int, ...]:
-        """Image tokens at first and after each pruning stage."""
-        ...
-
-    def flops(self, model: Model) -> Mapping[str, int]:
-        """Multiply-adds of one image: the `total`, and parts or other counts worth telling."""
-        ...
-
-    def picture(self, model: Model, metadata: Metadata, split: Any) -> Image.Image | None:
-        """Of a split's first photos, or None where there is nothing to show."""
-        ...
-
-    def step_batch(self, model: Model) -> dict[str, jax.ShapeDtypeStruct]:
-        """What one step takes."""
-        ...
-
-    def outputs(self, model: Model) -> list[str]:
-        """What the model then gives, in words."""
-        ...
-
-
-def open_task(config: Config) -> Task:
+def open_task(config: TaskConfig) -> Task:
     """The task of a config, told by its data.
 
     Raises:
       ValueError: what the task does not have is asked for, or a model of other images than photos.
     """
     _check_channels(config.model)
-    # Here, not above: no task loads the others.
+    # Imported where they are needed, so that no task loads the others.
     if isinstance(config.data, DetectionData):
-        from train.tasks.detect import Detect
+        from train.tasks.detection.task import Detect
 
         return Detect(config, config.data)
     if isinstance(config.data, SegmentationData):
-        from train.tasks.segment import Segment
+        from train.tasks.segmentation.task import Segment
 
         return Segment(config, config.data)
-    from train.tasks.classify import Classify
+    from train.tasks.classification.task import Classify
 
     return Classify(config, config.data)
 
@@ -247,26 +58,8 @@ def known_classes(model: ModelConfig) -> tuple[str, ...]:
     return read_metadata(model.weights).class_names
 
 
-def prune_of(model: Model) -> PruneConfig | None:
-    """How a model of any task prunes."""
-    backbone = getattr(model.config, "backbone", model.config)
-    return backbone.prune
-
-
 def tell(task: Task, splits: Iterable[Any], runtime: Runtime) -> None:
     """Say what GPUs lack and splits leave out, a line each."""
     remarks = [remark for split in splits for remark in task.remarks(split)]
     for remark in filter(None, (capability.shortcoming(), *remarks)):
         runtime.say(remark)
-
-
-def measurer(task: Task, split: Any, metadata: Metadata, runtime: Runtime) -> Measure:
-    """`Task.score` on one split, said on the progress bar's console as soon as it is known."""
-
-    def measure(model: Model, title: str) -> Scores:
-        scores = task.score(model, split, metadata, runtime, title)
-        main = scores.metrics[task.metrics[0]]
-        runtime.say(f"{title}: {100 * main:.2f}%")
-        return scores
-
-    return measure

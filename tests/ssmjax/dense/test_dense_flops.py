@@ -2,9 +2,10 @@
 
 import pytest
 
-from ssmjax.dense.config import PRESETS, overridden
+from ssmjax.dense.config import PRESETS
 from ssmjax.dense.flops import flops
 from ssmjax.dense.ranges import DensePruneConfig
+from ssmjax.models.config import overridden
 
 COCO, ADE = (1280, 800), (2048, 512)
 
@@ -43,7 +44,7 @@ def test_published(size):
 def test_pruning_saves_in_the_blocks_alone(family, size, shape):
     """After half of the blocks, half of the tokens."""
     dense = counted(family, size, shape)
-    half = PRESETS[f"{family}_plainmamba_{size}"].backbone.backbone.depth // 2
+    half = PRESETS[f"{family}_plainmamba_{size}"].backbone.trunk.depth // 2
     pruned = counted(family, size, shape, prune=DensePruneConfig((half,), 0.5))
     assert pruned.heads == dense.heads
     saved = dense.backbone["blocks and scans"] / 4

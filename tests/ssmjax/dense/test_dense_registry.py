@@ -13,17 +13,21 @@ import ssmjax
 from ssmjax import load_torch_state_dict, to_torch_state_dict
 from ssmjax.convert.load import official_shapes
 from ssmjax.dense.box_head import BoxHead
-from ssmjax.dense.config import PRESETS, options
+from ssmjax.dense.config import PRESETS
 from ssmjax.dense.fpn import FPN
 from ssmjax.dense.mask_head import MaskHead
 from ssmjax.dense.pretrained import load_classifier
 from ssmjax.dense.ranges import DensePruneConfig
-from ssmjax.dense.registry import config_overrides, create_model, list_models
+from ssmjax.dense.registry import create_model, list_models
 from ssmjax.dense.retinanet import RetinaHead
 from ssmjax.dense.rpn import RPN
+from ssmjax.models.config import options
+from ssmjax.preprocess import Preprocessing
+from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, save_weights
 from tests.oracles import downstream as golden
 
+HOW = Preprocessing((0.0,) * 3, (1.0,) * 3)
 TRUNK = {"depth": 2, "embed_dim": 16, "d_state": 2, "stem_convs": 1, "conv_size": 3}
 SMALL = {
     "maskrcnn": {"heads": 2, "prior_width": 4, "width": 8, "hidden": 8, "num_classes": 3},
@@ -48,7 +52,7 @@ def arrays(model):
 
 def stored(path, model, name):
     overrides = config_overrides(name, model.config)
-    save_weights(path, model, Metadata(name, overrides, (), (0.0,) * 3, (1.0,) * 3))
+    save_weights(path, model, Metadata(name, overrides, (), HOW))
 
 
 def test_names():
@@ -111,7 +115,7 @@ def test_backbone_of_a_classifier(family, tmp_path):
     classifier = ssmjax.create_model("plainmamba_l2", **changes)
     overrides = {**changes, "dwconv_blocks": [0]}
     path = tmp_path / "c.safetensors"
-    metadata = Metadata("plainmamba_l2", overrides, (), (0.0,) * 3, (1.0,) * 3)
+    metadata = Metadata("plainmamba_l2", overrides, (), HOW)
     save_weights(path, classifier, metadata)
     model = small(family, "l2", dwconv_blocks=(0,), img_size=(64, 96), seed=3)
     before, given = arrays(model), arrays(classifier)

@@ -17,15 +17,18 @@ from ssmjax.dense.config import PAPER, PRESETS
 from ssmjax.dense.flops import flops
 from ssmjax.dense.pretrained import load_classifier
 from ssmjax.dense.ranges import DensePruneConfig
-from ssmjax.dense.registry import config_overrides, create_model
+from ssmjax.dense.registry import create_model
 from ssmjax.layers.pos_embed import resize_pos_embed
 from ssmjax.models.run import Run
+from ssmjax.preprocess import Preprocessing
+from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, save_weights
 from tests.golden import recipe
 from tests.oracles.compare import assert_close
 from tests.oracles.upernet_vim_oracle import upernet
 from tests.oracles.vim_oracle import Prune
 
+HOW = Preprocessing((0.0,) * 3, (1.0,) * 3)
 TRUNK = {"depth": 4, "embed_dim": 16, "d_state": 4, "patch_size": 8, "img_size": 48}
 SIZES = {**TRUNK, "ends": (1, 2, 3, 4), "width": 8, "auxiliary_width": 4, "num_classes": 3}
 SIZES["drop_path_rate"] = 0.0
@@ -114,7 +117,7 @@ def test_official_names_and_sizes():
     assert not any("cls_token" in name for name in shapes)
     assert set(flat_params(model)) == {entry.ours for entry in table(model.config)}
     small = PRESETS["upernet_vim_small"]
-    assert small.width == small.backbone.backbone.embed_dim == 384
+    assert small.width == small.backbone.trunk.embed_dim == 384
     assert small.backbone.shown == "sum" and small.backbone.ends == (6, 12, 18, 24)
 
 
@@ -122,7 +125,7 @@ def test_there_and_back(tmp_path):
     model = build(Prune((2,), 0.5))
     path = tmp_path / "a.safetensors"
     overrides = config_overrides("upernet_vim_tiny", model.config)
-    save_weights(path, model, Metadata("upernet_vim_tiny", overrides, (), (0.0,) * 3, (1.0,) * 3))
+    save_weights(path, model, Metadata("upernet_vim_tiny", overrides, (), HOW))
     again = create_model(weights=path)
     assert again.config == model.config
     back = to_torch_state_dict(again)
@@ -137,9 +140,7 @@ def test_backbone_of_a_classifier(tmp_path):
     sizes = {**TRUNK, "num_classes": 5}
     classifier = ssmjax.create_model("vim_tiny_patch16_224", seed=3, **sizes)
     path = tmp_path / "c.safetensors"
-    save_weights(
-        path, classifier, Metadata("vim_tiny_patch16_224", sizes, (), (0.0,) * 3, (1.0,) * 3)
-    )
+    save_weights(path, classifier, Metadata("vim_tiny_patch16_224", sizes, (), HOW))
     model = build()
     load_classifier(model, path)
     given, trunk = flat_params(classifier), flat_params(model.backbone.trunk)
@@ -160,7 +161,7 @@ def test_backbone_of_an_oblong_classifier(tmp_path):
     state = recipe.state_dict(3, list(shapes.items()))
     load_torch_state_dict(classifier, state, grid=(3, 12))
     path = tmp_path / "c.safetensors"
-    save_weights(path, classifier, Metadata(name, sizes, (), (0.0,) * 3, (1.0,) * 3))
+    save_weights(path, classifier, Metadata(name, sizes, (), HOW))
     model = build()
     load_classifier(model, path)
     patches = np.delete(state["pos_embed"], 18, axis=1)

@@ -9,15 +9,16 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from ssmjax import command_line, predict
+from ssmjax import command_line
 from ssmjax.dense import registry
+from ssmjax.predict import __main__ as predict
+from ssmjax.preprocess import PLAIN
+from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, save_weights
 from tests.train.dense.conftest import annotation
 from train import evaluate, finetune
 from train.cli import load_config
 from train.config import Config
-
-PLAIN = (0.5, 0.5, 0.5)
 
 
 @pytest.fixture
@@ -176,8 +177,8 @@ def blank(config, path, names, count=None):
     model = nnx.eval_shape(lambda: registry.create_model(chosen.name, **options))
     for leaf in flat_params(model).values():
         leaf.set_value(jnp.zeros(leaf.shape, leaf.dtype))
-    changes = registry.config_overrides(str(chosen.name), model.config)
-    save_weights(path, model, Metadata(str(chosen.name), changes, names, PLAIN, PLAIN))
+    changes = config_overrides(str(chosen.name), model.config)
+    save_weights(path, model, Metadata(str(chosen.name), changes, names, PLAIN))
 
 
 @pytest.mark.parametrize(

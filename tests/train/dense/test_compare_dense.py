@@ -18,9 +18,10 @@ from train import optim
 from train.compare.config import Comparison, Entry
 from train.compare.records import read_records
 from train.config import ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData
+from train.data.dense.config import DetectionData
+from train.engine.session import Job
 from train.metrics.coco import NAMES
-from train.tasks.task import open_task, prune_of
+from train.tasks.task import open_task
 
 NAME = "retinanet_plainmamba_l1"
 SIZES = {"depth": 2, "embed_dim": 16, "d_state": 2, "ends": (1, 2), "width": 16, "heads": 2}
@@ -81,15 +82,13 @@ def test_detectors_side_by_side(comparison, tmp_path):
 def test_heads_follow_the_seed_and_nothing_else(comparison, tmp_path, monkeypatch):
     started = {}
 
-    def train(task, model, metadata, split, folder, *_):
-        started[folder.parent.name.split("-", 2)[2], task.config.seed] = model
-        return dict.fromkeys(task.metrics, 0.5)
+    def train(job, model):
+        started[job.workdir.parent.name.split("-", 2)[2], job.task.config.seed] = model
+        return dict.fromkeys(job.task.metrics, 0.5)
 
-    class Nothing:
-        metrics = dict.fromkeys([f"box_{name}" for name in NAMES], 0.25)
-
+    measured = dict.fromkeys([f"box_{name}" for name in NAMES], 0.25)
     monkeypatch.setattr(compare_run, "train", train)
-    monkeypatch.setattr(compare_run, "measurer", lambda *_: lambda *_: Nothing)
+    monkeypatch.setattr(Job, "measure", lambda *_: measured)
     monkeypatch.setattr(compare_run, "images_per_second", lambda *_: [100.0, 125.0, 120.0])
     monkeypatch.setattr(compare_run, "peak_memory", lambda *_: 7_000_000)
     compare_run.compare(comparison, tmp_path, "command")
@@ -102,7 +101,7 @@ def test_heads_follow_the_seed_and_nothing_else(comparison, tmp_path, monkeypatc
     assert [(r.method, r.seed, r.zero_shot, r.fine_tuned) for r in runs] == [
         (*run, 0.25, 0.5) for run in RUNS
     ]
-    assert [prune_of(model) for model in started.values()] == [
+    assert [model.config.backbone.prune for model in started.values()] == [
         entry.prune for entry in ENTRIES for _ in range(2)
     ]
     first, *others = (

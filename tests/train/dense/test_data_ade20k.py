@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssmjax.dense.class_names import ADE20K
+from ssmjax.class_names import ADE20K
 from tests.train.dense.conftest import random_image, write_image, write_pairs
-from train.data import label_images
-from train.data.ade20k import open_ade20k, open_pairs
-from train.data.fetch import DataError
+from train.data.dense import label_images
+from train.data.dense.ade20k import open_ade20k, open_pairs
+from train.data.fetching.fetch import DataError
 
 SIZES = [(20, 30), (40, 25)]
 NAMES = ("sky", "sea", "sand")

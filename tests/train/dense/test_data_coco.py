@@ -16,9 +16,9 @@ from tests.train.dense.conftest import (
     sentence,
     write_coco,
 )
-from train.data.coco import bitmaps, open_coco
-from train.data.coco_file import read_annotations
-from train.data.fetch import DataError
+from train.data.dense.coco import bitmaps, open_coco
+from train.data.dense.coco_file import read_annotations
+from train.data.fetching.fetch import DataError
 
 SIZES = [(20, 30), (40, 25)]
 ONE = [annotation(1, 10, (2, 3, 10, 8))]

@@ -5,12 +5,12 @@ import cv2
 import numpy as np
 import pytest
 
-from train.data import coco_writer
-from train.data.ade20k import open_pairs
-from train.data.coco import bitmaps, open_coco
 from train.data.composites import __main__ as command
 from train.data.composites.draw import SIDE, composite, part_of
-from train.data.fetch import DataError
+from train.data.dense import coco_writer
+from train.data.dense.ade20k import open_pairs
+from train.data.dense.coco import bitmaps, open_coco
+from train.data.fetching.fetch import DataError
 
 BLACK = np.zeros((SIDE, SIDE, 3), np.uint8)
 TINTS = 40 + 40 * np.arange(5)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tests.train.dense.conftest import annotation, coco_content, opened, refused
-from train.data.coco import bitmaps
-from train.data.coco_file import run_lengths
+from train.data.dense.coco import bitmaps
+from train.data.dense.coco_file import run_lengths
 
 SIZES = [(20, 30), (40, 25)]
 ONE = [annotation(1, 10, (2, 3, 10, 8))]

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from tests.train.dense.conftest import random_image, write_image, write_pairs
-from train.data.ade20k import open_pairs
-from train.data.segmentation_batches import eval_batches, eval_pass, train_batches
+from train.data.dense.ade20k import open_pairs
+from train.data.dense.segmentation_batches import (
+    epoch_order,
+    eval_batches,
+    eval_pass,
+    train_batches,
+)
 
 SIZES = [(40, 60), (60, 40), (50, 50), (30, 90), (41, 61)]
 NAMES = ("sky", "sea", "sand")
@@ -37,7 +42,8 @@ def ramps(tmp_path_factory):
 
 def take(split, count, **options):
     options = {"batch_size": 2, "seed": 0, "scale": SCALE, "crop": (48, 64)} | options
-    return list(itertools.islice(train_batches(split, **options), count))
+    order = epoch_order(split, options.pop("batch_size"), options.pop("seed"))
+    return list(itertools.islice(train_batches(split, order, **options), count))
 
 
 def assert_same(batches, others):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ssmjax.photos import fitting
-from train.data import dense_transforms as transforms
-from train.data.dense_batches import normalise
+from train.data.dense import transforms
+from train.data.dense.batches import normalise
 
 
 @pytest.mark.parametrize(("name", "scale"), [("coco", (1333, 800)), ("ade", (2048, 512))])

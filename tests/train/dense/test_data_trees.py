@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from train.data import trees
-from train.data.coco import open_coco
+from train.data.dense.coco import open_coco
 
 VOC = """<annotation><size><width>9</width></size>
 <object><name>Tree</name><bndbox>

@@ -9,8 +9,8 @@ from PIL import Image
 from tests import image_files
 from tests.image_files import png, saved
 from tests.train.dense.conftest import sentence
-from train.data.dense_files import label_size, read_labels
-from train.data.fetch import DataError
+from train.data.dense.files import label_size, read_labels
+from train.data.fetching.fetch import DataError
 
 VALUES = np.random.default_rng(0).integers(0, 2, (5, 9))
 

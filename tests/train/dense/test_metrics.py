@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.train.conftest import ROOT
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 from train.metrics import coco, miou
 
 
@@ -34,7 +34,7 @@ def by_image(official):
 def test_twelve_numbers(official, truth, kind, backend):
     if backend == "faster-coco-eval":
         pytest.importorskip("faster_coco_eval")
-    got = coco.evaluate(truth, by_image(official), kind, backend)
+    got = coco.evaluate(truth, by_image(official), [kind], backend)[0]
     assert tuple(got) == coco.NAMES and list(got.values()) == official["stats"][kind]
 
 
@@ -47,7 +47,7 @@ def test_ids_of_annotations_and_missing_marks_change_nothing(official, truth, ki
         if not one["iscrowd"]:
             del one["iscrowd"]
     truth.write_text(json.dumps(gt))
-    got = coco.evaluate(truth, by_image(official), kind)
+    got = coco.evaluate(truth, by_image(official), [kind])[0]
     assert list(got.values()) == official["stats"][kind]
 
 
@@ -70,14 +70,14 @@ def test_from_arrays(official, truth):
             np.array(masks, bool).reshape(-1, size["height"], size["width"]),
         )
     for kind in ("bbox", "segm"):
-        got = list(coco.evaluate(truth, results, kind).values())
+        got = list(coco.evaluate(truth, results, [kind])[0].values())
         chex.assert_trees_all_close(got, official["stats"][kind], rtol=0, atol=1e-12)
     json.dumps(results)
 
 
 def test_nothing_found(official, truth):
     results = {image: [] for image in by_image(official)}
-    assert set(coco.evaluate(truth, results, "bbox").values()) == {0.0}
+    assert set(coco.evaluate(truth, results, ["bbox"])[0].values()) == {0.0}
 
 
 def test_merging_does_not_depend_on_who_had_which_image(official):
@@ -93,16 +93,16 @@ def test_images_that_were_not_evaluated(official, truth):
     results = by_image(official)
     del results[3], results[5]
     with pytest.raises(DataError, match="truth.json has 8 images, of which 2 .* such as 3;"):
-        coco.evaluate(truth, results, "bbox")
+        coco.evaluate(truth, results, ["bbox"])
 
 
 def test_without_the_packages(official, truth, monkeypatch):
     for package in ("faster_coco_eval", "pycocotools", "pycocotools.coco"):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DataError, match="pip install faster-coco-eval, or"):
-        coco.evaluate(truth, by_image(official), "bbox", "faster-coco-eval")
+        coco.evaluate(truth, by_image(official), ["bbox"], "faster-coco-eval")
     with pytest.raises(DataError, match="pip install pycocotools"):
-        coco.evaluate(truth, by_image(official), "bbox")
+        coco.evaluate(truth, by_image(official), ["bbox"])
 
 
 def test_official_miou(units):
@@ -205,7 +205,7 @@ def test_categories_that_the_file_lacks_are_not_measured(official, truth):
             (None, *ids),
         )
         assert len(results[image]) == len(found)
-    got = list(coco.evaluate(truth, results, "bbox").values())
+    got = list(coco.evaluate(truth, results, ["bbox"])[0].values())
     chex.assert_trees_all_close(got, official["stats"]["bbox"], rtol=0, atol=1e-12)
 
 
@@ -217,5 +217,5 @@ def test_areas_that_are_not_told_are_those_of_the_boxes(official, truth):
             if not told:
                 del one["area"]
         truth.write_text(json.dumps(gt))
-        got.append(coco.evaluate(truth, by_image(official), "bbox"))
+        got.append(coco.evaluate(truth, by_image(official), ["bbox"])[0])
     assert got[0] == got[1] and got[0]["AP"] > 0

@@ -13,7 +13,7 @@ from ssmjax.dense.retinanet import UNUSED
 from tests.train.small import constant
 from train import devices
 from train.config import Config, ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData, SegmentationData
+from train.data.dense.config import DetectionData, SegmentationData
 from train.optim import keys
 from train.step import init_state, make_train_step
 from train.tasks.task import open_task
@@ -94,7 +94,7 @@ print(json.dumps(one))
 @pytest.fixture(scope="module", params=["retinanet", "upernet"])
 def found(request):
     name = request.param
-    return said_on(STEPS, name, devices=2, optimise=False) | {"name": name}
+    return said_on(STEPS, name, devices=2) | {"name": name}
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ from ssmjax.dense import registry
 from ssmjax.dense.config import PRESETS
 from ssmjax.dense.objects import Detections
 from ssmjax.dense.resize import resize
+from ssmjax.preprocess import PLAIN
+from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, read_metadata, save_weights
 from tests.train.conftest import losses
 from tests.train.processes import distributed, free_port, run_processes
@@ -24,8 +26,8 @@ from train.cli import load_config
 from train.config import Config
 from train.devices import make_mesh
 from train.runtime import Runtime, bars
-from train.tasks import detect
-from train.tasks.segmentation import class_logits, classes_at, label_pixels
+from train.tasks.detection import task as detect
+from train.tasks.segmentation.loss import class_logits, classes_at, label_pixels
 from train.tasks.task import open_task
 
 
@@ -95,7 +97,7 @@ def test_a_stopped_run_ends_the_same(command, folder, run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["upernet", pytest.param("maskrcnn", marks=pytest.mark.slow)])
-def test_predict(command, folder, run, tmp_path, name):
+def test_predict(process, folder, run, tmp_path, name):
     picture, photo = tmp_path / "out.png", folder / "images" / "0.png"
     weights = run(name) / "weights.safetensors"
     if name == "upernet":  # As of a checkpoint that does not name its classes.
@@ -103,8 +105,9 @@ def test_predict(command, folder, run, tmp_path, name):
         model = registry.create_model(weights=weights)
         save_weights(weights := tmp_path / "nameless.safetensors", model, nameless)
     arguments = (photo, "--weights", weights, "--top", 2)
-    code, out, err = command("ssmjax.predict", *arguments, "--picture", picture)
-    assert code == 0, err
+    started = process("ssmjax.predict", *arguments, "--picture", picture)
+    out, err = started.communicate(timeout=600)
+    assert started.returncode == 0, err
     assert "class " in out if name == "upernet" else "%" in out or "nothing" in out
     with Image.open(picture) as drawn:
         # The photo with what was found, and once more with the patches kept.
@@ -142,8 +145,9 @@ def test_classes_through_windows():
         **{"auxiliary_width": 4, "num_classes": 5, "seed": 1},
     )
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3), np.uint8)
-    half, windows = (0.5,) * 3, ((32, 32), (32, 16))
-    given = class_logits(*nnx.split(model), images, jax.random.key(0), half, half, None, windows)
+    windows = ((32, 32), (32, 16))
+    batch = {"image": images}
+    given = class_logits(*nnx.split(model), batch, jax.random.key(0), PLAIN, None, windows)
     got = np.asarray(label_pixels(given, np.array([[40, 80]]), (40, 80), None))
     look = jax.jit(lambda model, part: model((part / 255 - 0.5) / 0.5))
     logits = np.zeros((1, 32, 64, 5), np.float32)
@@ -173,7 +177,7 @@ def test_photos_are_evaluated_in_shapes_of_their_own(folder, monkeypatch, own, s
     monkeypatch.setattr(detect, "find", find)
     task = open_task(dataclasses.replace(config, data=data))
     model = nnx.Dict(config=nnx.static(PRESETS["retinanet_plainmamba_l1"]))
-    metadata, runtime = Metadata("", {}, (), *[(0.5,) * 3] * 2), Runtime(make_mesh(), bars())
+    metadata, runtime = Metadata("", {}, (), PLAIN), Runtime(make_mesh(), bars())
     scores = task.score(model, task.eval_split(()), metadata, runtime, "")
     assert seen == shapes and scores.box["AP"] == 0
     assert str(scores).endswith(f"4 images  shapes {len(shapes)}")
@@ -185,10 +189,9 @@ def test_weights_for_other_classes(folder, tmp_path):
     model = registry.create_model(
         config.model.name, num_classes=4, seed=5, **config.model.overrides()
     )
-    overrides = registry.config_overrides(config.model.name, model.config)
-    plain = (0.5, 0.5, 0.5)
+    overrides = config_overrides(config.model.name, model.config)
     path = tmp_path / "four.safetensors"
-    save_weights(path, model, Metadata(config.model.name, overrides, ("a",) * 4, plain, plain))
+    save_weights(path, model, Metadata(config.model.name, overrides, ("a",) * 4, PLAIN))
     chosen = dataclasses.replace(config.model, weights=str(path))
     with pytest.raises(ValueError, match="tells 4 classes apart; the data have 3"):
         open_task(dataclasses.replace(config, model=chosen)).start(("ant", "bee", "cup"))

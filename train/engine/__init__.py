@@ -1,0 +1,1 @@
+"""The training of any task: its session and loop, the compiled step, checkpoints and the log."""
