@@ -25,9 +25,10 @@ data/composites data/trees: | $(VENV)/dense
 # Tests of one file mostly stay together, as they share what is compiled.
 test: $(VENV)/test lint
 	$(RUN) -m pytest -n auto --dist worksteal -m "not slow"
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -m "optimised and not slow"
 
 test-slow: $(VENV)/test
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n auto --dist worksteal -m slow
 
 lint: $(VENV)/test
 	$(VENV)/bin/ruff check .

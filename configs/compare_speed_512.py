@@ -12,7 +12,7 @@ from dataclasses import replace
 from ssmjax.dense.config import PAPER
 from train.compare.config import Comparison, Entry
 from train.config import ModelConfig
-from train.data.dense_config import SegmentationData
+from train.data.dense.config import SegmentationData
 
 MODELS = {"UperNet L1": "upernet_plainmamba_l1", "UperNet L3": "upernet_plainmamba_l3"}
 

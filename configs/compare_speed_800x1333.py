@@ -14,7 +14,7 @@ from dataclasses import replace
 from ssmjax.dense.config import PAPER
 from train.compare.config import Comparison, Entry
 from train.config import ModelConfig
-from train.data.dense_config import DetectionData
+from train.data.dense.config import DetectionData
 
 LABEL, NAME = "Mask R-CNN L3", "maskrcnn_plainmamba_l3"
 

@@ -1,6 +1,8 @@
 """What the devices at hand can run, and computations that only some of them can."""
 
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import jax
 from jax.extend.core import Primitive
@@ -13,7 +15,7 @@ OLDEST_CUDA = (8, 0)  # The first compute capability that Triton's Pallas backen
 _assumed = jax.make_user_context(default_value=None)
 
 
-def assume_cuda(there: bool):
+def assume_cuda(there: bool) -> AbstractContextManager[None]:
     """A context in which `has_cuda` says `there`: to look at what other machines would compute."""
     return _assumed(there)
 
@@ -60,18 +62,18 @@ def only_on_cuda(
     return _only_on_cuda_p.bind(x, kernel=kernel, oldest=oldest)
 
 
-def _default_device():
+def _default_device() -> Any:
     chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     return chosen if isinstance(chosen, jax.Device) else jax.devices(chosen)[0]
 
 
-def _capability(device) -> tuple[int, int]:
+def _capability(device: Any) -> tuple[int, int]:
     """Of a CUDA device; (0, 0) for GPUs of other makes, whose versions are names."""
     major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
 
 
-def _lower_elsewhere(context, x, *, kernel, oldest):
+def _lower_elsewhere(context: Any, x: Any, *, kernel: str, oldest: tuple[int, int]) -> Any:
     platforms = ", ".join(context.module_context.platforms)
     raise NotImplementedError(
         f"The {kernel} kernel runs on CUDA GPUs only, and this is {platforms}; "
@@ -79,7 +81,7 @@ def _lower_elsewhere(context, x, *, kernel, oldest):
     )
 
 
-def _lower_on_cuda(context, x, *, kernel, oldest):
+def _lower_on_cuda(context: Any, x: Any, *, kernel: str, oldest: tuple[int, int]) -> list[Any]:
     try:
         devices = jax.local_devices(backend="cuda")
     except RuntimeError:

@@ -8,6 +8,10 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
+_Arrays = tuple[jax.Array, ...]
+_Flat = Callable[..., _Arrays]
+_Ranks = Sequence[tuple[int, int | None]]  # Of arrays: dimensions, and the batch's axis among them.
+
 
 def per_image(
     function: Callable[[dict[str, jax.Array]], Any],
@@ -26,7 +30,7 @@ def per_image(
       shared: names of the operands that all images share.
     """
 
-    def flat(*arrays):
+    def flat(*arrays: jax.Array) -> _Arrays:
         return tuple(jax.tree.leaves(function(dict(zip(operands, arrays, strict=True)))))
 
     batch_axes = [None if name in shared else 0 for name in operands]
@@ -34,15 +38,17 @@ def per_image(
     return jax.tree.unflatten(structure, _mappable(flat, batch_axes, 0)(*operands.values()))
 
 
-def _mappable(function: Callable, batch_axes: Sequence[int | None], depth: int) -> Callable:
+def _mappable(function: _Flat, batch_axes: Sequence[int | None], depth: int) -> _Flat:
     """`_partitioned`, under one more `jax.vmap` for each unit of `depth`, and for any more."""
 
     @custom_vmap
-    def run(*arrays):
+    def run(*arrays: jax.Array) -> _Arrays:
         return _partitioned(function, batch_axes, depth)(*arrays)
 
     @run.def_vmap
-    def mapped(axis_size, mapped_arrays, *arrays):
+    def mapped(
+        axis_size: int, mapped_arrays: Sequence[bool], *arrays: jax.Array
+    ) -> tuple[_Arrays, tuple[bool, ...]]:
         del axis_size
         inner = jax.vmap(
             function, in_axes=[0 if is_mapped else None for is_mapped in mapped_arrays]
@@ -57,30 +63,30 @@ def _mappable(function: Callable, batch_axes: Sequence[int | None], depth: int) 
     return run
 
 
-def _partitioned(function: Callable, batch_axes: Sequence[int | None], depth: int) -> Callable:
+def _partitioned(function: _Flat, batch_axes: Sequence[int | None], depth: int) -> _Flat:
     """`function` with its batch at these axes of its arguments and at `depth` of its results."""
 
-    def batch_sharding(mesh, arguments):
+    def batch_sharding(mesh: Any, arguments: Any) -> Callable[[int | None], NamedSharding]:
         """How the batch is spread, told by the first argument that has it, and that of the rest."""
         place, axis = next((i, axis) for i, axis in enumerate(batch_axes) if axis is not None)
         spec = arguments[place].sharding.spec
         spread = spec[axis] if axis < len(spec) else None
 
-        def sharding(batch_axis):
+        def sharding(batch_axis: int | None) -> NamedSharding:
             before = () if batch_axis is None else (*[None] * batch_axis, spread)
             return NamedSharding(mesh, PartitionSpec(*before))
 
         return sharding
 
-    def infer(mesh, arguments, results):
+    def infer(mesh: Any, arguments: Any, results: Any) -> tuple[NamedSharding, ...]:
         return tuple(batch_sharding(mesh, arguments)(depth) for _ in results)
 
-    def partition(mesh, arguments, results):
+    def partition(mesh: Any, arguments: Any, results: Any) -> tuple[Any, ...]:
         sharding = batch_sharding(mesh, arguments)
         given = tuple(sharding(axis) for axis in batch_axes)
         return mesh, function, tuple(sharding(depth) for _ in results), given
 
-    def run(*arrays):
+    def run(*arrays: jax.Array) -> _Arrays:
         whole = custom_partitioning(function)
         results = jax.eval_shape(function, *arrays)
         whole.def_partition(
@@ -96,10 +102,10 @@ def _partitioned(function: Callable, batch_axes: Sequence[int | None], depth: in
     return run
 
 
-def _rule(arguments, results) -> str:
+def _rule(arguments: _Ranks, results: _Ranks) -> str:
     """Which axes go together, in Shardy's notation: those of the batch, and no others."""
 
-    def axes(prefix, arrays):
+    def axes(prefix: str, arrays: _Ranks) -> str:
         return ", ".join(
             " ".join("batch" if k == axis else f"{prefix}{i}x{k}" for k in range(ndim))
             for i, (ndim, axis) in enumerate(arrays)

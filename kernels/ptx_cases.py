@@ -3,6 +3,8 @@
 `CASES` is what the report tool takes: functions, abstract arguments, and the least work of each.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -12,7 +14,7 @@ from kernels.selective_scan.triton_block import GROUP
 B, K, E, N = 128, 197, 768, 16
 
 
-def arguments(dtype) -> dict[str, jax.ShapeDtypeStruct]:
+def arguments(dtype: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """Abstract arguments of a gated scan, tokens of `dtype` and parameters of float32."""
     shapes = {"u": (B, K, E), "delta": (B, K, E), "z": (B, K, E), "B": (B, K, N), "C": (B, K, N)}
     given = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
@@ -20,7 +22,7 @@ def arguments(dtype) -> dict[str, jax.ShapeDtypeStruct]:
     return given | {name: jax.ShapeDtypeStruct(s, jnp.float32) for name, s in shapes.items()}
 
 
-def forward(arrays: dict, positions: jax.Array | None) -> jax.Array:
+def forward(arrays: dict[str, Any], positions: jax.Array | None) -> jax.Array:
     """[B,K,E] output of the kernel that saves nothing."""
     y = selective_scan(
         **arrays, positions=positions, delta_softplus=True, implementation="pallas_triton"
@@ -29,13 +31,15 @@ def forward(arrays: dict, positions: jax.Array | None) -> jax.Array:
     return y
 
 
-def forward_and_backward(arrays: dict, positions: jax.Array | None, dy: jax.Array) -> dict:
+def forward_and_backward(
+    arrays: dict[str, Any], positions: jax.Array | None, dy: jax.Array
+) -> dict[str, Any]:
     """The gradients, by the kernel that saves states and the one that takes them back."""
     _, pull = jax.vjp(lambda arrays: forward(arrays, positions), arrays)
     return pull(dy)[0]
 
 
-def cases() -> list[dict]:
+def cases() -> list[dict[str, Any]]:
     """Both functions, in both dtypes, with and without gaps."""
     work = {"exps": B * K * E * N, "trips": {"*": K / GROUP}}
     found = []

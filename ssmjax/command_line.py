@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -18,6 +18,38 @@ from ssmjax.pruning import PruneConfig
 from ssmjax.registry import create_classifier
 from ssmjax.terminal import printable
 from ssmjax.weights import Metadata, read_metadata
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierOptions:
+    """Which classifier a command works on, and how it prunes."""
+
+    weights: Path | None = None
+    """Weight file, as `train.finetune` and `ssmjax.convert` write them."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Name of the model; with fresh parameters, unless a weight file is given."""
+    prune: Literal["stored", "paper"] = "stored"
+    """Prune as the weight file says, or as the paper does."""
+    after_blocks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="BLOCK ...")] = ()
+    """Prune after these blocks instead, counted from 1."""
+    keep_ratio: Annotated[float | None, tyro.conf.arg(metavar="RATIO")] = None
+    """Share of the patches kept at each of them."""
+
+    def create(self) -> tuple[Backbone, Metadata]:
+        """The classifier, and what its weight file says or would say.
+
+        Raises:
+          ValueError: neither weights nor a name is given, or as `pruning` and
+            `ssmjax.registry.create_classifier` do.
+        """
+        prune = pruning(self.after_blocks, self.keep_ratio) or self.prune
+        if self.weights is not None:
+            metadata = read_metadata(self.weights)
+        elif self.model is not None:
+            metadata = Metadata(self.model, {}, (), imagenet.preprocessing(self.model))
+        else:
+            raise ValueError("No model was given; name a weight file with --weights.")
+        return create_classifier(self.model, weights=self.weights, prune=prune), metadata
 
 
 def parse(target: Any, arguments: Sequence[str] | None = None, *, description: str = "") -> Any:
@@ -55,23 +87,6 @@ def pruning(
     if not after_blocks or keep_ratio is None:
         raise ValueError("--after-blocks and --keep-ratio go together; give both or neither.")
     return kind(after_blocks, keep_ratio)
-
-
-def model(
-    weights: Path | None, name: str | None, prune: PruneConfig | Literal["paper", "stored"]
-) -> tuple[Backbone, Metadata]:
-    """The classifier that the options --weights and --model ask for, and what is known of it.
-
-    Raises:
-      ValueError: neither is given, or as `ssmjax.registry.create_classifier` does.
-    """
-    if weights is not None:
-        metadata = read_metadata(weights)
-    elif name is not None:
-        metadata = Metadata(name, {}, (), imagenet.preprocessing(name))
-    else:
-        raise ValueError("No model was given; name a weight file with --weights.")
-    return create_classifier(name, weights=weights, prune=prune), metadata
 
 
 def check_out(option: str, path: Path) -> None:

@@ -37,26 +37,16 @@ Platform = Literal["cpu", "cuda"]
 KERNEL_CALLS = ("__gpu$xla.gpu.triton", "triton_kernel_call_ffi")
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(command_line.ClassifierOptions):
     """Write a model as StableHLO, which JAX alone runs."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """File to write; any name."""
-    weights: Path | None = None
-    """Weight file, as `train.finetune` and `ssmjax.convert` write them."""
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Name of the model; with fresh parameters, unless a weight file is given."""
     platforms: tuple[Platform, ...] = ("cpu", "cuda")
     """What the file runs on."""
     batch_size: Annotated[int | None, tyro.conf.arg(metavar="B")] = None
     """Images a call, always so many; with `--platforms cuda` the scan is then the GPU kernel."""
-    prune: Literal["stored", "paper"] = "stored"
-    """Prune as the weight file says, or as the paper does."""
-    after_blocks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="BLOCK ...")] = ()
-    """Prune after these blocks instead, counted from 1."""
-    keep_ratio: Annotated[float | None, tyro.conf.arg(metavar="RATIO")] = None
-    """Share of the patches kept at each of them."""
 
 
 def scans(platforms: Sequence[str], batch_size: int | None) -> dict[str, str]:
@@ -130,8 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line.check_out("--out", options.out)
     if options.weights is not None and options.out.resolve() == options.weights.resolve():
         raise ValueError("--out is the weight file itself; choose another name.")
-    prune = command_line.pruning(options.after_blocks, options.keep_ratio) or options.prune
-    model, metadata = command_line.model(options.weights, options.model, prune)
+    model, metadata = options.create()
     exported = export_model(model, platforms=options.platforms, batch_size=options.batch_size)
     content = exported.serialize()
     try:

@@ -28,26 +28,16 @@ BATCH = 8  # Photos that go through the models at once.
 PRUNED = ("pruned, aligned", "pruned, not aligned")
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(command_line.ClassifierOptions):
     """Draw which patches a pruned model keeps, or where it looks before and after pruning."""
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Photos of any usual format and size."""
     kind: Literal["tokens", "attention"]
     """What to draw: the patches kept, or heat maps of hidden attention, compared in a table."""
-    weights: Path | None = None
-    """Weight file, as `train.finetune` and `ssmjax.convert` write them."""
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Name of the model; with fresh parameters, unless a weight file is given."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="OUT.png")] = None
     """PNG to write; without it, attention prints its table only."""
-    prune: Literal["stored", "paper"] = "stored"
-    """Prune as the weight file says, or as the paper does."""
-    after_blocks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="BLOCK ...")] = ()
-    """Prune after these blocks instead, counted from 1."""
-    keep_ratio: Annotated[float | None, tyro.conf.arg(metavar="RATIO")] = None
-    """Share of the patches kept at each of them."""
     variant: Literal["raw", "rollout", "attribution"] = "raw"
     """Attention of one block, passed on through all, or weighted by the dense model's class."""
     layer: Annotated[int | None, tyro.conf.arg(metavar="BLOCK")] = None
@@ -64,8 +54,7 @@ def _visualise(options: Options) -> None:
         command_line.check_png("--out", options.out)
     elif options.kind == "tokens":
         raise ValueError("--kind tokens draws a picture; name the PNG to write with --out.")
-    prune = command_line.pruning(options.after_blocks, options.keep_ratio) or options.prune
-    model, metadata = command_line.model(options.weights, options.model, prune)
+    model, metadata = options.create()
     if model.config.prune is None:
         raise ValueError(
             "This model is dense; say where to prune, as --after-blocks 2 3 --keep-ratio 0.7 or "

@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import Any
 
 
-def said_on(script: str, *arguments: str, devices: int, optimise: bool = True) -> Any:
+def said_on(script: str, *arguments: str, devices: int) -> Any:
     """Run a script and read the JSON that it prints.
 
     Args:
       script: Python.
       *arguments: its own.
       devices: how many it has.
-      optimise: whether what it compiles is optimised; without, compiling takes less time.
     """
-    plain = {} if optimise else {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = (os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={devices}")
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         cwd=Path(__file__).parents[1],
-        env=os.environ | plain | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=False,

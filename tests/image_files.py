@@ -83,7 +83,7 @@ def picture(mode: str, height: int, width: int, rng: np.random.Generator):
     opaque = np.full(sizes, 255, np.uint8)
     if mode == "1":
         bits = grey > 127
-        return Image.fromarray(bits), on_white(np.uint8(bits) * 255, opaque)
+        return Image.fromarray(bits), on_white(bits.astype(np.uint8) * 255, opaque)
     if mode in ("P", "PA"):
         index = rng.integers(0, len(palette), sizes, np.uint8)
         stored = index if mode == "P" else np.stack([index, alpha], -1)

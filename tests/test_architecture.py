@@ -1,6 +1,7 @@
-"""The house: imports go down only, and files stay small."""
+"""The house: imports go down only, inside each folder too, and files and folders stay small."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,21 @@ import kernels
 ROOT = Path(__file__).parent.parent
 FLOORS = ("kernels", "ssmjax", "train")  # From the ground up.
 SOURCES = sorted(p for floor in FLOORS for p in (ROOT / floor).rglob("*.py"))
+FOLDERS = sorted({p.parent for p in SOURCES})
+MOST = {"train": 17, "train/data": 16, "ssmjax/dense": 13}  # Entries that a folder may show.
+
+
+def named(path: Path) -> str:
+    """A folder or a file from the root."""
+    return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> tuple[str, ...]:
+    """Parts of the name by which a file is imported."""
+    return path.relative_to(ROOT).with_suffix("").parts
+
+
+MODULES = {module_of(path) for path in SOURCES}
 
 
 def imported(path: Path) -> set[str]:
@@ -26,13 +42,57 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=named)
 def test_imports_go_down_only(path):
     floor = FLOORS.index(path.relative_to(ROOT).parts[0])
     assert not imported(path) & set(FLOORS[floor + 1 :])
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def modules_imported(path: Path) -> set[tuple[str, ...]]:
+    """The files of this project that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = tuple((node.module or "").split("."))
+            members = {(*origin, alias.name) for alias in node.names}
+            files = {name for name in members if name in MODULES or (*name, "__init__") in MODULES}
+            found |= files
+            if files != members:
+                found.add(origin)
+    return {(*name, "__init__") if (*name, "__init__") in MODULES else name for name in found}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=named)
+def test_no_circle_inside_a_folder(folder):
+    """What lies in a folder, files and folders, can be put in an order in which imports go down.
+
+    A folder's `__init__` is its face, above all that lies in it: nothing in it climbs there.
+    """
+    inside = folder.relative_to(ROOT).parts
+    depth = len(inside)
+    below: dict[str, set[str]] = {}
+    for path in folder.rglob("*.py"):
+        entry = module_of(path)[depth]
+        others = {m[depth] for m in modules_imported(path) if m[:depth] == inside}
+        below.setdefault(entry, set()).update(others - {entry})
+    assert not any("__init__" in others for others in below.values())
+    graphlib.TopologicalSorter(below).prepare()  # Raises CycleError, which names the circle.
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=named)
+def test_each_folder_says_its_job(folder):
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+
+
+@pytest.mark.parametrize(("folder", "most"), MOST.items())
+def test_folders_stay_small(folder, most):
+    entries = {p.name for p in (ROOT / folder).iterdir()} - {"__pycache__"}
+    assert len(entries) <= most
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=named)
 def test_files_stay_small(path):
     assert len(path.read_text().splitlines()) <= 300
 

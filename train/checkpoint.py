@@ -67,11 +67,6 @@ class Checkpoints:
             with contextlib.suppress(*_UNREADABLE):  # `restore` says so.
                 self._note_score(step, self._read_record(step)["score"])
 
-    @property
-    def newest(self) -> int | None:
-        """Step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
-
     def save(
         self, state: TrainState, data_state: dict[str, Any], score: float | None = None
     ) -> None:
@@ -159,15 +154,15 @@ class Checkpoints:
 
     def _read(self, step: int, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
         folder, named = self._folder / str(step), _by_name(state)
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, named)
+        expected = jax.tree.map(ocp.utils.to_shape_dtype_struct, named)
         args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(wanted),  # pyright: ignore[reportCallIssue]
+            state=ocp.args.StandardRestore(expected),  # pyright: ignore[reportCallIssue]
             place=ocp.args.JsonRestore(),  # pyright: ignore[reportCallIssue]
         )
         try:
             handler = ocp.StandardCheckpointHandler()
             stored = handler.metadata(folder / "state").tree  # pyright: ignore[reportArgumentType]
-            difference = _difference(stored, wanted)
+            difference = _difference(stored, expected)
             restored = None if difference else self._manager.restore(step, args=args)
         except Exception as error:  # Orbax lets through whatever the storage below it raises.
             raise ValueError(
@@ -223,8 +218,7 @@ class _Best:
 def _tell_errors_once() -> None:
     """Orbax logs each error with the stacks of its threads before it raises it; not from here on.
 
-    Nor do writes that fail or end after another has failed tell that nobody waits for them any
-    more.
+    Nor is it logged that nobody waits any more for a write that ends after another has failed.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -243,19 +237,19 @@ def _by_name(state: TrainState) -> dict[str, jax.Array]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def _difference(stored: dict[str, Any], wanted: dict[str, jax.ShapeDtypeStruct]) -> str:
+def _difference(stored: dict[str, Any], expected: dict[str, jax.ShapeDtypeStruct]) -> str:
     """The first difference of names, shapes or dtypes in words; nothing where there is none."""
-    for name in sorted(stored.keys() | wanted.keys()):
-        if name not in stored or name not in wanted:
-            return f"{name} is only {'here' if name in wanted else 'there'}"
-        there, here = (f"{x.dtype}{list(x.shape)}" for x in (stored[name], _raw(wanted[name])))
+    for name in sorted(stored.keys() | expected.keys()):
+        if name not in stored or name not in expected:
+            return f"{name} is only {'here' if name in expected else 'there'}"
+        there, here = (f"{x.dtype}{list(x.shape)}" for x in (stored[name], _raw(expected[name])))
         if there != here:
             return f"{name} is {there} there and {here} here"
     return ""
 
 
 def _raw(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """As it lies on the disk: a random key is integers there."""
+    """An array as it is stored: a random key is integers on the disk."""
     is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
     return jax.eval_shape(jax.random.key_data, array) if is_key else array
 

@@ -21,6 +21,7 @@ from ssmjax import command_line
 MOVED = {
     "train.dense_recipes": "train.recipes.dense",
     "train.small_recipes": "train.recipes.small",
+    "train.data.dense_config": "train.data.dense.config",
 }
 
 Kind = TypeVar("Kind")

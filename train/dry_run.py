@@ -10,16 +10,16 @@ from kernels import capability
 from ssmjax.analysis.flops import count_parameters, format_flops
 from ssmjax.terminal import printable
 from train import optim
-from train.config import Config
-from train.data.fetch import MissingDataError
+from train.data.fetching.fetch import MissingDataError
 from train.engine.task import Model, Task
 from train.memory import GIB, Devices, Estimate, devices_of, estimate
 from train.options import TargetOptions
 from train.start import check_parts
+from train.tasks.config import TaskConfig
 from train.tasks.task import open_task
 
 
-def dry_run(config: Config, fsdp: bool, target: TargetOptions) -> None:
+def dry_run(config: TaskConfig, fsdp: bool, target: TargetOptions) -> None:
     """Print config, parameters, FLOPs, an estimate of the memory and the shapes of one step.
 
     Weights and photos are not needed: what is not there is named. Nothing is computed or written.
@@ -31,7 +31,7 @@ def dry_run(config: Config, fsdp: bool, target: TargetOptions) -> None:
 
     Raises:
       ValueError: what the run would refuse.
-      train.data.fetch.DataError: photos that are there, and that the run would refuse.
+      train.data.fetching.fetch.DataError: photos that are there, and that the run would refuse.
     """
     print(json.dumps(dataclasses.asdict(config), indent=1))
     task, missing, remarks = open_task(config), [], []
@@ -111,7 +111,7 @@ def _memory(needed: Estimate, devices: Devices) -> str:
     )
 
 
-def warning(needed: Estimate, devices: Devices, config: Config, fsdp: bool) -> str:
+def warning(needed: Estimate, devices: Devices, config: TaskConfig, fsdp: bool) -> str:
     """That a step may not fit, and what to do."""
     chosen = config.optim
     ways = [] if chosen.remat else ["--optim.remat"]

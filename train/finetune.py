@@ -44,7 +44,7 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     pruning. A run that is interrupted by SIGTERM leaves all but weights, results and pictures.
 
     Raises:
-      ValueError, train.data.fetch.DataError: one sentence for people.
+      ValueError, train.data.fetching.fetch.DataError: one sentence for people.
     """
     task, workdir = open_task(config), options.workdir
     may_differ = (*FREE, *GROWING)
@@ -59,8 +59,8 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
         tell_changes(changes, runtime)
         results: list[Result] = []
         for other in untrained(task, model):
-            score = scores_of(job, other.model, other.title)[task.metrics[0]]
-            results.append(Result(other.name, other.regime, other.model, score))
+            scores = scores_of(job, other.model, other.title)
+            results.append(Result(*other, scores[task.metrics[0]]))
         model = task.with_prune(model, config.prune)
         sinks = (
             open_sinks(workdir, dataclasses.asdict(config), options.wandb) if runtime.first else []

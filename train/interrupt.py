@@ -11,8 +11,8 @@ class Interrupt:
 
     SIGINT (Ctrl-C) stays as it is: it stops at once.
 
-    With several processes, jax notes the signal from `train.devices.start_distributed` on, and has
-    them agree on a step that none has passed yet.
+    With several processes, jax notes the signal from `train.devices.start_distributed`
+    on, and has them agree on a step that none has passed yet.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run tells as it goes: as JSON lines and CSV always, elsewhere where it is wanted."""
+"""The log of a run: JSON lines and CSV always, TensorBoard and Weights & Biases as asked for."""
 
 import contextlib
 import csv
@@ -13,7 +13,7 @@ import jax
 
 from ssmjax.atomic import replacing
 
-# Of every run; a task adds what it measures. The order is that of the CSV's columns.
+# The first columns of the CSV; those of what a task measures come after them.
 COLUMNS = (
     "step",
     "epoch",
@@ -29,7 +29,7 @@ COLUMNS = (
 
 
 class Sink(Protocol):
-    """A place that numbers are sent to."""
+    """What numbers are sent to."""
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Take the numbers of one step."""
@@ -132,7 +132,7 @@ def open_sinks(workdir: Path, config: dict[str, Any], wandb: str | None) -> list
 
 class _TensorBoard:
     def __init__(self, folder: Path):
-        # Here, not above: both are extras.
+        # Imported where it is needed, as wandb is: both are extras.
         from tensorboard.summary import Writer  # pyright: ignore[reportMissingImports]
 
         self._writer = Writer(str(folder))

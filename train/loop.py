@@ -36,7 +36,7 @@ def train(
 
     Raises:
       SystemExit: with status 0, after SIGTERM, when the state is saved.
-      ValueError, train.data.fetch.DataError: as `fit`; a checkpoint of another model.
+      ValueError, train.data.fetching.fetch.DataError: as `fit`; a checkpoint of another model.
     """
     with open_session(job, model, sinks, trace) as session:
         metrics = fit(session)
@@ -66,7 +66,7 @@ def fit(session: Session) -> Metrics | None:
     Raises:
       ValueError: too many steps in a row had a loss or gradients that are not finite, naming step
         and batch; a checkpoint cannot be written.
-      train.data.fetch.DataError: too many images are unreadable.
+      train.data.fetching.fetch.DataError: too many images are unreadable.
     """
     plan, log = session.plan, session.log
     done, metrics = int(session.state.step), None

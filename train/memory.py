@@ -127,7 +127,8 @@ def _estimate(task: Task, model: Model, devices: int, fsdp: bool) -> Estimate:
         return jax.vjp(lambda params: loss_of(params, *rest), params)[1]
 
     inputs = params, others, part, key, learner.loss
-    gradients = _bytes(params) * (1 if chosen.accumulate == 1 else 2)  # Of a part, and their sum.
+    # With parts of a batch there are the gradients of a part, and their sum.
+    gradients = _bytes(params) * (1 if chosen.accumulate == 1 else 2)
     state = _bytes(jax.eval_shape(begin, params, others)) + gradients + _bytes(learner.loss)
     kept = _bytes(jax.eval_shape(held, *inputs)) - _bytes(params)
     again = (_bytes(kept) for kept in _recomputed(jax.make_jaxpr(loss_of)(*inputs).jaxpr))
@@ -147,7 +148,7 @@ def _first_of(batch: Any, parts: int) -> Any:
 
 
 def _recomputed(program: core.Jaxpr) -> Iterator[Any]:
-    """Of every part of a program that a backward pass runs again: shapes of what it then keeps."""
+    """Shapes of what every part of a program keeps that a backward pass runs again."""
     for equation in program.eqns:
         for value in jax.tree.leaves(list(equation.params.values())):
             part = value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
@@ -170,7 +171,7 @@ def _held(part: core.Jaxpr) -> Any:
         def run_with(*floats):
             rest = iter(floats)
             pairs = zip(inputs, floating, strict=True)
-            return run(*(next(rest) if is_float else given for given, is_float in pairs))
+            return run(*(next(rest) if is_float else value for value, is_float in pairs))
 
         return jax.vjp(run_with, *(a for a, f in zip(inputs, floating, strict=True) if f))[1]
 

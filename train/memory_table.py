@@ -1,6 +1,6 @@
 """A table of the memory that configs need, by the estimate of `--dry-run`, as Markdown.
 
-Of each config: images on each device in a step; GiB on each as it is configured with the scan's GPU
+A line has the images on each device in a step; GiB on each as it is configured with the scan's GPU
 kernel, without and with `optim.remat`, and with the scan that older GPUs run; and the smallest of
 the GPUs that leaves room for the compiler's temporary arrays. That of a GPU of 32 GB may be too old
 for the kernel, so it must hold both.

@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class DistributedOptions:
-    """Where the run's processes meet; nothing is needed under SLURM, which tells all of it.
+    """Where the run's processes meet; nothing is needed under SLURM, which knows all of it.
 
     Attributes:
       coordinator: HOST:PORT of process 0, which every process can reach.
@@ -40,8 +40,8 @@ class TargetOptions:
                 f"--target.devices is {self.devices} and --target.gigabytes is {self.gigabytes}; "
                 "give both, as 8 and 80, or neither."
             )
-        given = {"devices": self.devices, "gigabytes": self.gigabytes}
-        for name, value in given.items():
+        for name in ("devices", "gigabytes"):
+            value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"--target.{name} is {value}; it must be above 0.")
 

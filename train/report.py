@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ssmjax.analysis.figure import FigureError, new_figure, save_figure
 from ssmjax.analysis.flops import format_flops
 from ssmjax.atomic import replacing
 from ssmjax.terminal import printable
 
-_HEADINGS = ("model", "regime", "tokens")  # Of words; the next one is the task's own.
+_HEADINGS = ("model", "regime", "tokens")  # Columns of words; after them comes the main metric.
 _NUMBERS = (
     "points",
     "FLOPs",
@@ -28,10 +29,6 @@ _NUMBERS = (
     "speed-up",
     "parameters",
 )
-
-
-class ReportError(RuntimeError):
-    """A picture that cannot be drawn; the message is one line for people."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +138,7 @@ def write_curve(
         heading: what people call it, in per cent.
 
     Raises:
-        ReportError: matplotlib is not installed, or nothing has been logged.
+        FigureError: matplotlib is not installed, or nothing has been logged.
         OSError: the file cannot be written.
     """
     losses, scores = (
@@ -149,7 +146,7 @@ def write_curve(
         for key in ("loss", metric)
     )
     if not losses:
-        raise ReportError("There is no curve to draw: no step with a loss has been logged.")
+        raise FigureError("There is no curve to draw: no step with a loss has been logged.")
     figure = new_figure()
     left = figure.add_subplot(xlabel="step")
     left.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=1.2)
@@ -163,29 +160,6 @@ def write_curve(
         right.set_ylabel(f"evaluation {heading}", color="tab:orange")
         right.spines["top"].set_visible(False)
     save_figure(figure, path)
-
-
-def new_figure() -> Any:
-    """An empty `matplotlib.figure.Figure`.
-
-    Raises:
-        ReportError: matplotlib is not installed.
-    """
-    try:
-        # Here, not above: it is an extra, and loads slowly.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ReportError(
-            "Nothing was drawn: that needs matplotlib (pip install 'ssmjax[plots]')."
-        ) from error
-    # A Figure of its own, without pyplot, draws into memory and never looks for a screen.
-    return Figure(figsize=(7, 4), dpi=150, layout="constrained")
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as a PNG, replaced in one step."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
 
 
 def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from ssmjax import terminal
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """Handed to everything that computes, reads photos or tells people something.
+    """Handed to everything that computes, reads photos or prints something for people.
 
     Attributes:
       mesh: all devices, along one axis "data".
@@ -32,11 +32,11 @@ class Runtime:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes and tells."""
+        """Whether this process is the one that writes files and prints."""
         return jax.process_index() == 0
 
     def say(self, sentence: str) -> None:
-        """Tell people something, as it stands and on one line."""
+        """Print a sentence for people, as it stands and on one line."""
         self.progress.console.print(Text(terminal.printable(sentence)), soft_wrap=True)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 from kernels.timing import medians
 from train.engine.task import Model, Task
 
-ROUNDS = 11  # Of which the median is taken.
+ROUNDS = 11  # Measurements of a model, whose median is taken.
 
 
 def images_per_second(task: Task, models: Sequence[Model]) -> list[float]:
-    """Of each model, measured in turn in this process: medians, synchronised."""
+    """Images/s of each model: medians, synchronised, of models that take turns in this process."""
     runs = {
         number: partial(run, *arguments)
         for number, (run, arguments) in enumerate(map(task.inference, models))

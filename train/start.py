@@ -13,7 +13,7 @@ from train.engine.config import OptimConfig
 from train.engine.task import Model, Task
 from train.step import Loss, Step, TrainState, init_state, make_train_step
 
-# Of a model whose images are noise, or shapes alone.
+# Metadata of a model whose images are noise, or shapes alone.
 NO_IMAGES = Metadata("", {}, (), PLAIN)
 
 

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax
 from rich.text import Text
 
+from ssmjax.analysis.figure import FigureError
 from ssmjax.analysis.flops import count_parameters
 from train.engine.session import RAW, Job
 from train.engine.task import Model, Task
 from train.log import read_log
-from train.report import ReportError, Row, print_table, write_curve, write_table
+from train.report import Row, print_table, write_curve, write_table
 from train.speed import images_per_second
 
 
@@ -18,10 +19,10 @@ class Result(NamedTuple):
     """One measured model.
 
     Attributes:
-      name: for tables.
+      name: the name in tables.
       regime: see `train.report.Row`.
-      model: itself.
-      score: its main metric.
+      model: the model itself.
+      score: the value of the main metric.
     """
 
     name: str
@@ -77,7 +78,7 @@ def summarise(job: Job, results: Sequence[Result]) -> None:
     try:
         log = read_log(workdir / "log.jsonl")
         write_curve(log, workdir / "curve.png", task.metrics[0], task.heading)
-    except ReportError as error:
+    except FigureError as error:
         console.print(Text(str(error)), soft_wrap=True)
     picture = task.picture(results[-1].model, job.metadata, job.eval_split)
     if picture is not None:

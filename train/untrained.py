@@ -1,4 +1,4 @@
-"""The models that a run is compared with: its weights as given, and pruned without training."""
+"""The models that a run is compared with: the dense one, and pruned ones without training."""
 
 import dataclasses
 import hashlib
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssmjax.models.vit import ViTConfig
-from train.config import Config
 from train.engine.session import Job
 from train.engine.task import Model, Split, Task
 from train.metrics.gather import from_all_processes
+from train.tasks.config import TaskConfig
 
 
 class Untrained(NamedTuple):
-    """One of them.
+    """A model that is measured before the training.
 
     Attributes:
-      name: for tables.
+      name: the name in tables.
       regime: see `train.report.Row`.
-      model: itself.
+      model: the model itself.
     """
 
     name: str
@@ -28,22 +28,22 @@ class Untrained(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What tells it from the others."""
+        """A name that no other model of the run has."""
         return self.name if self.name == self.regime else f"{self.name}, {self.regime}"
 
 
 def untrained(task: Task, model: Model) -> list[Untrained]:
     """What to measure before training `model`, the dense one: nothing when from scratch."""
-    config: Config = task.config
+    config = task.config
     if config.model.weights is None:
         return []
     models = [Untrained("dense", "dense", model)]
     if config.prune is not None:
         change = dataclasses.replace
         variants = {"pruned": config.prune}
-        if not isinstance(model.config, ViTConfig):  # Which has no hidden state to align.
+        if not isinstance(model.config, ViTConfig):  # A ViT has no hidden state to align.
             variants["pruned, no alignment"] = change(config.prune, alignment="none")
-        # Fusing takes scores.
+        # Tokens are fused by their scores, which chance and even spacing do not have.
         reduction = "drop" if config.prune.reduction == "fuse" else config.prune.reduction
         for name, importance in (("pruned at random", "random"), ("pruned evenly", "uniform")):
             variants[name] = change(config.prune, importance=importance, reduction=reduction)
@@ -73,14 +73,14 @@ def scores_of(job: Job, model: Model, title: str) -> Mapping[str, float]:
     return found
 
 
-def _digest(config: Config, split: Split) -> str:
-    """Of all that the scores follow from, but for the model's own config."""
+def _digest(config: TaskConfig, split: Split) -> str:
+    """A digest of all that the scores follow from, but for the model's own config."""
     files = [str(path) for path in (config.model.weights, config.model.classifier) if path]
     weights = list(map(_file_digest, files))
     data = dataclasses.asdict(config.data) | {"augment": None}
     facts = weights, config.model.new_head, data, config.seed, config.eval_batch_size
     found = hashlib.sha256(repr((facts, split.identity)).encode()).hexdigest()
-    # That of the first process, as files of the others' hosts may have other dates.
+    # All processes take that of the first one: files of the other hosts may have other dates.
     return from_all_processes(found.encode())[0].decode()
 
 

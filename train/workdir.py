@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 
 from ssmjax.atomic import replacing
-from train.data.walk import check_name
+from train.data.sources.walk import check_name
 from train.fields import absolute, absolute_path
 
 # Fields that may differ where a run is gone on with. None changes what is learned; data may have
-# moved to another place.
+# moved to another folder.
 FREE = (
     "log_every",
     "checkpoint_every",
@@ -116,7 +116,7 @@ def _refuse(workdir: Path, changes: list[Difference], free: Collection[str]) -> 
 
 
 def _names(fields: list[str]) -> str:
-    """The fields that differ beside the one told of, as the end of a sentence."""
+    """The end of a message: the fields that differ beside the first one."""
     if not fields:
         return ""
     more = f" and {len(fields) - _FEW} more" if len(fields) > _FEW else ""
@@ -171,7 +171,7 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def _json(value: Any) -> Any:
-    """As it comes back from a file."""
+    """A value as it comes back from a JSON file."""
     if value is dataclasses.MISSING:
         return None
     return json.loads(json.dumps(absolute(value)))

@@ -28,6 +28,7 @@ from kernels.host_memory import keep_freed_memory
 from kernels.timing import medians
 
 SETS = 3  # Of inputs, so that none is found in a cache.
+Record = dict[str, Any]  # Of one contender and case, as a line of JSON.
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -76,7 +77,7 @@ def main() -> None:
         (RESULTS / f"{slug.lower()}.jsonl").write_text(lines)
 
 
-def measure(case: Case, rounds: int) -> list[dict]:
+def measure(case: Case, rounds: int) -> list[Record]:
     """One record per contender that can run the case; the others' records say why not."""
     rotation = [case.inputs(seed) for seed in range(SETS)]
     about = {"case": str(case), **dataclasses.asdict(case)}
@@ -104,7 +105,7 @@ def _rotating(phase: Phase) -> Callable[[], Any]:
     return lambda: phase(next(turns))
 
 
-def table(records: list[dict]) -> Table:
+def table(records: list[Record]) -> Table:
     """The records for people, with the share of two roofs that the forward pass reaches."""
     first = records[0]
     view = Table(title=f"{first['device']}, jax {first['jax']}; milliseconds")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels.selective_scan import IMPLEMENTATIONS, Gaps, Scan, recurrence, selective_scan
+from kernels.selective_scan import IMPLEMENTATIONS, Gaps, Scan, selective_scan, steps
 
 Arguments = Mapping[str, Any]
 Phase = Callable[[int], Any]
@@ -50,18 +50,18 @@ def contenders(pruned: bool) -> dict[str, Contender]:
     return chosen
 
 
-def _of_jax(scan: Callable, rotation: Sequence[Arguments]) -> Prepared:
+def _of_jax(scan: Callable[..., Any], rotation: Sequence[Arguments]) -> Prepared:
     """The phases of a scan written in JAX; floating-point arguments are differentiated."""
-    names = [name for name, array in rotation[0].items() if name != "positions"]
+    names = [name for name in rotation[0] if name != "positions"]
     sets = [([given[name] for name in names], given["positions"]) for given in rotation]
 
-    def run(positions, *arrays):
+    def run(positions: Any, *arrays: jax.Array) -> jax.Array:
         return scan(**dict(zip(names, arrays, strict=True)), positions=positions)
 
-    def save(positions, *arrays):
+    def save(positions: Any, *arrays: jax.Array) -> Any:
         return jax.vjp(partial(run, positions), *arrays)
 
-    def differentiate(positions, *arrays):
+    def differentiate(positions: Any, *arrays: jax.Array) -> Any:
         y, pull = save(positions, *arrays)
         return pull(y)
 
@@ -73,7 +73,7 @@ def _of_jax(scan: Callable, rotation: Sequence[Arguments]) -> Prepared:
     back = jax.jit(lambda pull, y: pull(y))
     saved = [saving(positions, *arrays) for arrays, positions in sets]
 
-    def timed(function):
+    def timed(function: Callable[..., Any]) -> Phase:
         return lambda i: jax.block_until_ready(function(sets[i][1], *sets[i][0]))
 
     phases = {
@@ -85,30 +85,30 @@ def _of_jax(scan: Callable, rotation: Sequence[Arguments]) -> Prepared:
     return Prepared(phases, needed.temp_size_in_bytes + needed.output_size_in_bytes)  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def _textbook(positions, *, rematerialise: bool, **arrays):
+def _textbook(positions: jax.Array | None, *, rematerialise: bool, **arrays: Any) -> jax.Array:
     """The plain loop: one token a step, state [B,E,N], differentiated by JAX."""
     inputs = Scan(**arrays, gaps=Gaps(positions), softplus=True)
-    prepared = recurrence.prepare(inputs)
+    prepared = steps.prepare(inputs)
 
-    def advance(h, token):
+    def advance(h: jax.Array, token: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         x, decay, B, C = token
         h = jnp.exp(decay[..., None] * prepared.A) * h + x[..., None] * B[:, None, :]
         return h, jnp.einsum("ben,bn->be", h, C)
 
-    x, decay = prepared.delta * prepared.u, recurrence.decays(prepared)
+    x, decay = prepared.delta * prepared.u, steps.decays(prepared)
     tokens = (x, decay, prepared.B, prepared.C)
     body = jax.checkpoint(advance) if rematerialise else advance
     start = jnp.zeros((len(x), *prepared.A.shape), x.dtype)
     _, y = lax.scan(body, start, tuple(a.swapaxes(0, 1) for a in tokens))
-    return recurrence.finish(inputs, y.swapaxes(0, 1))
+    return steps.finish(inputs, y.swapaxes(0, 1))
 
 
-def _jax_linear_attention(u, delta, A, B, C, D, z, delta_bias, positions):
+def _jax_linear_attention(*, B: Any, C: Any, u: Any, positions: None, **others: Any) -> Any:
     from jla.ops import linear_attention  # pyright: ignore[reportMissingImports]
 
-    y, _ = linear_attention(
-        "mamba1", C, B, u, dt=delta, a=A, d=D, z=z, dt_bias=delta_bias, dt_softplus=True
-    )
+    theirs = {"delta": "dt", "A": "a", "D": "d", "z": "z", "delta_bias": "dt_bias"}
+    renamed = {theirs[name]: array for name, array in others.items()}
+    y, _ = linear_attention("mamba1", C, B, u, **renamed, dt_softplus=True)
     return y
 
 
@@ -119,7 +119,7 @@ def _mamba_ssm(rotation: Sequence[Arguments]) -> Prepared:
         selective_scan_fn,
     )
 
-    def tensor(name, array):
+    def tensor(name: str, array: Any) -> Any:
         array = torch.from_dlpack(array)
         if name in ("u", "delta", "B", "C", "z"):
             array = array.transpose(1, 2).contiguous()
@@ -127,16 +127,16 @@ def _mamba_ssm(rotation: Sequence[Arguments]) -> Prepared:
 
     sets = [{k: tensor(k, a) for k, a in given.items() if a is not None} for given in rotation]
 
-    def saving(i):
+    def saving(i: int) -> Any:
         y = selective_scan_fn(**sets[i], delta_softplus=True)
         torch.cuda.synchronize()
         return y
 
-    def forward(i):
+    def forward(i: int) -> Any:
         with torch.no_grad():
             return saving(i).transpose(1, 2)
 
-    def gradients(y, i):
+    def gradients(y: Any, i: int) -> Any:
         grads = torch.autograd.grad(y, list(sets[i].values()), y, retain_graph=True)
         torch.cuda.synchronize()
         return grads

@@ -1,11 +1,13 @@
 """Roofs and errors."""
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.bench.contenders import Arguments
 
@@ -22,7 +24,7 @@ def exponentials_per_second() -> float:
     cores = jnp.full((jax.local_device_count() * 1 << 20,), -0.5)
     passes = 16
 
-    def repeated(x):
+    def repeated(x: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, passes, lambda _, x: -jnp.exp(x), x)
 
     return passes * cores.size / _fastest(jax.jit(repeated), cores)
@@ -38,31 +40,30 @@ def bytes_per_second() -> float:
 def error(output: Any, arguments: Arguments) -> float:
     """Largest error of the first image, relative to the largest value, against a float64 loop."""
     first = {
-        name: None if a is None else np.asarray(a[:1] if np.ndim(a) > 1 and name != "A" else a)
+        name: np.asarray(a[0] if np.ndim(a) > 1 and name != "A" else a, np.float64)
         for name, a in arguments.items()
+        if a is not None
     }
-    want = _exact(**first)
+    want = _exact(first)
     got = np.asarray(output, np.float64) if isinstance(output, jax.Array) else output.double().cpu()
     return float(np.abs(np.asarray(got)[0] - want).max() / np.abs(want).max())
 
 
-def _exact(u, delta, A, B, C, D, z, delta_bias, positions) -> np.ndarray:
-    """[K,E] of one image."""
-    u, delta, A, B, C, D, z, bias = (
-        np.asarray(a, np.float64) for a in (u[0], delta[0], A, B[0], C[0], D, z[0], delta_bias)
-    )
-    step = np.logaddexp(0, delta + bias)
-    gaps = np.zeros(len(u)) if positions is None else np.diff(positions[0], prepend=-1) - 1
+def _exact(image: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """[K,E] of the arguments of one image, in float64."""
+    u, A, B, C, z = (image[name] for name in ("u", "A", "B", "C", "z"))
+    step = np.logaddexp(0, image["delta"] + image["delta_bias"])
+    gaps = np.diff(image.get("positions", np.arange(len(u))), prepend=-1) - 1
     gaps[0] = 0
     h, y = np.zeros(A.shape), np.empty(u.shape)
     for k in range(len(u)):
         decay = step[k] + gaps[k] * step[k - 1]
         h = np.exp(decay[:, None] * A) * h + (step[k] * u[k])[:, None] * B[k]
         y[k] = h @ C[k]
-    return (y + D * u) * z / (1 + np.exp(-z))
+    return (y + image["D"] * u) * z / (1 + np.exp(-z))
 
 
-def _fastest(run, argument) -> float:
+def _fastest(run: Callable[[jax.Array], Any], argument: jax.Array) -> float:
     """Seconds of the fastest of some runs: a roof is what can be reached."""
     jax.block_until_ready(run(argument))
     seconds = []

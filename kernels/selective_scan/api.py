@@ -8,6 +8,7 @@ import numpy as np
 from jax.core import Tracer
 
 from kernels import capability
+from kernels.array_types import Channels, ChannelStates, InnerTokens, Positions, States, TokenStates
 from kernels.selective_scan import associative, pallas_mosaic, pallas_triton, reference
 from kernels.selective_scan.inputs import Gaps, Scan
 from kernels.selective_scan.order import by_gathering
@@ -16,7 +17,7 @@ ALIGNMENTS = ("previous", "constant", "none")
 
 # Computes `(y [B,K,E], last state [B,E,N])` of a checked scan, or raises `NotImplementedError` with
 # the reason why it cannot run this one here.
-Implementation = Callable[[Scan], tuple[jax.Array, jax.Array]]
+Implementation = Callable[[Scan], tuple[InnerTokens, States]]
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "reference": by_gathering(reference.scan),
@@ -27,24 +28,24 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 
 
 def selective_scan(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array | None = None,
-    z: jax.Array | None = None,
+    u: InnerTokens,
+    delta: InnerTokens,
+    A: ChannelStates,
+    B: TokenStates,
+    C: TokenStates,
+    D: Channels | None = None,
+    z: InnerTokens | None = None,
     *,
-    delta_bias: jax.Array | None = None,
+    delta_bias: Channels | None = None,
     delta_softplus: bool = False,
-    positions: jax.Array | None = None,
+    positions: Positions | None = None,
     alignment: str = "previous",
-    gap_delta: jax.Array | None = None,
+    gap_delta: Channels | None = None,
     reverse: bool = False,
-    order: jax.Array | None = None,
+    order: Positions | None = None,
     return_last_state: bool = False,
     implementation: str | None = None,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> InnerTokens | tuple[InnerTokens, States]:
     """Selective scan over kept tokens, with the hidden state moved through the pruned ones.
 
     With `step = softplus(delta + delta_bias)` and `Gamma_k` the sum of gamma over the positions
@@ -111,7 +112,7 @@ def selective_scan(
     return (y, last_state) if return_last_state else y
 
 
-def run_scan(inputs: Scan, implementation: str | None = None) -> tuple[jax.Array, jax.Array]:
+def run_scan(inputs: Scan, implementation: str | None = None) -> tuple[InnerTokens, States]:
     """`selective_scan` of inputs that need no check.
 
     Args:

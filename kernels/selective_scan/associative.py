@@ -7,21 +7,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels.selective_scan import recurrence
+from kernels.selective_scan import steps
 from kernels.selective_scan.inputs import Scan
+
+_Step = tuple[jax.Array, jax.Array]  # A factor of the state, and what is added to it.
 
 
 def scan(inputs: Scan) -> tuple[jax.Array, jax.Array]:
     """See `kernels.selective_scan` and `api.Implementation`."""
-    prepared = recurrence.prepare(inputs)
-    factor = jnp.exp(recurrence.decays(prepared)[..., None] * prepared.A)
+    prepared = steps.prepare(inputs)
+    factor = jnp.exp(steps.decays(prepared)[..., None] * prepared.A)
     injected = (prepared.delta * prepared.u)[..., None] * prepared.B[:, :, None, :]
 
-    def combine(earlier, later):
+    def combine(earlier: _Step, later: _Step) -> _Step:
         (a1, b1), (a2, b2) = earlier, later
         return a2 * a1, a2 * b1 + b2
 
     reverse = inputs.reverse
     _, states = lax.associative_scan(combine, (factor, injected), reverse=reverse, axis=1)
     y = jnp.einsum("bken,bkn->bke", states, prepared.C, precision=lax.Precision.HIGHEST)
-    return recurrence.finish(inputs, y), states[:, 0 if reverse else -1]
+    return steps.finish(inputs, y), states[:, 0 if reverse else -1]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
+from kernels.array_types import Channels, ChannelStates, InnerTokens, Positions, TokenStates
+
 STATIC = {"static": True}  # Marks an option: no array.
 
 
@@ -24,42 +26,32 @@ class Gaps:
       delta: [E] positive steps, with `constant`.
     """
 
-    positions: jax.Array | None = None
+    positions: Positions | None = None
     alignment: str = field(default="previous", metadata=STATIC)
-    delta: jax.Array | None = None
+    delta: Channels | None = None
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Scan:
-    """A selective scan; `kernels.selective_scan` says what it computes of these.
+    """The arguments of `kernels.selective_scan`, checked; its docstring says what each means.
 
     Attributes:
-      u: [B,K,E] input.
-      delta: [B,K,E] step sizes; raw when `softplus`.
-      A: [E,N] negative real diagonal.
-      B: [B,K,N] input projection.
-      C: [B,K,N] output projection.
-      D: [E] skip connection.
-      z: [B,K,E] gate.
-      delta_bias: [E], added to delta before the softplus.
-      gaps: what was pruned between the tokens.
-      order: [B,K] int32, the row of u, z and the output at which each step of the scan works; None:
-        every step at its own.
-      softplus: whether steps are the softplus of `delta + delta_bias`, or the sum itself.
-      reverse: whether the last token comes first.
+      gaps: its `positions` (as int32), `alignment` and `gap_delta`.
+      order: int32.
+      softplus: its `delta_softplus`.
     """
 
-    u: jax.Array
-    delta: jax.Array
-    A: jax.Array
-    B: jax.Array
-    C: jax.Array
-    D: jax.Array | None = None
-    z: jax.Array | None = None
-    delta_bias: jax.Array | None = None
+    u: InnerTokens
+    delta: InnerTokens
+    A: ChannelStates
+    B: TokenStates
+    C: TokenStates
+    D: Channels | None = None
+    z: InnerTokens | None = None
+    delta_bias: Channels | None = None
     gaps: Gaps = Gaps()
-    order: jax.Array | None = None
+    order: Positions | None = None
     softplus: bool = field(default=False, metadata=STATIC)
     reverse: bool = field(default=False, metadata=STATIC)
 
@@ -69,8 +61,8 @@ class Scan:
         return jnp.result_type(jnp.float32, *jax.tree.leaves(self))
 
     @property
-    def steps(self) -> jax.Array:
-        """[B,K,E], of the state's dtype."""
+    def steps(self) -> InnerTokens:
+        """Of the state's dtype."""
         step = self.delta.astype(self.dtype)
         if self.delta_bias is not None:
             step = step + self.delta_bias.astype(self.dtype)

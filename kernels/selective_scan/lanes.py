@@ -6,6 +6,7 @@ Triton has one sensible layout for 32 elements and 32 lanes, so element i lies i
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +100,7 @@ class Lanes:
         return total
 
 
-def load_row(ref, row) -> list[jax.Array]:
+def load_row(ref: Any, row: Any) -> list[jax.Array]:
     """Row `row` of ref [K,N], float32, as N arrays [32], each one number in every lane.
 
     Every lane loads the whole row in the widest pieces: fewer instructions than N scalar loads.

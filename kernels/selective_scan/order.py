@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 from kernels.selective_scan.inputs import Scan
 
+_Implementation = Callable[[Scan], tuple[jax.Array, jax.Array]]
 
-def by_gathering(scan: Callable[[Scan], tuple[jax.Array, jax.Array]]) -> Callable:
+
+def by_gathering(scan: _Implementation) -> _Implementation:
     """An implementation with `order`, made from one without: it moves rows in memory."""
 
     def run(inputs: Scan) -> tuple[jax.Array, jax.Array]:

@@ -18,7 +18,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels.capability import only_on_cuda
 from kernels.per_image import per_image
-from kernels.selective_scan import pallas_triton, recurrence
+from kernels.selective_scan import pallas_triton, steps
 from kernels.selective_scan.inputs import Scan
 from kernels.selective_scan.lanes import LOG1P, LOG2_E
 
@@ -30,6 +30,8 @@ SLOTS = 2  # Groups in shared memory: one in use, one on its way.
 
 STREAMED = ("u", "delta", "z")  # [B,K,E], as given
 CHANNELS = ("D", "delta_bias", "gap_delta")  # [E] float32
+
+_Results = tuple[jax.Array, jax.Array]  # y and the last state.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Plan:
     interpret: Any
 
 
-def scan(inputs: Scan, *, interpret: Any = None) -> tuple[jax.Array, jax.Array]:
+def scan(inputs: Scan, *, interpret: Any = None) -> _Results:
     """See `kernels.selective_scan` and `api.Implementation`.
 
     Args beyond those:
@@ -74,9 +76,9 @@ def scan(inputs: Scan, *, interpret: Any = None) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(interpret: Any, inputs: Scan) -> tuple[jax.Array, jax.Array]:
+def _scan(interpret: Any, inputs: Scan) -> _Results:
     (batch, length, channels), states = inputs.u.shape, inputs.A.shape[1]
-    gaps = recurrence.pruned_before(inputs)
+    gaps = steps.pruned_before(inputs)
     rows = [inputs.B, inputs.C] if gaps is None else [inputs.B, inputs.C, gaps[..., None]]
     rows = jnp.concatenate([row.astype(jnp.float32) for row in rows], axis=-1)
     operands = {"rows": _pad(rows, 16 // rows.itemsize)}
@@ -104,11 +106,11 @@ def _scan(interpret: Any, inputs: Scan) -> tuple[jax.Array, jax.Array]:
     )
 
 
-def _scan_forward(interpret, inputs):
+def _scan_forward(interpret: Any, inputs: Scan) -> tuple[_Results, Scan]:
     return _scan(interpret, inputs), inputs
 
 
-def _scan_backward(interpret, inputs, cotangents):
+def _scan_backward(interpret: Any, inputs: Scan, cotangents: _Results) -> Any:
     triton = partial(pallas_triton.scan, interpret=interpret is not None)
     _, pullback = jax.vjp(triton, inputs)
     return pullback(cotangents)
@@ -117,14 +119,14 @@ def _scan_backward(interpret, inputs, cotangents):
 _scan.defvjp(_scan_forward, _scan_backward)
 
 
-def _pad(array, multiple):
+def _pad(array: jax.Array, multiple: int) -> jax.Array:
     """Zeros after the last axis up to a multiple; the array itself where none are needed."""
     more = -array.shape[-1] % multiple
     return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)]) if more else array
 
 
 @partial(jax.jit, static_argnums=0)
-def _launch(plan: Plan, operands: dict) -> tuple[jax.Array, jax.Array]:
+def _launch(plan: Plan, operands: dict[str, jax.Array]) -> _Results:
     """(y [B,K,blocks,128] of u's dtype, last state [B,N,blocks,128] float32).
 
     Args:
@@ -157,7 +159,7 @@ def _launch(plan: Plan, operands: dict) -> tuple[jax.Array, jax.Array]:
     )(operands)
 
 
-def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
+def selective_scan_forward(refs: dict[str, Any], y_ref: Any, last_ref: Any, *, plan: Plan) -> None:
     """The kernel: refs of the operands of `_launch` in, those of its results out."""
     image, block = lax.axis_index("image"), lax.axis_index("block")
     length, states = y_ref.shape[1], last_ref.shape[1]
@@ -166,17 +168,17 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
     streams = ["rows", *(name for name in STREAMED if name in refs)]
     groups, zeros = pl.cdiv(length, TOKENS), jnp.zeros(LANES, jnp.float32)
 
-    def place(i, count):
+    def place(i: Any, count: Any) -> Any:
         """Where the i-th of `count` tokens or groups in scan order lies."""
         return count - 1 - i if plan.reverse else i
 
-    def run_group(indices, *arguments):
+    def run_group(indices: Any, *arguments: Any) -> Any:
         *tiles, carry = arguments
         tile, group = dict(zip(streams, tiles, strict=True)), place(indices[0], groups)
         # The last group in memory may be shorter: what fills it up in the copy is not read.
         count = jnp.minimum(length - group * TOKENS, TOKENS) if length % TOKENS else TOKENS
 
-        def run_token(i, carry):
+        def run_token(i: jax.Array, carry: Any) -> Any:
             (h, before), token = carry, place(i, count)
             u = tile["u"][token].astype(jnp.float32)
             step = tile["delta"][token].astype(jnp.float32)
@@ -203,7 +205,7 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
         plgpu.commit_smem()  # All lanes have read the group before the next is copied over it.
         return carry
 
-    def cut(name):
+    def cut(name: str) -> pl.BlockSpec:
         if name == "rows":
             shape, column = (None, TOKENS, refs[name].shape[-1]), 0
         else:
@@ -221,7 +223,7 @@ def selective_scan_forward(refs: dict, y_ref, last_ref, *, plan: Plan) -> None:
         last_ref[image, n, block] = h[n]
 
 
-def softplus(x):
+def softplus(x: jax.Array) -> jax.Array:
     """log(1 + exp(x)), relatively exact however small."""
     e = jnp.exp2(jnp.abs(x) * -LOG2_E)
     polynomial = LOG1P[0]
@@ -230,6 +232,6 @@ def softplus(x):
     return jnp.maximum(x, 0) + jnp.where(e < 0.25, polynomial * e, jnp.log(1 + e))
 
 
-def sigmoid(x):
+def sigmoid(x: jax.Array) -> jax.Array:
     """1 / (1 + exp(-x)); the root is one instruction, where a division takes ten."""
     return jnp.square(lax.rsqrt(1 + jnp.exp2(x * -LOG2_E)))

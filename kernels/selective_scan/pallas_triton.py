@@ -8,6 +8,7 @@ and figures are in kernels/README.md.
 import warnings
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jax.experimental.pallas import triton as pltriton
 
 from kernels.capability import only_on_cuda
 from kernels.per_image import per_image
-from kernels.selective_scan import pallas_triton_vjp, recurrence
+from kernels.selective_scan import pallas_triton_vjp, steps
 from kernels.selective_scan.inputs import Scan
 from kernels.selective_scan.lanes import LANES, LOG2_E
 from kernels.selective_scan.triton_block import (
@@ -29,7 +30,9 @@ from kernels.selective_scan.triton_block import (
     STATES,
     TOKENS,
     Block,
+    Operands,
     Plan,
+    Refs,
     cut,
     cuts,
     for_groups,
@@ -65,14 +68,14 @@ def scan(
         return _scan_few_states(plan, inputs)
 
     # States are independent of each other but for the sum in y: scan them in pieces.
-    def scan_piece(A, B, C):
+    def scan_piece(A: jax.Array, B: jax.Array, C: jax.Array) -> tuple[jax.Array, jax.Array]:
         u = inputs.u.astype(jnp.float32)
         return _scan_few_states(plan, replace(inputs, u=u, A=A, B=B, C=C, D=None, z=None))
 
     y, last = jax.vmap(scan_piece)(*(_pieces(a) for a in (inputs.A, inputs.B, inputs.C)))
     last = jnp.moveaxis(last, 0, 2)
     return (
-        recurrence.finish(inputs, y.sum(axis=0)),
+        steps.finish(inputs, y.sum(axis=0)),
         last.reshape(*last.shape[:2], -1)[..., :states],
     )
 
@@ -81,12 +84,12 @@ def _scan_few_states(plan: Plan, inputs: Scan) -> tuple[jax.Array, jax.Array]:
     """`scan` for at most `MAX_STATES` states: pads them and the channels to what kernels take."""
     channels, states = inputs.A.shape
     more_channels, more_states = -channels % LANES, max(2, pl.next_power_of_2(states)) - states
-    gaps = recurrence.pruned_before(inputs)
+    gaps = steps.pruned_before(inputs)
     arrays = {name: getattr(inputs, name) for name in (*TOKENS, *STATES, "D", "delta_bias", ORDER)}
     arrays |= {GAPS: gaps, "gap_delta": None if gaps is None else inputs.gaps.delta}
     arrays[MATRIX] = _pad(LOG2_E * inputs.A.astype(jnp.float32), more_states).T
 
-    def operand(name, array):
+    def operand(name: str, array: jax.Array) -> jax.Array:
         if name in (GAPS, ORDER):
             return array
         array = array if name in TOKENS else array.astype(jnp.float32)
@@ -97,30 +100,30 @@ def _scan_few_states(plan: Plan, inputs: Scan) -> tuple[jax.Array, jax.Array]:
     return y[..., :channels], last[:, :states, :channels].swapaxes(1, 2)
 
 
-def _pad(array, more):
+def _pad(array: jax.Array, more: int) -> jax.Array:
     """Zeros after the last axis; the array itself where none are needed."""
     return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)]) if more else array
 
 
-def _pieces(array):
+def _pieces(array: jax.Array) -> jax.Array:
     """[...,N] to [pieces,...,MAX_STATES]."""
     array = _pad(array, -array.shape[-1] % MAX_STATES)
     return jnp.moveaxis(array.reshape(*array.shape[:-1], -1, MAX_STATES), -2, 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(plan: Plan, operands: dict) -> tuple[jax.Array, jax.Array]:
+def _scan(plan: Plan, operands: Operands) -> tuple[jax.Array, jax.Array]:
     """(y [B,K,E], last state [B,N,E]) of operands as `triton_block` lists them."""
     outputs = per_image(partial(_launch, plan, False), operands, SHARED)
     return outputs["y"], outputs["last"]
 
 
-def _scan_forward(plan, operands):
+def _scan_forward(plan: Plan, operands: Operands) -> tuple[Any, Any]:
     outputs = per_image(partial(_launch, plan, True), operands, SHARED)
     return (outputs["y"], outputs["last"]), (operands, outputs["saved"])
 
 
-def _scan_backward(plan, residuals, cotangents):
+def _scan_backward(plan: Plan, residuals: Any, cotangents: Any) -> tuple[Any]:
     return (pallas_triton_vjp.gradients(plan, *residuals, *cotangents),)
 
 
@@ -128,7 +131,7 @@ _scan.defvjp(_scan_forward, _scan_backward)
 
 
 @partial(jax.jit, static_argnums=(0, 1))  # Traced once for all layers of a model.
-def _launch(plan: Plan, save: bool, operands: dict) -> dict:
+def _launch(plan: Plan, save: bool, operands: Operands) -> Operands:
     """y, the last state and, where asked for, the state before each group of tokens."""
     u, (states, channels) = operands["u"], operands[MATRIX].shape
     batch, length, _ = u.shape
@@ -152,11 +155,11 @@ def _launch(plan: Plan, save: bool, operands: dict) -> dict:
     )(operands)
 
 
-def selective_scan_forward(refs: dict, out: dict, *, plan: Plan) -> None:
+def selective_scan_forward(refs: Refs, out: Refs, *, plan: Plan) -> None:
     """The kernel: the operands' refs in, those of `_launch`'s results out."""
     block = Block(refs, plan)
 
-    def run(group, first, tokens, carry):
+    def run(group: Any, first: Any, tokens: int, carry: Any) -> Any:
         h, before = carry
         if "saved" in out:
             for n, state in enumerate(h):

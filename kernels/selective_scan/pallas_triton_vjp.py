@@ -7,6 +7,7 @@ adds them, always in the same order.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,24 +16,14 @@ from jax.experimental.pallas import triton as pltriton
 
 from kernels.capability import only_on_cuda
 from kernels.per_image import per_image
+from kernels.selective_scan import triton_block
 from kernels.selective_scan.lanes import LANES, LN_2
-from kernels.selective_scan.triton_block import (
-    CHANNELS,
-    MATRIX,
-    SHARED,
-    STATES,
-    TOKENS,
-    Block,
-    Plan,
-    cut,
-    cuts,
-    for_groups,
-)
+from kernels.selective_scan.triton_block import MATRIX, SHARED, Block, Operands, Plan, Refs, cut
 
 
 def gradients(
-    plan: Plan, operands: dict, saved: jax.Array, dy: jax.Array, dlast: jax.Array
-) -> dict:
+    plan: Plan, operands: Operands, saved: jax.Array, dy: jax.Array, dlast: jax.Array
+) -> dict[str, jax.Array | None]:
     """The gradient of each operand, of its dtype; None for the gaps and the order.
 
     Args:
@@ -46,7 +37,7 @@ def gradients(
     given = operands | {"saved": saved, "dy": dy, "dlast": dlast}
     grads = per_image(partial(_launch, plan), given, SHARED)
     BC = grads.pop("BC").sum(axis=1)
-    grads |= zip(STATES, jnp.split(BC[..., : 2 * states], 2, axis=-1), strict=True)
+    grads |= zip(triton_block.STATES, jnp.split(BC[..., : 2 * states], 2, axis=-1), strict=True)
     grads |= {name: grads[name].sum(axis=0) for name in SHARED if name in grads}
     # The kernel differentiates by the exponent to base e, and A is in powers of two.
     grads[MATRIX] *= LN_2
@@ -54,13 +45,13 @@ def gradients(
 
 
 @partial(jax.jit, static_argnums=0)  # Traced once for all layers of a model.
-def _launch(plan: Plan, given: dict) -> dict:
+def _launch(plan: Plan, given: Operands) -> Operands:
     """Gradients by image: those of B and C together, by block of channels, as "BC"."""
     saved, dy, dlast = (given[name] for name in ("saved", "dy", "dlast"))
     operands = {name: given[name] for name in given.keys() - {"saved", "dy", "dlast"}}
     batch, length, channels = dy.shape
     blocks = channels // LANES
-    shapes = {name: operands[name] for name in TOKENS if name in operands}
+    shapes = {name: operands[name] for name in triton_block.TOKENS if name in operands}
     shapes |= {
         name: jax.ShapeDtypeStruct((batch, *operands[name].shape), jnp.float32)
         for name in SHARED
@@ -72,7 +63,7 @@ def _launch(plan: Plan, given: dict) -> dict:
     return pl.pallas_call(
         partial(selective_scan_backward, plan=plan),
         grid=(blocks, batch),
-        in_specs=[cuts(operands), *(cut(array.shape) for array in (saved, dy, dlast))],
+        in_specs=[triton_block.cuts(operands), *(cut(array.shape) for array in (saved, dy, dlast))],
         out_specs=out_cuts,
         out_shape=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), shapes),
         compiler_params=pltriton.CompilerParams(num_warps=1, num_stages=1),
@@ -80,13 +71,15 @@ def _launch(plan: Plan, given: dict) -> dict:
     )(operands, saved, dy if plan.interpret else only_on_cuda(dy), dlast)
 
 
-def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:
+def selective_scan_backward(
+    refs: Refs, saved: Any, dy: Any, dlast: Any, out: Refs, *, plan: Plan
+) -> None:
     """The kernel: refs of the arguments of `gradients` in, those of its partial sums out."""
     block = Block(refs, plan)
     fma, dot, sigmoid, exp2 = (getattr(block.lanes, f) for f in ("fma", "dot", "sigmoid", "exp2"))
     one = jnp.ones(LANES, jnp.float32)
 
-    def run(group, first, tokens, carry):
+    def run(group: Any, first: Any, tokens: int, carry: Any) -> Any:
         places = [block.place(first + k) for k in range(tokens)]
         # Before the first token there is none, and its gap is 0: any step will do.
         before = block.step(block.place(jnp.maximum(first - 1, 0)))[0] if block.looks_back else None
@@ -103,7 +96,7 @@ def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:
             h = record[0]
         return carry
 
-    def adjoint(token, after, record, carry):
+    def adjoint(token: Any, after: list[jax.Array], record: Any, carry: Any) -> Any:
         """Gradients at a token, with the states around it and those by the tokens after it."""
         before, u, step, slope, gap, total = record
         row = block.row(token)
@@ -138,10 +131,10 @@ def selective_scan_backward(refs, saved, dy, dlast, out, *, plan: Plan) -> None:
         return dh, dA, sums, dstep
 
     zero = jnp.zeros(LANES, jnp.float32)
-    sums = {name: zero for name in CHANNELS if name in refs}
+    sums = {name: zero for name in triton_block.CHANNELS if name in refs}
     dh = [dlast[n] for n in range(block.states)]
     carry = dh, block.zeros(), sums, zero if block.looks_back else None
-    _, dA, sums, _ = for_groups(block.length, plan.tokens, run, carry, backwards=True)
+    _, dA, sums, _ = triton_block.for_groups(block.length, plan.tokens, run, carry, backwards=True)
     for n, state in enumerate(dA):
         out[MATRIX][n] = state
     for name, total in sums.items():

@@ -15,35 +15,39 @@ import functools
 import operator
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels.selective_scan import recurrence
+from kernels.selective_scan import steps
 from kernels.selective_scan.inputs import Scan
 
 GROUP = 8  # Tokens per kept state.
 
+_Results = tuple[jax.Array, jax.Array]  # y [B,K,E] and the last state [B,N,E].
+_Place = tuple[jax.Array, jax.Array, jax.Array]  # A token's number, B and C.
+
 
 def scan(inputs: Scan) -> tuple[jax.Array, jax.Array]:
     """See `kernels.selective_scan` and `api.Implementation`."""
-    y, last = _recur(recurrence.prepare(inputs))
-    return recurrence.finish(inputs, y), last.swapaxes(1, 2)
+    y, last = _recur(steps.prepare(inputs))
+    return steps.finish(inputs, y), last.swapaxes(1, 2)
 
 
 @jax.custom_vjp
-def _recur(scan: Scan) -> tuple[jax.Array, jax.Array]:
-    """(y [B,K,E], last state [B,N,E]) of a scan that is prepared."""
+def _recur(scan: Scan) -> _Results:
+    """Of a scan that is prepared."""
     token = _token(scan)
     last, y = lax.scan(token, _no_state(scan), _places(scan), reverse=scan.reverse)
     return y.swapaxes(0, 1), last
 
 
-def _recur_forward(scan):
+def _recur_forward(scan: Scan) -> tuple[_Results, tuple[Scan, jax.Array]]:
     token = _token(scan)
 
-    def run(start, group):
+    def run(start: jax.Array, group: _Place) -> tuple[jax.Array, _Results]:
         last, y = lax.scan(token, start, group, reverse=scan.reverse)
         return last, (y, start)
 
@@ -51,18 +55,18 @@ def _recur_forward(scan):
     return (_ungroup(y, scan), last), (scan, starts)
 
 
-def _recur_backward(residuals, cotangents):
+def _recur_backward(residuals: tuple[Scan, jax.Array], cotangents: _Results) -> tuple[Scan]:
     scan, starts = residuals
     dy, dlast = cotangents
     drives, A, reverse = _drives(scan), scan.A.T, scan.reverse
-    pruned = recurrence.pruned_before(scan)
+    pruned = steps.pruned_before(scan)
 
-    def token_again(h, place):
+    def token_again(h: jax.Array, place: _Place) -> tuple[jax.Array, jax.Array]:
         k, B, _ = place
         x, decay = drives(k)
         return jnp.exp(decay[:, None, :] * A) * h + x[:, None, :] * B[:, :, None], h
 
-    def token_back(carry, inputs):
+    def token_back(carry: _Place, inputs: tuple[_Place, jax.Array]) -> tuple[_Place, Any]:
         # adjoint: gradient with respect to the state after this token; dgamma: to gamma of the
         # gap after it, if that is this token's step, or to `gap_delta`, of all gaps so far.
         adjoint, dA, dgamma = carry
@@ -86,7 +90,7 @@ def _recur_backward(residuals, cotangents):
                 dgamma = dgamma + through_gap
         return (adjoint, dA + dexponent * decay[:, None, :], dgamma), (dx * step, dstep, dB, dC)
 
-    def run(carry, group):
+    def run(carry: _Place, group: tuple[_Place, jax.Array]) -> tuple[_Place, Any]:
         places, start = group
         _, before = lax.scan(token_again, start, places, reverse=reverse)
         return lax.scan(token_back, carry, (places, before), reverse=not reverse)
@@ -102,11 +106,11 @@ def _recur_backward(residuals, cotangents):
 _recur.defvjp(_recur_forward, _recur_backward)
 
 
-def _token(scan: Scan) -> Callable:
+def _token(scan: Scan) -> Callable[[jax.Array, _Place], tuple[jax.Array, jax.Array]]:
     """A function of the state [B,N,E] before a token and its place: the state after it, and y."""
     drives, A = _drives(scan), scan.A.T
 
-    def token(h, place):
+    def token(h: jax.Array, place: _Place) -> tuple[jax.Array, jax.Array]:
         k, B, C = place
         x, decay = drives(k)
         h = jnp.exp(decay[:, None, :] * A) * h + x[:, None, :] * B[:, :, None]
@@ -115,37 +119,37 @@ def _token(scan: Scan) -> Callable:
     return token
 
 
-def _drives(scan: Scan) -> Callable:
+def _drives(scan: Scan) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
     """A function of a token's number that gives its x and decay, both [B,E]."""
     decays, first = scan.delta, 0  # The number of the token that has the first decay.
-    pruned = recurrence.pruned_before(scan)
+    pruned = steps.pruned_before(scan)
     if pruned is not None:
-        decays = recurrence.later_decays(scan, pruned)
+        decays = steps.later_decays(scan, pruned)
         first = 0 if scan.reverse else 1
     return lambda k: (_at(scan.delta, k) * _at(scan.u, k), _at(decays, k - first))
 
 
-def _at(a, k):
+def _at(a: jax.Array, k: jax.Array) -> jax.Array:
     """[B,K,...] to [B,...] at token k, or at the nearest that there is."""
     return lax.dynamic_index_in_dim(a, k, axis=1, keepdims=False, allow_negative_indices=False)
 
 
-def _no_state(scan):
+def _no_state(scan: Scan) -> jax.Array:
     channels, states = scan.A.shape
     return jnp.zeros((scan.u.shape[0], states, channels), scan.A.dtype)
 
 
-def _sum_states(h, weights):
+def _sum_states(h: jax.Array, weights: jax.Array) -> jax.Array:
     """[B,N,E] and [B,N] to [B,E]."""
     return jnp.einsum("bne,bn->be", h, weights, precision=lax.Precision.HIGHEST)
 
 
-def _sum_channels(h, weights):
+def _sum_channels(h: jax.Array, weights: jax.Array) -> jax.Array:
     """[B,N,E] and [B,E] to [B,N]."""
     return jnp.einsum("bne,be->bn", h, weights, precision=lax.Precision.HIGHEST)
 
 
-def _places(scan, empty=0):
+def _places(scan: Scan, empty: int = 0) -> _Place:
     """Number, B and C along the tokens: [K], [K,B,N] and [K,B,N].
 
     In front, in scan order, are so many `empty` ones: B is zero there, so the state stays zero.
@@ -153,16 +157,17 @@ def _places(scan, empty=0):
     before, after = (0, empty) if scan.reverse else (empty, 0)
     numbers = jnp.arange(-before, scan.u.shape[1] + after)
     pad = ((before, after), (0, 0), (0, 0))
-    return numbers, *(jnp.pad(a.swapaxes(0, 1), pad) for a in (scan.B, scan.C))
+    B, C = (jnp.pad(a.swapaxes(0, 1), pad) for a in (scan.B, scan.C))
+    return numbers, B, C
 
 
-def _groups(scan):
+def _groups(scan: Scan) -> _Place:
     """`_places` as [K/GROUP,GROUP,...]."""
     places = _places(scan, empty=-scan.u.shape[1] % GROUP)
     return jax.tree.map(lambda a: a.reshape(-1, GROUP, *a.shape[1:]), places)
 
 
-def _ungroup(a, scan):
+def _ungroup(a: jax.Array, scan: Scan) -> jax.Array:
     """What a loop over `_groups` stacked, [K/GROUP,GROUP,B,...], as [B,K,...]."""
     a, k = a.reshape(-1, *a.shape[2:]), scan.u.shape[1]
     return (a[:k] if scan.reverse else a[-k:]).swapaxes(0, 1)

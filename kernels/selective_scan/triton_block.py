@@ -1,6 +1,8 @@
 """What the Triton kernels share: the options of a scan, its operands in memory, its tokens."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,9 @@ MATRIX = "A"  # [N,E]
 GAPS = "gaps"  # [B,K]
 ORDER = "order"  # [B,K] int32, without gradient
 SHARED = (*CHANNELS, MATRIX)  # By all images.
+
+Operands = dict[str, jax.Array]  # By name; those that are there.
+Refs = dict[str, Any]  # Of operands or results, in a kernel.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +54,10 @@ def cut(shape: tuple[int, ...]) -> pl.BlockSpec:
     return pl.BlockSpec((None, *middle, LANES), lambda c, b: (b, *[0] * len(middle), c))
 
 
-def cuts(operands: dict[str, jax.Array]) -> dict[str, pl.BlockSpec]:
+def cuts(operands: Operands) -> dict[str, pl.BlockSpec]:
     """How each operand is cut for the grid (E/32, B)."""
 
-    def of(name, array):
+    def of(name: str, array: jax.Array) -> pl.BlockSpec:
         if name in TOKENS:
             return cut(array.shape)
         if name in SHARED:
@@ -69,7 +74,7 @@ class Block:
     Arrays are [32]; what has states is a list of N of them.
     """
 
-    def __init__(self, refs: dict, plan: Plan):
+    def __init__(self, refs: Refs, plan: Plan):
         self.refs, self.plan, self.lanes = refs, plan, Lanes(plan.interpret)
         self.length, self.states = refs["B"].shape
         self.A = [refs[MATRIX][n] for n in range(self.states)]
@@ -82,51 +87,55 @@ class Block:
     def zeros(self) -> list[jax.Array]:
         return [jnp.zeros(LANES, jnp.float32)] * self.states
 
-    def place(self, k) -> jax.Array:
+    def place(self, k: Any) -> jax.Array:
         """Where the k-th token in scan order lies."""
         return self.length - 1 - k if self.plan.reverse else k
 
-    def row(self, token) -> jax.Array:
+    def row(self, token: Any) -> jax.Array:
         """Where u, z and y of a token lie."""
         return self.refs[ORDER][token] if ORDER in self.refs else token
 
-    def load(self, name: str, row) -> jax.Array:
+    def load(self, name: str, row: Any) -> jax.Array:
         """u, z or delta at a row."""
         return self.refs[name][row].astype(jnp.float32)
 
-    def load_states(self, name: str, token) -> list[jax.Array]:
+    def load_states(self, name: str, token: Any) -> list[jax.Array]:
         """B or C of a token."""
         return load_row(self.refs[name], token)
 
-    def step(self, token) -> tuple[jax.Array, jax.Array | None]:
+    def step(self, token: Any) -> tuple[jax.Array, jax.Array | None]:
         """The step of a token, and its derivative where there is a softplus."""
         raw = self.load("delta", token)
         if self.bias is not None:
             raw = raw + self.bias
         return self.lanes.softplus(raw) if self.plan.softplus else (raw, None)
 
-    def gap(self, token) -> jax.Array | None:
+    def gap(self, token: Any) -> jax.Array | None:
         """The pruned positions before a token in scan order."""
         return jnp.full(LANES, self.refs[GAPS][token]) if GAPS in self.refs else None
 
-    def total(self, gap, step, before) -> jax.Array:
+    def total(self, gap: jax.Array | None, step: jax.Array, before: Any) -> jax.Array:
         """The step and Gamma of a token, with the step of the token before it."""
         if gap is None:
             return step
         return self.lanes.fma(gap, before if self.gap_delta is None else self.gap_delta, step)
 
-    def advance(self, h, total, x, B) -> list[jax.Array]:
+    def advance(
+        self, h: list[jax.Array], total: jax.Array, x: jax.Array, B: list[jax.Array]
+    ) -> list[jax.Array]:
         """2**(total A) h + x B."""
         fma, exp2 = self.lanes.fma, self.lanes.exp2
         return [fma(exp2(total * a), v, x * b) for a, v, b in zip(self.A, h, B, strict=True)]
 
-    def read(self, h, C, u) -> jax.Array:
+    def read(self, h: list[jax.Array], C: list[jax.Array], u: jax.Array) -> jax.Array:
         """C . h + D u."""
         y = self.lanes.dot(C, h)
         return y if self.D is None else self.lanes.fma(self.D, u, y)
 
 
-def for_groups(length: int, tokens: int, body, carry, *, backwards: bool = False):
+def for_groups(
+    length: int, tokens: int, body: Callable[..., Any], carry: Any, *, backwards: bool = False
+) -> Any:
     """carry after body(group, first token, number of tokens, carry) for all groups of a sequence.
 
     Groups of `tokens` come first in scan order, then groups of one: no length needs padding.
@@ -135,7 +144,8 @@ def for_groups(length: int, tokens: int, body, carry, *, backwards: bool = False
     runs = [(0, 0, tokens, full), (full, full * tokens, 1, rest)]
     for group, first, size, count in runs[::-1] if backwards else runs:
 
-        def run(i, carry, group=group, first=first, size=size, count=count):
+        def run(i: Any, carry: Any, run: tuple[int, ...] = (group, first, size, count)) -> Any:
+            group, first, size, count = run
             i = count - 1 - i if backwards else i
             return body(group + i, first + i * size, size, carry)
 

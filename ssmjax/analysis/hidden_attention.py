@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels.selective_scan import Scan
-from kernels.selective_scan.recurrence import decays, prepare
+from kernels.selective_scan.steps import decays, prepare
 
 
 def hidden_attention(inputs: Scan) -> jax.Array:

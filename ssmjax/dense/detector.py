@@ -4,7 +4,9 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jaxtyping import Integer, Num
 
+from kernels.array_types import Array
 from ssmjax.dense.adapter import PlainMambaAdapter
 from ssmjax.dense.losses import Term, means
 from ssmjax.dense.objects import Detections, Targets
@@ -84,8 +86,8 @@ class Detector(nnx.Module):
 
     def detect(
         self,
-        images: jax.Array,
-        image_shapes: jax.Array,
+        images: Num[Array, "B height width channels"],
+        image_shapes: Integer[Array, "B 2"],
         *,
         key: jax.Array | None = None,
         implementation: str | None = None,

@@ -6,6 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Bool, Float, Integer
+
+from kernels.array_types import Array
 
 ALPHA = 0.25  # Weight of the positives in the focal loss; its gamma is 2.
 NO_CLASS = 255  # Pixels labelled so are not learned from.
@@ -37,7 +40,11 @@ def means(terms: Mapping[str, Term]) -> dict[str, jax.Array]:
     return {name: term.mean for name, term in terms.items()}
 
 
-def focal(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
+def focal(
+    logits: Float[Array, "*any classes"],
+    labels: Integer[Array, "*any"],
+    valid: Bool[Array, "*any"],
+) -> Float[Array, ""]:
     """Focal loss (Lin et al. 2017), summed; divide by the sum over images of max(positives, 1).
 
     Args:
@@ -51,7 +58,9 @@ def focal(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
     return _sum(-weights * jax.nn.log_sigmoid(margin), valid[..., None])
 
 
-def binary_cross_entropy(logits: jax.Array, positive: jax.Array, valid: jax.Array) -> jax.Array:
+def binary_cross_entropy(
+    logits: Float[Array, "*any"], positive: Bool[Array, "*any"], valid: Bool[Array, "..."]
+) -> Float[Array, ""]:
     """Cross entropy of one logit each, summed; divide by the number of sampled anchors.
 
     Args:
@@ -63,7 +72,9 @@ def binary_cross_entropy(logits: jax.Array, positive: jax.Array, valid: jax.Arra
     return _sum(-jax.nn.log_sigmoid(margin), valid)
 
 
-def l1(deltas: jax.Array, targets: jax.Array, positive: jax.Array) -> jax.Array:
+def l1(
+    deltas: Float[Array, "*any 4"], targets: Float[Array, "*any 4"], positive: Bool[Array, "*any"]
+) -> Float[Array, ""]:
     """Absolute error of the deltas [...,4], summed over the positives [...].
 
     Divide by the number of positives (RetinaNet) or of all sampled boxes (RPN, RoI head).
@@ -73,12 +84,21 @@ def l1(deltas: jax.Array, targets: jax.Array, positive: jax.Array) -> jax.Array:
     return jnp.abs(error).sum()
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> Term:
+def cross_entropy(
+    logits: Float[Array, "*any classes"],
+    labels: Integer[Array, "*any"],
+    valid: Bool[Array, "*any"],
+) -> Term:
     """Softmax cross entropy of logits [...,C] and labels [...], over the number of valid [...]."""
     return Term(_sum(_softmax_cross_entropy(logits, labels, valid), valid), valid.sum())
 
 
-def mask(logits: jax.Array, targets: jax.Array, labels: jax.Array, valid: jax.Array) -> Term:
+def mask(
+    logits: Float[Array, "*any height width classes"],
+    targets: Bool[Array, "*any height width"],
+    labels: Integer[Array, "*any"],
+    valid: Bool[Array, "*any"],
+) -> Term:
     """Binary cross entropy in the channel of each object's class, over the pixels of valid boxes.
 
     Args:
@@ -94,7 +114,7 @@ def mask(logits: jax.Array, targets: jax.Array, labels: jax.Array, valid: jax.Ar
     return Term(total, valid.sum() * height * width)
 
 
-def segmentation(logits: jax.Array, labels: jax.Array) -> Term:
+def segmentation(logits: Float[Array, "*any classes"], labels: Integer[Array, "*any"]) -> Term:
     """Softmax cross entropy of the pixels not labelled 255, over the number of all pixels.
 
     Args:

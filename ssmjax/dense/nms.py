@@ -3,11 +3,15 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Bool, Float, Integer
 
+from kernels.array_types import Array
 from ssmjax.dense.boxes import iou
 
 
-def best(scores: jax.Array, valid: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+def best(
+    scores: Float[Array, " n"], valid: Bool[Array, " n"], count: int
+) -> tuple[Integer[Array, " {count}"], Bool[Array, " {count}"]]:
     """Indices of the `count` best valid scores, best first; ties go to the lower index.
 
     Args:
@@ -25,7 +29,12 @@ def best(scores: jax.Array, valid: jax.Array, count: int) -> tuple[jax.Array, ja
     return jnp.where(chosen, jnp.pad(order, (0, count - order.size)), 0), chosen
 
 
-def nms(boxes: jax.Array, scores: jax.Array, valid: jax.Array, threshold: float) -> jax.Array:
+def nms(
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    valid: Bool[Array, " n"],
+    threshold: float,
+) -> Bool[Array, " n"]:
     """Greedy non-maximum suppression: a box goes if it overlaps a better one that is kept.
 
     Memory: n * n booleans. Work: some rounds over them, one more than the longest chain of boxes
@@ -57,13 +66,13 @@ def nms(boxes: jax.Array, scores: jax.Array, valid: jax.Array, threshold: float)
 
 
 def best_of_classes(
-    boxes: jax.Array,
-    scores: jax.Array,
-    labels: jax.Array,
-    valid: jax.Array,
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    labels: Integer[Array, " n"],
+    valid: Bool[Array, " n"],
     threshold: float,
     count: int,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Integer[Array, " {count}"], Bool[Array, " {count}"]]:
     """Indices of the `count` best boxes that `nms` inside each class leaves, best first.
 
     One after the other the best one left is taken: memory is n, for few of very many boxes.

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Bool, Float
 
+from kernels.array_types import Array
 from ssmjax.dense.boxes import area
 
 STRIDES = (4, 8, 16, 32)
@@ -52,12 +54,12 @@ def level_of(boxes: jax.Array, levels: int = len(STRIDES)) -> jax.Array:
 
 
 def roi_align(
-    maps: Sequence[jax.Array],
-    boxes: jax.Array,
-    valid: jax.Array,
+    maps: Sequence[Float[Array, "B _ _ channels"]],
+    boxes: Float[Array, "B boxes 4"],
+    valid: Bool[Array, "B boxes"],
     bins: int,
     strides: Sequence[int] = STRIDES,
-) -> jax.Array:
+) -> Float[Array, "B boxes {bins} {bins} channels"]:
     """Mean of bilinear samples in each of `bins` x `bins` parts of a box.
 
     A bin of l cells has ceil(l) samples along an axis, evenly spread, so that it has none further

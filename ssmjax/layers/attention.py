@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float
+
+from kernels.array_types import Array, Tokens
 
 
 class SelfAttention(nnx.Module):
@@ -18,7 +21,7 @@ class SelfAttention(nnx.Module):
         self.proj = nnx.Linear(features, features, dtype=dtype, kernel_init=linear, rngs=rngs)
         self.heads = heads
 
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: Tokens) -> tuple[Tokens, Float[Array, "B heads K K"]]:
         """Mix tokens.
 
         Args:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from kernels.array_types import Tokens
 from kernels.selective_scan import Scan, run_scan
 from ssmjax.layers.conv import CausalConv, Cells, GridConv
 from ssmjax.layers.ssm import SelectiveSSM, out_projection
@@ -78,8 +79,8 @@ class BidirectionalMixer(nnx.Module):
         )
 
     def __call__(
-        self, x: jax.Array, layout: Neighbours, *, alignment: str, implementation: str | None
-    ) -> tuple[jax.Array, Signals]:
+        self, x: Tokens, layout: Neighbours, *, alignment: str, implementation: str | None
+    ) -> tuple[Tokens, Signals]:
         """Mix tokens.
 
         Args:
@@ -176,8 +177,8 @@ class PathMixer(SelectiveSSM):
         return 2 * self.dt_bias[...]
 
     def __call__(
-        self, x: jax.Array, paths: Paths, *, alignment: str, implementation: str | None
-    ) -> tuple[jax.Array, Signals]:
+        self, x: Tokens, paths: Paths, *, alignment: str, implementation: str | None
+    ) -> tuple[Tokens, Signals]:
         """Mix tokens.
 
         Args:

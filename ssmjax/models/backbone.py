@@ -7,6 +7,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Num
 
 from ssmjax.layers.norm import changing_statistics
 from ssmjax.models.run import Run
@@ -62,7 +63,7 @@ class Backbone(Trunk):
 
     def __call__(
         self,
-        images: jax.typing.ArrayLike,
+        images: Num[jax.typing.ArrayLike, "B height width channels"],
         *,
         key: jax.Array | None = None,
         train: bool = False,

@@ -2,9 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Integer
+
+from kernels.array_types import Array, Positions
 
 
-def kept_at(positions: jax.Array, cells: int) -> tuple[jax.Array, jax.Array]:
+def kept_at(
+    positions: Positions, cells: int
+) -> tuple[Integer[Array, "B {cells}"], Bool[Array, "B {cells}"]]:
     """Which kept token stands at each cell.
 
     Args:
@@ -17,14 +22,16 @@ def kept_at(positions: jax.Array, cells: int) -> tuple[jax.Array, jax.Array]:
     index = jnp.arange(positions.shape[1], dtype=jnp.int32)
 
     # Image by image, so that a batch spread over devices stays there.
-    def at_cells(positions):
+    def at_cells(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         empty = jnp.zeros(cells, jnp.int32)
         return empty.at[positions].set(index), empty.astype(bool).at[positions].set(True)
 
     return jax.vmap(at_cells)(positions)
 
 
-def nearest_kept(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
+def nearest_kept(
+    positions: Positions, grid: tuple[int, int]
+) -> Integer[Array, "B {grid[0]*grid[1]}"]:
     """The nearest kept token of each cell: smallest |dy| + |dx|, ties to the lower position.
 
     Distance and position make one integer key, and the distance is a sum over the two axes, so the
@@ -43,7 +50,7 @@ def nearest_kept(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
     far = (H + W) * cells
     key = jnp.where(kept, jnp.arange(cells, dtype=jnp.int32), far).reshape(-1, H, W)
 
-    def distances(side):
+    def distances(side: int) -> jax.Array:
         place = jnp.arange(side, dtype=jnp.int32)
         return jnp.abs(place[:, None] - place) * cells
 

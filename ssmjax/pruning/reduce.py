@@ -6,7 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float
 
+from kernels.array_types import Array, Positions
 from ssmjax.precision import widened
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.geometry import Geometry
@@ -25,8 +27,8 @@ class Present(NamedTuple):
     """
 
     stream: Stream
-    positions: jax.Array
-    sizes: jax.Array | None
+    positions: Positions
+    sizes: Float[Array, "B K"] | None
 
 
 def reduce_tokens(
@@ -35,7 +37,7 @@ def reduce_tokens(
     count: int,
     geometry: Geometry,
     *,
-    signal: jax.Array | None,
+    signal: Float[Array, "B K *rest"] | None,
     key: jax.Array | None,
 ) -> Present:
     """Keep `count` image tokens of every image, and its class token if there is one.
@@ -111,7 +113,7 @@ def _merge(
 def _added(stream: Stream, shares: jax.Array) -> Stream:
     """Sums of the tokens [B,K,D], each times its share in [B,count,K]: [B,count,D]."""
 
-    def add(part):
+    def add(part: jax.Array) -> jax.Array:
         added = jnp.einsum("bij,bjd->bid", shares, widened(part), precision=lax.Precision.HIGHEST)
         return added.astype(part.dtype)
 

@@ -1,11 +1,15 @@
 """Hard top-k selection of tokens, in their original order."""
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Bool, Float, Integer, Shaped
+
+from kernels.array_types import Array
 
 
-def select_tokens(scores: jax.Array, count: int, protected: jax.Array | None = None) -> jax.Array:
+def select_tokens(
+    scores: Float[Array, "B K"], count: int, protected: Bool[Array, "B K"] | None = None
+) -> Integer[Array, "B {count}"]:
     """Indices of the `count` best tokens per image, increasing.
 
     Ties go to the lower index and NaN ranks last. No gradient flows through the choice.
@@ -30,7 +34,9 @@ def select_tokens(scores: jax.Array, count: int, protected: jax.Array | None = N
     return jnp.sort(best.astype(jnp.int32), axis=-1)
 
 
-def gather_tokens(tokens: jax.Array, indices: jax.Array) -> jax.Array:
+def gather_tokens(
+    tokens: Shaped[Array, "B K *rest"], indices: Integer[Array, "B count"]
+) -> Shaped[Array, "B count *rest"]:
     """Rows of `tokens` [B,K,...] at `indices` [B,count], as [B,count,...]."""
     return jnp.take_along_axis(
         tokens, indices.reshape(*indices.shape, *(1,) * (tokens.ndim - 2)), 1

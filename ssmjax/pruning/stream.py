@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import jax
-
+from kernels.array_types import Tokens
 from ssmjax.precision import widened
 
 
 class Stream(NamedTuple):
-    """Arrays of the same tokens, each [B,K,D], which are pruned together.
+    """Arrays of the same tokens, which are pruned together.
 
     Attributes:
       residual: the sum of what blocks have added, in float32 (or wider).
@@ -16,12 +15,12 @@ class Stream(NamedTuple):
       undropped: `hidden` before drop path; None where nobody looks at it.
     """
 
-    residual: jax.Array
-    hidden: jax.Array | None = None
-    undropped: jax.Array | None = None
+    residual: Tokens
+    hidden: Tokens | None = None
+    undropped: Tokens | None = None
 
     @property
-    def tokens(self) -> jax.Array:
-        """[B,K,D] in float32 (or wider), the sum of `residual` and `hidden`: the tokens' values."""
+    def tokens(self) -> Tokens:
+        """In float32 (or wider), the sum of `residual` and `hidden`: the tokens' values."""
         residual = widened(self.residual)
         return residual if self.hidden is None else residual + widened(self.hidden)

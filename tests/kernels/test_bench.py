@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_suites_have_the_shapes_of_the_models():
     shapes = {(c.name, c.batch, c.kept, c.channels) for c in SUITES["vim"]}
     assert ("vim_small", 128, 197, 768) in shapes and ("vim_base", 256, 101, 1536) in shapes
     assert {c.kept for c in SUITES["high_resolution"]} == {4096, 3276, 16384, 13107}
-    given = PRUNED.inputs(0)
+    given: dict[str, Any] = PRUNED.inputs(0)
     positions = np.asarray(given["positions"])
     assert positions.shape == (2, 7) and positions.max() < 11
     assert (np.diff(positions, axis=1) > 0).all()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,9 +72,10 @@ def test_a_sharded_batch_is_not_gathered(implementation):
 
 def test_the_default_stores_nothing_of_the_size_of_all_states():
     def loss(u, delta, A, b, c):
-        return jnp.sum(selective_scan(u, delta, A, b, c) ** 2)
+        y: Any = selective_scan(u, delta, A, b, c)
+        return jnp.sum(y**2)
 
     shapes = [(B, K, E), (B, K, E), (E, N), (B, K, N), (B, K, N)]
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     needed = jax.jit(jax.grad(loss, range(5))).lower(*arrays).compile().memory_analysis()
-    assert needed.temp_size_in_bytes < 0.6 * (4 * B * K * E * N)
+    assert needed and needed.temp_size_in_bytes < 0.6 * (4 * B * K * E * N)

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,13 +56,14 @@ def arguments(batch, tokens, channels, states, dtype):
 
 
 def loss(arrays, positions, implementation="pallas_triton", **options):
-    return selective_scan(
+    y: Any = selective_scan(
         **arrays,
         positions=positions,
         delta_softplus=True,
         implementation=implementation,
         **options,
-    ).sum()
+    )
+    return y.sum()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -8,17 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.selective_scan import IMPLEMENTATIONS, Scan, pallas_triton, run_scan
+from kernels.selective_scan import Scan, run_scan
 from tests.oracles.scan_cases import as_scan, cast, cotangents, expected, random_inputs
 
-
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """The GPU kernel as plain JAX."""
-    scan = partial(pallas_triton.scan, interpret=True, tokens=2)
-    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_triton", scan)
+pytestmark = pytest.mark.usefixtures("interpreted")
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("implementation", ["reference", "associative", "pallas_triton"])
 def test_gradient_is_a_scan(implementation):
     arrays, options = random_inputs(3, length=11, alignment="constant", reverse=True)
@@ -38,7 +34,7 @@ def test_gradient_is_a_scan(implementation):
     grads = {name: getattr(got, name) for name in want.keys() - {"gap_delta"}}
     grads["gap_delta"] = got.gaps.delta
     chex.assert_trees_all_close(grads, want, rtol=1e-4, atol=1e-5)
-    assert got.gaps.positions.dtype == jax.dtypes.float0
+    chex.assert_type(got.gaps.positions, jax.dtypes.float0)
 
 
 def test_options_are_static():
@@ -46,6 +42,7 @@ def test_options_are_static():
     seen = []
 
     @jax.jit
+    @chex.assert_max_traces(n=3)
     def look(scan):
         seen.append((scan.softplus, scan.reverse, scan.gaps.alignment))
         return scan.u
@@ -71,4 +68,5 @@ def test_dtype_of_the_state(dtype, want):
                 cast(arrays, "float32") | {name: jnp.asarray(arrays[name], dtype)}, options
             )
             assert scan.dtype == want
-        assert Scan(*(jnp.ones(1, jnp.bfloat16),) * 5).dtype == "float32"
+        narrow = dict.fromkeys(("u", "delta", "A", "B", "C"), jnp.ones(1, jnp.bfloat16))
+        assert Scan(**narrow).dtype == "float32"

@@ -2,29 +2,20 @@
 
 import re
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from kernels import selective_scan
-from kernels.selective_scan import IMPLEMENTATIONS, pallas_mosaic, pallas_triton
-from kernels.selective_scan.order import by_gathering
-from tests.kernels.interpreter import MOSAIC
 from tests.oracles.compare import assert_close
 from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs
 
 NAMES = ["reference", "associative", "pallas_triton", "pallas_mosaic"]
 
 
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """GPU kernels as plain JAX."""
-    scan = partial(pallas_triton.scan, interpret=True, tokens=2)
-    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_triton", scan)
-    monkeypatch.setattr(pallas_triton, "scan", scan)
-    scan = by_gathering(partial(pallas_mosaic.scan, interpret=MOSAIC))
-    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_mosaic", scan)
+pytestmark = pytest.mark.usefixtures("interpreted")
 
 
 def orders(seed, batch, length):
@@ -87,7 +78,9 @@ def test_paths_share_what_they_do_not_map(implementation):
 
     def by_hand(arrays, order):
         u = jax.numpy.take_along_axis(arrays["u"], order[:, :, None], axis=1)
-        y = selective_scan(**arrays | {"u": u}, delta_softplus=softplus, implementation="reference")
+        y: Any = selective_scan(
+            **arrays | {"u": u}, delta_softplus=softplus, implementation="reference"
+        )
         return jax.numpy.zeros_like(y).at[jax.numpy.arange(2)[:, None], order].set(y)
 
     got, want = (jax.jit(jax.grad(partial(loss, scan_path=f)))(arrays) for f in (in_place, by_hand))
@@ -118,4 +111,4 @@ def test_what_is_no_order_is_refused():
         (np.zeros((2, 4), np.float32), "whole numbers"),
     ):
         with pytest.raises(ValueError, match=said):
-            selective_scan(**arrays, order=order)
+            selective_scan(**arrays | {"order": order})

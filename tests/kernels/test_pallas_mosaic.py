@@ -1,15 +1,16 @@
 """The Mosaic GPU kernel beyond what all implementations share: odd sizes, and where it runs."""
 
 from functools import partial
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kernels import capability, selective_scan
-from kernels.selective_scan import IMPLEMENTATIONS, pallas_mosaic
-from tests.kernels.interpreter import MOSAIC
+from kernels.selective_scan import pallas_mosaic
 from tests.oracles import scan_oracle
 from tests.oracles.compare import assert_close
 from tests.oracles.scan_cases import cast, random_inputs
@@ -22,12 +23,6 @@ SIZES = {
     "two blocks": (3, 129, 2),
     "many states": (2, 1, 33),
 }
-
-
-@pytest.fixture
-def interpreted(monkeypatch):
-    scan = partial(pallas_mosaic.scan, interpret=MOSAIC)
-    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_mosaic", scan)
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -62,13 +57,13 @@ def test_paths_that_share_parameters():
 def test_softplus_is_relatively_exact():
     x = np.concatenate([np.linspace(-80, 90, 4001), [-1.3863, -1.3862, 0]]).astype(np.float32)
     want = np.logaddexp(0, x.astype(np.float64))
-    np.testing.assert_allclose(pallas_mosaic.softplus(jnp.asarray(x)), want, rtol=1e-5)
+    chex.assert_trees_all_close(pallas_mosaic.softplus(jnp.asarray(x)), want, rtol=1e-5)
 
 
 def test_sigmoid_of_large_inputs():
     x = np.array([-200, -80, -1, 0, 1, 80, 200], np.float32)
     want = np.exp(-np.logaddexp(0, -x.astype(np.float64)))
-    np.testing.assert_allclose(pallas_mosaic.sigmoid(jnp.asarray(x)), want, rtol=1e-5, atol=1e-38)
+    chex.assert_trees_all_close(pallas_mosaic.sigmoid(jnp.asarray(x)), want, rtol=1e-5, atol=1e-38)
 
 
 def test_more_states_than_registers_are_refused():
@@ -83,7 +78,7 @@ def test_named_it_never_falls_back(jit):
     arrays, options = random_inputs(2)
     arrays = cast(arrays, np.float32)
 
-    def scan(arrays):
+    def scan(arrays) -> Any:
         return selective_scan(**arrays, **options, implementation="pallas_mosaic")
 
     with pytest.raises(NotImplementedError, match="Mosaic kernel.*only, and this is cpu"):

@@ -1,8 +1,9 @@
 """The selective scan, every implementation against a float64 loop: values and gradients."""
 
 from contextlib import nullcontext
-from functools import partial
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import selective_scan
-from kernels.selective_scan import IMPLEMENTATIONS, pallas_mosaic, pallas_triton
-from tests.kernels.interpreter import MOSAIC
+from kernels.selective_scan import IMPLEMENTATIONS
 from tests.oracles import golden
 from tests.oracles.compare import assert_close
 from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run
@@ -33,14 +33,7 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """GPU kernels as plain JAX."""
-    scan = partial(pallas_triton.scan, interpret=True, tokens=2)
-    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_triton", scan)
-    monkeypatch.setattr(pallas_triton, "scan", scan)  # For the gradients of pallas_mosaic.
-    scan = partial(pallas_mosaic.scan, interpret=MOSAIC)
-    monkeypatch.setitem(IMPLEMENTATIONS, "pallas_mosaic", scan)
+pytestmark = pytest.mark.usefixtures("interpreted")
 
 
 def precision(dtype):
@@ -65,8 +58,7 @@ def check_against_loop(implementation, case, dtype):
         got = run(selective_scan, implementation, arrays, options, dout, dlast)
     if refused:
         return
-    assert got[0].dtype == got[1].dtype == dtype
-    assert all(got[2][name].dtype == dtype for name in arrays)
+    chex.assert_type([got[0], got[1], *(got[2][name] for name in arrays)], dtype)
     check(got, expected(arrays, options, dout, dlast), TOLERANCE[dtype])
 
 
@@ -119,8 +111,8 @@ class TestSelectiveScan:
         dout, dlast = cotangents(4, arrays)
         dout, dlast = dout.astype(jnp.bfloat16), dlast.astype(np.float32)
         out, last, grads = run(selective_scan, implementation, arrays, options, dout, dlast)
-        assert out.dtype == jnp.bfloat16 and last.dtype == np.float32
-        assert {k: v.dtype for k, v in grads.items()} == {k: v.dtype for k, v in arrays.items()}
+        chex.assert_type([out, last], [jnp.bfloat16, np.float32])
+        chex.assert_trees_all_equal_shapes_and_dtypes(grads, arrays)
         want = expected(arrays, options, dout, dlast)
         check((out, last, grads), want, 1e-2)
         assert_close(last, want[1], 1e-5, "the state is kept in float32")
@@ -154,10 +146,9 @@ class TestSelectiveScan:
         arrays = cast(arrays, np.float32)
         arange = np.tile(np.arange(7, dtype=np.int32), (2, 1))
         without = selective_scan(**arrays, **options, implementation=implementation)
-        shifted = selective_scan(
-            **arrays, **options, positions=arange + 5, implementation=implementation
-        )
-        np.testing.assert_array_equal(without, shifted)
+        moved = options | {"positions": arange + 5}
+        shifted = selective_scan(**arrays, **moved, implementation=implementation)
+        chex.assert_trees_all_equal(without, shifted)
         assert np.ptp(without) > 0.1
 
     @settings(max_examples=6, deadline=None, derandomize=True)
@@ -212,7 +203,7 @@ class TestSelectiveScan:
         positions = np.stack([options["positions"] for _, options in sets])
 
         def loss(tokens, positions):
-            y = selective_scan(
+            y: Any = selective_scan(
                 **(arrays | tokens),
                 positions=positions,
                 delta_softplus=True,
@@ -240,7 +231,7 @@ class TestSelectiveScan:
         alone = selective_scan(**arrays, **options, implementation=implementation)
         assert_close(eager[0], out, 1e-6)
         assert_close(eager[1], last, 1e-6)
-        np.testing.assert_array_equal(alone, eager[0])
+        chex.assert_trees_all_equal(alone, eager[0])
 
 
 WRONG_SHAPES = {
@@ -282,7 +273,7 @@ INVALID = {
 
 def test_the_valid_input_of_the_next_test_is_accepted():
     arrays, options = random_inputs(12, alignment="constant")
-    assert selective_scan(**cast(arrays, np.float32), **options).shape == (2, 7, 3)
+    chex.assert_shape(selective_scan(**cast(arrays, np.float32), **options), (2, 7, 3))
 
 
 @pytest.mark.parametrize("what", INVALID)

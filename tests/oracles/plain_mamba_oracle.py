@@ -107,7 +107,7 @@ def depthwise_conv(x, keep, grid, weight, how):
         for i in range(size)
         for j in range(size)
     )
-    return out.reshape(x.shape)
+    return np.reshape(out, x.shape)
 
 
 def scan(order, directions, keep, u, delta, B, C, A, D, zero_token, alignment, paired):

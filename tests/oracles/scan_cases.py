@@ -1,6 +1,7 @@
 """Random inputs of a selective scan, and one way to run a scan with all its gradients."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ def random_inputs(
     return arrays, options
 
 
-def cast(arrays, dtype):
+def cast(arrays, dtype) -> dict[str, Any]:
     """Rounded to `dtype`, as numpy arrays."""
     return {name: np.asarray(value).astype(dtype) for name, value in arrays.items()}
 
@@ -81,9 +82,9 @@ def expected(arrays, options, dout, dlast):
     return out, last, scan_oracle.selective_scan_grads(dout, **arrays, **options, dlast=dlast)
 
 
-@functools.cache
-def _compiled(scan, implementation, static):
-    @jax.jit
+def value_and_gradients(scan, implementation, static):
+    """A function of arrays, positions and cotangents that gives (out, last_state, gradients)."""
+
     def both(arrays, positions, dout, dlast):
         def forward(arrays):
             return scan(
@@ -98,6 +99,11 @@ def _compiled(scan, implementation, static):
         return out, last, pullback((dout.astype(out.dtype), dlast.astype(last.dtype)))[0]
 
     return both
+
+
+@functools.cache
+def _compiled(scan, implementation, static):
+    return jax.jit(value_and_gradients(scan, implementation, static))
 
 
 def run(scan, implementation, arrays, options, dout, dlast):

@@ -11,7 +11,7 @@ It follows the definition, not any implementation of it:
 The first token in scan order has no gap. `reverse` scans from the last token to the first.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,11 +35,11 @@ def softplus(x):
     return np.logaddexp(0.0, x)
 
 
-def _f64(x):
+def _f64(x) -> Any:
     return None if x is None else np.asarray(x).astype(np.float64)
 
 
-def _flip(x):
+def _flip(x) -> Any:
     return None if x is None else x[:, ::-1]
 
 
@@ -90,7 +90,7 @@ def _prepare(
     alignment="previous",
     gap_delta=None,
     reverse=False,
-):
+) -> Any:
     """The arguments of `_forward`, in float64 and scan order."""
     if alignment not in ("previous", "constant", "none"):
         raise ValueError(f"unknown alignment {alignment!r}")
@@ -103,7 +103,7 @@ def _prepare(
     return u, delta, A, B, C, D, z, bias, delta_softplus, gaps, alignment, gap_delta
 
 
-def selective_scan(*inputs, reverse=False, return_last_state=False, **options):
+def selective_scan(*inputs, reverse=False, return_last_state=False, **options) -> Any:
     """Output [B, K, E], and the state after the last scanned token [B, E, N] if asked for.
 
     Inputs and options are those of `_prepare`, in the library's order and by its names.

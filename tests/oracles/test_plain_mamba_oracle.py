@@ -1,5 +1,6 @@
 """The PlainMamba oracle: its dense numbers against the official code's, its rules by hand."""
 
+import chex
 import numpy as np
 import pytest
 
@@ -22,9 +23,8 @@ def test_paths():
     want = golden.arrays("plainmamba_paths")
     for name in (name for name in want if name.startswith("order_")):
         size = name.removeprefix("order_")
-        order, codes = paths(*map(int, size.split("x")))
-        np.testing.assert_array_equal(order, want[name], size)
-        np.testing.assert_array_equal(codes, want[f"direction_{size}"], size)
+        official = want[name], want[f"direction_{size}"]
+        chex.assert_trees_all_equal({size: paths(*map(int, size.split("x")))}, {size: official})
 
 
 HOLES = [
@@ -44,11 +44,9 @@ HOLES = [
 def test_holes(width, kept, nearest):
     keep = np.isin(np.arange(6), kept)
     x = np.where(keep, 10.0 + np.arange(6), np.nan)[:, None]
-    np.testing.assert_array_equal(
-        fill_holes(x, keep, width, "compact")[:, 0], 10.0 + np.r_[nearest]
-    )
+    chex.assert_trees_all_equal(fill_holes(x, keep, width, "compact")[:, 0], 10.0 + np.r_[nearest])
     aligned = np.where(keep, 10.0 + np.arange(6), 0)
-    np.testing.assert_array_equal(fill_holes(x, keep, width, "aligned")[:, 0], aligned)
+    chex.assert_trees_all_equal(fill_holes(x, keep, width, "aligned")[:, 0], aligned)
 
 
 @pytest.mark.parametrize(("how", "want"), [("compact", 122456), ("aligned", 120456)])
@@ -68,7 +66,10 @@ def _one_channel(keep, path, alignment, paired=False):
         paths(2, 2)[0][path],
         directions[:, None],
         np.array([keep], bool),
-        *(a[None, :, None] for a in (u, delta, B, C)),
+        u[None, :, None],
+        delta[None, :, None],
+        B[None, :, None],
+        C[None, :, None],
         np.array([[-0.8]]),
         np.array([0.0]),
         np.array([0.45]),
@@ -88,9 +89,9 @@ def test_gaps_are_counted_along_the_path(alignment):
         y, delta, u, B, C, directions = _one_channel([1, 1, 0, 0], path, alignment)
         gamma = {"previous": delta[0], "zero_token": 0.45, "none": 0.0}[alignment]
         h = delta[0] * u[0] * (B[0] + directions[0])
-        np.testing.assert_allclose(y[0], C[0] * h, rtol=1e-14)
+        chex.assert_trees_all_close(y[0], C[0] * h, rtol=1e-14)
         h = np.exp(-0.8 * (gap * gamma + delta[1])) * h + delta[1] * u[1] * (B[1] + directions[at])
-        np.testing.assert_allclose(y[1], C[1] * h, rtol=1e-14)
+        chex.assert_trees_all_close(y[1], C[1] * h, rtol=1e-14)
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -100,10 +101,10 @@ def test_kept_steps_take_parameters_in_raster_order(paired):
     second, last = (2, 1) if paired else (1, 2)  # whose delta, B and C
     h = delta[0] * u[0] * (B[0] + directions[0])
     h = np.exp(-0.8 * delta[second]) * h + delta[second] * u[2] * (B[second] + directions[1])
-    np.testing.assert_allclose(y[2], C[second] * h, rtol=1e-14)
+    chex.assert_trees_all_close(y[2], C[second] * h, rtol=1e-14)
     total = delta[second] + delta[last]  # token 3's step is moved with the delta used at step 1
     h = np.exp(-0.8 * total) * h + delta[last] * u[1] * (B[last] + directions[3])
-    np.testing.assert_allclose(y[1], C[last] * h, rtol=1e-14)
+    chex.assert_trees_all_close(y[1], C[last] * h, rtol=1e-14)
 
 
 @pytest.mark.parametrize("conv", ["compact", "aligned"])
@@ -114,9 +115,9 @@ def test_nothing_of_a_pruned_token_is_read(conv):
     images = golden.recipe.images(1, (2, 24, 32, 3))
     got = plain_mamba(state, images, Prune((1, 2), 0.6, conv=conv))
     assert [stage.shape for stage in got.positions] == [(2, 8), (2, 5)]
-    assert np.isfinite(got.logits).all()
+    chex.assert_tree_all_finite(got.logits)
     kept = got.positions[1][:, :, None]
-    assert np.isfinite(np.take_along_axis(got.residual[2], kept, 1)).all()
+    chex.assert_tree_all_finite(np.take_along_axis(got.residual[2], kept, 1))
     all_kept = plain_mamba(state, images, Prune((1, 2), 1.0, conv=conv))
-    np.testing.assert_array_equal(all_kept.logits, plain_mamba(state, images).logits)
+    chex.assert_trees_all_equal(all_kept.logits, plain_mamba(state, images).logits)
     assert np.abs(got.logits - all_kept.logits).max() > 1e-2

@@ -1,5 +1,6 @@
 """The Vim oracle: its dense numbers against the official code's, its rules by hand."""
 
+import chex
 import numpy as np
 import pytest
 
@@ -52,7 +53,9 @@ def test_importance():
     assert importance(y, "l1").tolist() == [[7.0, 3.0]]
     assert importance(y, "l2")[0, 0] == 5.0
     uniform = importance(np.zeros((1, 4, 2)), "uniform")
-    np.testing.assert_allclose(uniform, [[0, 0.6180339887, 0.2360679775, 0.8541019662]], atol=1e-9)
+    chex.assert_trees_all_close(
+        uniform, np.array([[0, 0.6180339887, 0.2360679775, 0.8541019662]]), rtol=1e-7, atol=1e-9
+    )
 
 
 def test_conv_neighbours():
@@ -87,6 +90,6 @@ def test_pruned_position_moves_the_state_one_step(alignment):
     step = {u: np.log1p(np.exp(0.3 + 1.5 * u)) for u in (first, last, vim_oracle.silu(0.7))}
     gamma = {"previous": step[first], "zero_token": step[vim_oracle.silu(0.7)], "none": 0.0}
     h = step[first] * first * first
-    np.testing.assert_allclose(y[0], first * h, rtol=1e-14)
+    chex.assert_trees_all_close(y[0], first * h, rtol=1e-14)
     h = h * np.exp(-2 * gamma[alignment] - step[last]) + step[last] * last * last
-    np.testing.assert_allclose(y[3], last * h, rtol=1e-14)
+    chex.assert_trees_all_close(y[3], last * h, rtol=1e-14)

@@ -1,5 +1,6 @@
 """The ViT oracle: its dense numbers against timm's, EViT's rules by hand."""
 
+import chex
 import numpy as np
 import pytest
 
@@ -23,9 +24,11 @@ def test_attention_by_hand():
     out, paid = vit_oracle.attention(x, keep, 2, identity, np.zeros(6), np.eye(2), np.zeros(2))
     first = np.exp([1.0, 2.0]) / np.exp([1.0, 2.0]).sum()
     second = np.exp([1.0, -0.5]) / np.exp([1.0, -0.5]).sum()
-    np.testing.assert_allclose(paid[0, :2], (first + second) / 2, rtol=1e-14)
+    chex.assert_trees_all_close(paid[0, :2], (first + second) / 2, rtol=1e-14)
     assert paid[0, 2] == 0
-    np.testing.assert_allclose(out[0, 0], [first @ [1, 2], second @ [-1, 0.5]], rtol=1e-14)
+    chex.assert_trees_all_close(
+        out[0, 0], np.array([first @ [1, 2], second @ [-1, 0.5]]), rtol=1e-14
+    )
 
 
 def test_reduce_by_hand():
@@ -34,13 +37,13 @@ def test_reduce_by_hand():
     paid, keep = np.array([[0.3, 0.1, 0.25, 0.15, 0.2]]), np.ones((1, 5), bool)
     tokens, after, margin = vit_oracle.reduce(x, keep, paid, 0.5, True, None)
     assert np.flatnonzero(after).tolist() == [0, 2, 4, 5]
-    np.testing.assert_allclose(tokens[0, 5], 0.1 * x[0, 1] + 0.15 * x[0, 3], rtol=1e-14)
+    chex.assert_trees_all_close(tokens[0, 5], 0.1 * x[0, 1] + 0.15 * x[0, 3], rtol=1e-14)
     assert margin == pytest.approx((0.2 - 0.15) / 0.25)
     # Once more: of 3 tokens 2 stay, and a fused one is a token like the others.
     paid = np.array([[0.4, 0.0, 0.1, 0.0, 0.2, 0.3]])
     again, after, _ = vit_oracle.reduce(tokens, after, paid, 0.5, True, None)
     assert np.flatnonzero(after).tolist() == [0, 4, 5, 6]
-    np.testing.assert_allclose(again[0, 6], 0.1 * x[0, 2], rtol=1e-14)
+    chex.assert_trees_all_close(again[0, 6], 0.1 * x[0, 2], rtol=1e-14)
     # Nothing dropped: nothing fused.
     _, after, margin = vit_oracle.reduce(x, keep, paid[:, :5], 1.0, True, None)
     assert np.flatnonzero(after).tolist() == [0, 1, 2, 3, 4] and margin == np.inf
@@ -61,4 +64,4 @@ def test_pruned_tokens_are_not_there():
                 "pos_embed": rest},
         np.zeros((1, 4, 20, 3)), 2,
     )  # fmt: skip
-    np.testing.assert_allclose(alone.logits, masked.logits, rtol=1e-12)
+    chex.assert_trees_all_close(alone.logits, masked.logits, rtol=1e-12)

@@ -40,7 +40,7 @@ def attention(x, keep, heads, qkv_weight, qkv_bias, proj_weight, proj_bias):
     """([B, T, D] output, [B, T] what the class token pays to each, mean over heads)."""
     size = x.shape[-1] // heads
     q, k, v = np.split(x @ qkv_weight.T + qkv_bias, 3, axis=-1)
-    paid, out = 0, np.zeros_like(x)
+    paid, out = np.zeros(x.shape[:2]), np.zeros_like(x)
     for h in range(heads):
         of_head = slice(h * size, (h + 1) * size)
         products = q[..., of_head] @ k[..., of_head].swapaxes(1, 2) / math.sqrt(size)

@@ -1,5 +1,6 @@
 """Official state_dicts into models and back: every name, bit for bit, or one list of problems."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -61,7 +62,7 @@ def test_published_names(name):
     state = {name: np.ones(shape, dtype) for name, shape, dtype in manifest["entries"]}
     ssmjax.load_torch_state_dict(model, state)
     for leaf in flat_params(model).values():
-        assert (np.asarray(leaf[...]) == 1).all()
+        chex.assert_trees_all_equal(leaf[...], 1)
     assert_same(to_torch_state_dict(model), state)
     assert (
         sum(a.size for a in jax.tree.leaves(nnx.state(model, nnx.Param)))
@@ -162,10 +163,10 @@ def test_position_embeddings_are_resized(old, size):
         patches = state.get("backbone.pos_embed", state.get("pos_embed"))
         if places is not None:
             before, after = places
-            np.testing.assert_array_equal(got[:, after], patches[:, before])
+            chex.assert_trees_all_equal(got[:, after], patches[:, before])
             got = np.delete(got, after, axis=1)
             patches = np.delete(patches, before, axis=1)
-        np.testing.assert_array_equal(got, resize_pos_embed(patches, grid, (H, W)))
+        chex.assert_trees_all_equal(got, resize_pos_embed(patches, grid, (H, W)))
 
 
 @pytest.mark.parametrize("size", [(8, 32), (32, 8)])
@@ -188,7 +189,7 @@ def test_as_many_patches_as_an_oblong_model_may_be_a_square(size):
         got, given = square.pos_embed[...], model.pos_embed[...]
         places = model.config.class_index, square.config.class_index
         want = resize_pos_embed(np.asarray(given), grid, (4, 4), class_token=places)
-        np.testing.assert_array_equal(got, want)
+        chex.assert_trees_all_equal(got, want)
         ssmjax.load_torch_state_dict(square, state)  # A square of as many is what all take it for.
         assert_same(to_torch_state_dict(square), state)
 
@@ -221,7 +222,7 @@ def test_grids_of_published_models_are_known(name, side):
     other = blank(name, **small, img_size=(96, 160))
     ssmjax.load_torch_state_dict(other, state, grid=(side, side))
     for leaf, array in flat_params(model).items():
-        np.testing.assert_array_equal(array[...], flat_params(other)[leaf][...])
+        chex.assert_trees_all_equal(array[...], flat_params(other)[leaf][...])
     assert model.config.grid != (side, side)
     if model.config.stride is None and side == 14:
         model = blank(name, **small, img_size=(112, 448))  # 7 x 28 are 196, too.

@@ -1,6 +1,6 @@
 """The convert command on detectors and segmentors: checkpoints as published, and the way back."""
 
-import numpy as np
+import chex
 import pytest
 from flax import nnx
 
@@ -119,7 +119,7 @@ def test_one_function_loads_all(states, small_models):
         model = outline(name)
         ssmjax.load_torch_state_dict(model, states[name])
         for key, array in ssmjax.to_torch_state_dict(model).items():
-            np.testing.assert_array_equal(array, states[name][key].numpy())
+            chex.assert_trees_all_equal(array, states[name][key].numpy())
     bad = dict(states["uper"]) | {"more": torch.zeros(1)}
     del bad["decode_head.conv_seg.bias"]
     message = "2 problems with the state_dict: missing decode_head.conv_seg.bias; unused more"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 
+import chex
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -82,7 +83,7 @@ def test_the_file_needs_nothing_else(convert, states, tmp_path):
     expected = ssmjax.create_model("plain", num_classes=3)
     load_torch_state_dict(expected, {key: a.numpy() for key, a in states["plain"].items()})
     images = recipe.images(1, (2, 16, 16, 3))
-    np.testing.assert_array_equal(model(images), expected(images))
+    chex.assert_trees_all_equal(model(images), expected(images))
 
 
 @pytest.mark.parametrize(
@@ -239,4 +240,4 @@ def test_tensors_as_they_are(states, small_models):
     ssmjax.load_torch_state_dict(model, tensors)
     ssmjax.load_torch_state_dict(model, {n: t.bfloat16() for n, t in tensors.items()})
     got = ssmjax.to_torch_state_dict(model)["head.weight"]
-    np.testing.assert_array_equal(got, tensors["head.weight"].detach().bfloat16().float().numpy())
+    chex.assert_trees_all_equal(got, tensors["head.weight"].detach().bfloat16().float().numpy())

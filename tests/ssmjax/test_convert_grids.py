@@ -3,7 +3,6 @@
 import functools
 
 import chex
-import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
@@ -112,7 +111,7 @@ def test_foreign_files_are_asked_for(convert, refused, small_models, tmp_path, n
     places = {"vim": (8, 7), "deit": (0, 0)}.get(name, (None, None))
     key = next(key for key in want if key.endswith("pos_embed"))
     embedding = resize_pos_embed(want.pop(key), (2, 8), (3, 5), class_token=places)
-    np.testing.assert_array_equal(got.pop(key), embedding)
+    chex.assert_trees_all_equal(got.pop(key), embedding)
     chex.assert_trees_all_equal(got, want)
 
 
@@ -144,7 +143,7 @@ def test_what_is_noted_counts(convert, refused, small_models, tmp_path):
     assert convert(*options, "--img-size", "16")[::2] == (0, "")
     got, given = safetensors.numpy.load_file(last), safetensors.numpy.load_file(first)
     want = resize_pos_embed(given["pos_embed"], (2, 8), (4, 4), class_token=(8, 8))
-    np.testing.assert_array_equal(got["pos_embed"], want)
+    chex.assert_trees_all_equal(got["pos_embed"], want)
 
 
 @pytest.mark.parametrize("note", ["2 x 8", [2], [2.0, 8], [-2, -8], {"a": 1}])
@@ -183,4 +182,4 @@ def test_a_finer_stride_is_another_grid(small_models, tmp_path):
     want = ours(path, "vim_fine", (8, 16))
     model = ssmjax.create_model(weights=path, stride=4)
     embedding = resize_pos_embed(want["pos_embed"], (3, 7), (2, 4), class_token=(10, 4))
-    np.testing.assert_array_equal(model.pos_embed[...], embedding)
+    chex.assert_trees_all_equal(model.pos_embed[...], embedding)

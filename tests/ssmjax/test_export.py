@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -75,8 +76,8 @@ def test_other_processes_get_the_models_logits(run, tmp_path):
     for name in MODELS:
         for b, array in images.items():
             got, want = np.load(tmp_path / f"{name}{b}.npy"), np.asarray(build(name)(array))
-            assert got.dtype == np.float32
-            np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
+            chex.assert_type(got, np.float32)
+            chex.assert_trees_all_close(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
 
 
 def test_says_how_to_run_it(run, tmp_path):
@@ -124,7 +125,7 @@ def test_prunes_as_told(run, tmp_path):
     images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
     got = np.asarray(export.deserialize(bytearray(out.read_bytes())).call(images))
     dense, want = (np.asarray(m(images)) for m in (build("vim"), build("vim").with_prune(HALF())))
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
+    chex.assert_trees_all_close(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
     assert np.abs(got - dense).max() > 1e-3 * np.abs(want).max()
 
 

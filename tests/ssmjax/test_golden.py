@@ -3,10 +3,12 @@
 import functools
 from contextlib import nullcontext
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 from flax import nnx
 
 import ssmjax
@@ -31,6 +33,7 @@ SOME = {
     "vit": "deit_tiny_patch16_224",
 }
 QUICK = ("deit_tiny", "plainmamba_l1", "plainmamba_micro", "vim_micro", "vim_tiny")
+MICRO = ("plainmamba_micro", "vim_micro", "vit_micro")
 
 
 @functools.cache
@@ -67,18 +70,15 @@ def _build(name, case, dtype, **options):
     return model
 
 
-def _run(model, images):
-    return jax.jit(functools.partial(model, return_intermediates=True))(images)
-
-
 def _size(model, *kinds):
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, *kinds)))
 
 
 def _parameters(name):
-    slow = () if name in QUICK else pytest.mark.slow
-    yield pytest.param(name, "float32", marks=slow)
-    if name.endswith("_micro"):
+    marks = [] if name in QUICK else [pytest.mark.slow]
+    micro = name.endswith("_micro")
+    yield pytest.param(name, "float32", marks=[*marks, pytest.mark.optimised] if micro else marks)
+    if micro:
         yield pytest.param(name, "float64")
 
 
@@ -88,13 +88,46 @@ def _parameters(name):
 def test_model(name, dtype):
     case = _case(name)
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
-        logits, feats = _run(_build(name, case, jnp.dtype(dtype)), case.images)
-        assert logits.dtype == dtype
-        # What each block of Vim normalised; what each block of the others gave to the next.
-        of_blocks = slice(None, -1) if case.family == "vim" else slice(1, None)
-        residual = feats["residual"][of_blocks]
-        got = (logits, feats["features"], feats["hidden"], residual)
-        golden.check(case, *got, dtype, TOLERANCES[dtype])
+        _check(case, _classified(_build(name, case, jnp.dtype(dtype)), case.images), dtype)
+
+
+def _classified(model, images):
+    return model(images, return_intermediates=True)
+
+
+def _check(case, got, dtype):
+    logits, feats = got
+    chex.assert_type(logits, dtype)
+    # What each block of Vim normalised; what each block of the others gave to the next.
+    of_blocks = slice(None, -1) if case.family == "vim" else slice(1, None)
+    got = (logits, feats["features"], feats["hidden"], feats["residual"][of_blocks])
+    golden.check(case, *got, dtype, TOLERANCES[dtype])
+
+
+class TestVariants(chex.TestCase):
+    """Each family inside a compiled function or alone, on arrays of the device or NumPy's."""
+
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @parameterized.parameters(*MICRO)
+    def test_model(self, name):
+        case = _case(name)
+        model = _build(name, case, jnp.float32)
+        _check(case, self.variant(_classified)(model, case.images), "float32")
+
+
+@pytest.mark.parametrize("name", MICRO)
+def test_models_that_differ_in_values_compile_once(monkeypatch, name):
+    case = _case(name)
+    model, other = (_build(name, case, jnp.float32) for _ in range(2))
+    other.head.bias[...] += 1
+    kind = type(model)
+    monkeypatch.setattr(kind, "embed", chex.assert_max_traces(kind.embed, n=1))
+    five = case.images[[0, 1, 0, 1, 0]]  # As many as in no other test.
+    logits = [_classified(one, five)[0] for one in (model, other, model)]
+    chex.assert_trees_all_close(logits[1], logits[0] + 1, rtol=1e-6, atol=1e-6)
+    chex.assert_trees_all_equal(logits[2], logits[0])
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        model(five)  # Without intermediates it is another program.
 
 
 @pytest.mark.parametrize("name", golden.manifest_names())
@@ -115,7 +148,7 @@ def test_published_weights_fit(name):
         assert sum(np.sum(np.asarray(x) ** power, dtype=np.float64) for x in leaves) == want
 
 
-@pytest.mark.parametrize("name", ["plainmamba_micro", "vim_micro", "vit_micro"])
+@pytest.mark.parametrize("name", MICRO)
 def test_nothing_missing_and_nothing_left_over(name):
     case = _case(name)
     model = _build(name, case, jnp.float32)
@@ -133,7 +166,9 @@ def _vim_of_other_patches(seed, patches, images, **options):
     embedding = rng.normal(size=(1, patches + 1, 64)).astype(np.float32)
     case = case._replace(state=case.state | {"pos_embed": embedding}, images=images(case.images))
     want = vim_oracle.vim(case.state, case.images, options["stride"])
-    got, feats = _run(_build("vim_micro", case, jnp.float32, **options), case.images)
+    got, feats = _build("vim_micro", case, jnp.float32, **options)(
+        case.images, return_intermediates=True
+    )
     assert_close(feats["residual"][0], want.embedded, 1e-5)
     assert_close(got, want.logits, 2e-5)
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +20,6 @@ from tests.ssmjax.blank import blank_model
 
 SIZES = {"embed_dim": 8, "d_state": 2, "depth": 3, "patch_size": 8}
 ALIGNMENTS = ("previous", "constant", "none")
-
-
-def compiled(function):
-    """The time goes into compiling: less of it, which changes the rounding only."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def build(family, prune, depth=3, **options):
@@ -67,7 +63,7 @@ def apply(inputs):
 
 
 def run(function, arrays, options, *others):
-    return compiled(function)(scan_cases.as_scan(arrays, options), *others)
+    return jax.jit(function)(scan_cases.as_scan(arrays, options), *others)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -111,7 +107,8 @@ def test_mean_over_channels(alignment):
         shares = np.einsum("beij,bie,bje->beij", alpha, gradient, arrays["u"])
         got = run(mean_attention, arrays, options, gradient)
         assert_close(got, np.maximum(shares, 0).mean(axis=1), 1e-12)
-    assert (alpha[:, :, np.tri(7, k=-1, dtype=bool)] == 0).all()  # Ahead of a reverse scan.
+    # Ahead of a reverse scan.
+    chex.assert_trees_all_equal(alpha[:, :, np.tri(7, k=-1, dtype=bool)], 0)
 
 
 def test_no_matrix_of_every_channel_is_held():
@@ -137,7 +134,7 @@ def test_alpha_in_place_of_the_scan_gives_the_mixers_output(family, options, pru
     with jax.enable_x64(True):
         model = build(family, ssmjax.PruneConfig((1,), 0.7, **prune), depth=2, **options)
 
-        @compiled
+        @jax.jit
         def outputs(x):
             _, *found = model(x, return_positions=True, return_intermediates=True)
             return found[1]["hidden"], [
@@ -205,7 +202,7 @@ def whole_model(family):
             result.append((raw, weighted, present))
         return result
 
-    return model, jax.tree.map(np.asarray, compiled(attention)(x))
+    return model, jax.tree.map(np.asarray, jax.jit(attention)(x))
 
 
 def product(attention, length):
@@ -231,9 +228,9 @@ def test_maps(family, variant, layer):
     with jax.enable_x64(True):
         model, attention = whole_model(family)
         look = functools.partial(attention_maps, model, variant=variant, layer=layer)
-        maps, present = compiled(look)(images())
+        maps, present = jax.jit(look)(images())
     attention = attention[1:2] if layer else attention
-    np.testing.assert_array_equal(present, attention[-1][2])
+    chex.assert_trees_all_equal(present, attention[-1][2])
     for row, got in enumerate(maps):
         of_image = []
         for raw, weighted, positions in attention:
@@ -252,7 +249,9 @@ def test_cosine_similarity_over_kept_cells():
     maps = np.array([[[3.0, 0], [9, 4]], [[1, 0], [0, 0]], [[0, 0], [0, 5]]])
     others = np.array([[[4.0, 0], [0, 3]], [[0, 1], [0, 0]], [[1, 1], [1, 1]]])
     cells = np.array([[[True, True], [False, True]]] * 2 + [[[True, True], [True, False]]])
-    np.testing.assert_allclose(cosine_similarity(maps, others, cells), [24 / 25, 0, 0])
+    chex.assert_trees_all_close(
+        cosine_similarity(maps, others, cells), np.array([24 / 25, 0, 0]), rtol=1e-7
+    )
 
 
 @pytest.mark.parametrize(

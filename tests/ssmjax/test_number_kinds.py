@@ -180,7 +180,7 @@ def test_files_are_float32_whatever_the_model_is(tmp_path):
             array = file.get_tensor(name)
             kind = np.int32 if name.endswith(".count") else np.float32
             assert array.dtype == kind
-            np.testing.assert_array_equal(array, want[name].astype(kind))
+            chex.assert_trees_all_equal(array, want[name].astype(kind))
 
 
 @MODELS

@@ -1,5 +1,6 @@
 """Photos as models get them, whatever the file holds."""
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,8 +63,9 @@ def test_fitting(size, want):
 def test_every_kind_of_image(tmp_path, image, name, pixel):
     image.save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
     read = read_image(tmp_path / name, (4, 4))
-    assert read.shape == (4, 4, 3) and read.dtype == np.uint8
-    np.testing.assert_allclose(read, np.broadcast_to(pixel, read.shape), atol=2)
+    chex.assert_shape(read, (4, 4, 3))
+    chex.assert_type(read, np.uint8)
+    chex.assert_trees_all_close(read, np.broadcast_to(pixel, read.shape), rtol=1e-7, atol=2)
 
 
 def test_batches_are_normalised_and_joined():
@@ -77,6 +79,7 @@ def test_batches_are_normalised_and_joined():
     preprocessing = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     joined, [sums] = in_batches(function, images, preprocessing, 2)
     want = (images / 255 - [0.4, 0.5, 0.6]) / [0.2, 0.25, 0.3]
-    np.testing.assert_allclose(joined, want, atol=1e-6)
-    np.testing.assert_allclose(sums, want.sum(axis=(1, 2, 3)), atol=1e-5)
-    assert joined.dtype == np.float32 and sizes == [2, 2, 1]
+    chex.assert_trees_all_close(joined, want, rtol=1e-7, atol=1e-6)
+    chex.assert_trees_all_close(sums, want.sum(axis=(1, 2, 3)), rtol=1e-7, atol=1e-5)
+    chex.assert_type(joined, np.float32)
+    assert sizes == [2, 2, 1]

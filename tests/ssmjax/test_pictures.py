@@ -1,5 +1,6 @@
 """Pictures of kept tokens: which pixels are greyed, and that the rest stay as they are."""
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,7 +46,7 @@ def tiles(picture, background=255):
 
 def test_positions_around_the_class_token():
     pixels = kept_pixels(stages()[0][0], config())
-    assert pixels.shape == (32, 32)
+    chex.assert_shape(pixels, (32, 32))
     kept = {int(4 * row + column) for row, column in np.argwhere(pixels[4::8, 4::8])}
     assert kept == {0, 1, 7, 8, 9, 10, 14, 15}
     assert pixels.sum() == 8 * 8 * 8
@@ -71,7 +72,7 @@ def test_overlapping_patches_stand_for_the_cells_in_their_middle():
     expected = np.zeros((32, 32), bool)
     expected[0:6, 26:32] = True  # Cells begin 2 pixels in; the border goes with the nearest.
     expected[26:32, 22:32] = True
-    np.testing.assert_array_equal(pixels, expected)
+    chex.assert_trees_all_equal(pixels, expected)
 
 
 def test_kept_pixels_stay_and_pruned_ones_lose_their_colour():
@@ -80,12 +81,12 @@ def test_kept_pixels_stay_and_pruned_ones_lose_their_colour():
     found = tiles(picture)
     assert len(found) == 3  # The photo and two stages.
     untouched, *pruned = (np.asarray(picture.crop(box)) for box in found)
-    assert untouched.shape == (160, 160, 3)
+    chex.assert_shape(untouched, (160, 160, 3))
     enlarged = Image.fromarray(photo[0]).resize((160, 160), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(untouched, np.asarray(enlarged))
+    chex.assert_trees_all_equal(untouched, np.asarray(enlarged))
     for tile, stage in zip(pruned, stages(), strict=True):
         kept = kept_pixels(stage[0], config()).repeat(5, 0).repeat(5, 1)
-        np.testing.assert_array_equal(tile[kept], untouched[kept])
+        chex.assert_trees_all_equal(tile[kept], untouched[kept])
         grey = tile[~kept].astype(int)
         assert (grey.max(axis=1) - grey.min(axis=1)).max() == 0
         assert grey.min() >= 150 and grey.max() <= 215  # Pale, and visible beside white.

@@ -3,6 +3,7 @@
 import functools
 from contextlib import nullcontext
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,20 +74,15 @@ def build(state, prune, dtype="float32", grid=GRID, **options):
     return model
 
 
-def compiled(function):
-    """The time goes into compiling: less of it, which changes the rounding only."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
-def jitted(model, **options):
-    """images -> (logits, positions of each stage, ...)."""
-    return compiled(functools.partial(model, return_positions=True, **options))
+def run(model, x, **options):
+    """(logits, positions of each stage, ...)."""
+    return model(x, return_positions=True, **options)
 
 
 def check(model, x, want, dtype):
     """Layer by layer on the kept tokens, so that a failure names the first that differs."""
     assert min(want.margins) > 1e-5, "choose another seed: rounding could change the selection"
-    logits, stages, feats = jitted(model, return_intermediates=True)(x)
+    logits, stages, feats = run(model, x, return_intermediates=True)
     tolerance = {"float32": 1e-5, "float64": 1e-10}[dtype]
     stage_after = dict(zip(model.config.prune.after_blocks, want.positions, strict=True))
     kept = np.tile(np.arange(want.embedded.shape[1]), (len(x), 1))
@@ -101,9 +97,9 @@ def check(model, x, want, dtype):
         kept = stage_after.get(i + 1, kept)
         compare(f"block {i}, kept after it", feats["residual"][i + 1], output)
     for got, chosen in zip(stages, want.positions, strict=True):
-        assert got.dtype == jnp.int32
-        np.testing.assert_array_equal(got, chosen)
-    assert logits.dtype == dtype
+        chex.assert_type(got, jnp.int32)
+        chex.assert_trees_all_equal(got, chosen)
+    chex.assert_type(logits, dtype)
     assert_close(feats["features"], want.features, tolerance, "features")
     assert_close(logits, want.logits, tolerance, "logits")
 
@@ -149,8 +145,8 @@ def test_other_grids(grid, conv):
 def test_counts(ratio, counts):
     """ceil(ratio * tokens), no class token."""
     model = build(weights(12), Prune((1, 2), ratio))
-    _, stages = jax.eval_shape(jitted(model), images(12))
-    assert [stage.shape for stage in stages] == [(3, count) for count in counts]
+    _, stages = jax.eval_shape(functools.partial(run, model), images(12))
+    chex.assert_shape(stages, [(3, count) for count in counts])
     assert counts == [count_to_keep(ratio, TOKENS), count_to_keep(ratio, counts[0])]
 
 
@@ -160,26 +156,25 @@ def test_counts(ratio, counts):
 )
 def test_keep_all_is_dense_bit_for_bit(alignment, conv, paired_paths):
     state, x = weights(13), images(13)
-    dense, none = jitted(build(state, None, paired_paths=paired_paths))(x)
+    dense, none = run(build(state, None, paired_paths=paired_paths), x)
     prune = Prune((1, 2), 1.0, "clip", alignment, conv)
-    logits, stages = jitted(build(state, prune, paired_paths=paired_paths))(x)
-    np.testing.assert_array_equal(logits, dense)
+    logits, stages = run(build(state, prune, paired_paths=paired_paths), x)
+    chex.assert_trees_all_equal(logits, dense)
     assert len(none) == 0
     for stage in stages:
-        np.testing.assert_array_equal(stage, np.tile(np.arange(TOKENS), (3, 1)))
+        chex.assert_trees_all_equal(stage, np.tile(np.arange(TOKENS), (3, 1)))
 
 
 def test_batch_image_alone_and_vmap_agree():
     model, x = build(weights(14), PAPER), images(14)
-    forward = jitted(model)
-    logits, stages = forward(x)
+    logits, stages = run(model, x)
     assert len({tuple(row) for row in np.asarray(stages[0])}) == 3  # each image has its own
     for i in range(3):
-        alone, alone_stages = forward(x[i : i + 1])
+        alone, alone_stages = run(model, x[i : i + 1])
         assert_close(alone[0], logits[i], 2e-6)
         for one, all_ in zip(alone_stages, stages, strict=True):
-            np.testing.assert_array_equal(one[0], all_[i])
-    mapped = compiled(jax.vmap(lambda image: model(image[None])[0]))(x)
+            chex.assert_trees_all_equal(one[0], all_[i])
+    mapped = jax.jit(jax.vmap(lambda image: model(image[None])[0]))(x)
     assert_close(mapped, logits, 2e-6)
 
 
@@ -192,13 +187,12 @@ def test_gradient_of_images(prune, paired):
     state, x = weights(16, **options), images(16).astype(np.float64)
     direction, cotangent = recipe.images(17, x.shape), recipe.tensor(17, "head.weight", (3, 6))
     ends = [plain_mamba(state, x + sign * 1e-6 * direction, prune, paired) for sign in (1, -1)]
-    for up, down in zip(ends[0].positions, ends[1].positions, strict=True):
-        np.testing.assert_array_equal(up, down)
+    chex.assert_trees_all_equal(ends[0].positions, ends[1].positions)
     want = ((ends[0].logits - ends[1].logits) * cotangent).sum() / 2e-6
     with jax.enable_x64(True):
         model = build(state, prune, "float64", **options, paired_paths=paired)
-        grad = compiled(jax.grad(lambda images: (model(images) * cotangent).sum()))(x)
-    assert np.isfinite(grad).all()
+        grad = jax.jit(jax.grad(lambda images: (model(images) * cotangent).sum()))(x)
+    chex.assert_tree_all_finite(grad)
     assert_close((np.asarray(grad) * direction).sum(), want, 1e-6)
 
 
@@ -207,14 +201,13 @@ def test_random_selection():
     options = {"depth": 2, "dwconv_blocks": (1,)}
     state, x = weights(18, **options), images(18)
     model = build(state, prune, **options)
-    forward = jitted(model)
-    logits, stages = forward(x, key=jax.random.key(0))
-    again, same = forward(x, key=jax.random.key(0))
-    _, others = forward(x, key=jax.random.key(1))
-    np.testing.assert_array_equal(logits, again)
-    assert [s.shape for s in stages] == [(3, 21), (3, 15)]
+    logits, stages = run(model, x, key=jax.random.key(0))
+    again, same = run(model, x, key=jax.random.key(0))
+    _, others = run(model, x, key=jax.random.key(1))
+    chex.assert_trees_all_equal(logits, again)
+    chex.assert_shape(stages, [(3, 21), (3, 15)])
     for stage, repeat, other in zip(stages, same, others, strict=True):
-        np.testing.assert_array_equal(stage, repeat)
+        chex.assert_trees_all_equal(stage, repeat)
         assert (np.asarray(stage) != np.asarray(other)).any()
     want = plain_mamba(state, x, prune, given=stages)
     assert_close(logits, want.logits, 1e-5)
@@ -228,8 +221,8 @@ def test_ties_keep_the_lower_positions():
     state = weights(19, **options)
     for name in ("in_proj.weight", "in_proj.bias"):
         state[f"backbone.layers.0.mamba.{name}"][2 * SIZES["embed_dim"] :] = 0
-    _, (stage,) = jitted(build(state, Prune((1,), 0.6), **options))(images(19))
-    np.testing.assert_array_equal(stage, [[*range(18)]] * 3)
+    _, (stage,) = run(build(state, Prune((1,), 0.6), **options), images(19))
+    chex.assert_trees_all_equal(stage, np.array([[*range(18)]] * 3))
 
 
 def test_bad_options():

@@ -1,5 +1,6 @@
 """Position embeddings resized to another grid."""
 
+import chex
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,7 +60,7 @@ def test_any_size(old, new, seed):
 @given(grid=GRID, seed=st.integers(0, 2**31))
 def test_same_size_changes_nothing(grid, seed):
     given = embedding(seed, grid)
-    np.testing.assert_array_equal(resize_pos_embed(given, grid, grid), given)
+    chex.assert_trees_all_equal(resize_pos_embed(given, grid, grid), given)
 
 
 @settings(max_examples=50, deadline=None)
@@ -90,7 +91,7 @@ def test_checkpoint_of_vim_keeps_the_class_token():
     ssmjax.load_torch_state_dict(model, state, grid=(4, 4))
     logits, feats = model(images, return_intermediates=True)
     cls, given = state["cls_token"][0, 0], state["pos_embed"]
-    np.testing.assert_array_equal(feats["residual"][0][:, 15], [cls + given[0, 8]] * 2)
+    chex.assert_trees_all_equal(feats["residual"][0][:, 15], np.array([cls + given[0, 8]] * 2))
     patches = resized(np.delete(given, 8, axis=1), (4, 4), (5, 6))
     at_its_size = np.insert(patches, 15, given[0, 8], axis=1)
     want = vim_oracle.vim(state | {"pos_embed": at_its_size}, images, stride=8)

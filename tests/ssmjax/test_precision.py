@@ -1,5 +1,6 @@
 """Bfloat16 computation: what it may cost, and what stays in float32."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +44,7 @@ def equations(jaxpr):
 )
 def test_logits_are_near_and_exponentials_and_norms_are_float32(name, prune):
     lower, model = (build(name, prune, dtype) for dtype in ("bfloat16", "float32"))
-    assert lower(IMAGES).dtype == jnp.float32
+    chex.assert_type(lower(IMAGES), jnp.float32)
     error = logit_error(lower, model, IMAGES)
     assert 1e-4 < error.largest < 3e-2 and error.rms < error.largest
     jaxpr = jax.make_jaxpr(lower)(IMAGES).jaxpr

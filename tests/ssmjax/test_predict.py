@@ -3,6 +3,7 @@
 import functools
 import os
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
@@ -81,7 +82,9 @@ def test_prints_the_classes_in_order(predict, monkeypatch, model, weights, photo
     assert (status, err) == (0, "")
     want = expected(model, photo)
     assert [name for name, _ in printed(out)] == [name for name, _ in want]
-    np.testing.assert_allclose([p for _, p in printed(out)], [p for _, p in want], atol=0.06)
+    chex.assert_trees_all_close(
+        np.array([p for _, p in printed(out)]), np.array([p for _, p in want]), rtol=1e-7, atol=0.06
+    )
     assert str(photo) in out
 
 

@@ -59,8 +59,8 @@ def test_seed_makes_the_parameters():
 def test_initialisation():
     params = {name: np.asarray(leaf[...]) for name, leaf in flat_params(small(depth=4)).items()}
     branch = "blocks.mixer.backward"
-    np.testing.assert_allclose(params[f"{branch}.A_log"][2, 5], np.log([1, 2]), rtol=1e-6)
-    assert (params[f"{branch}.D"] == 1).all()
+    chex.assert_trees_all_close(params[f"{branch}.A_log"][2, 5], np.log([1, 2]), rtol=1e-6)
+    chex.assert_trees_all_equal(params[f"{branch}.D"], 1)
     delta = np.log1p(np.exp(params[f"{branch}.dt_bias"]))
     assert delta.min() >= 0.99e-3 and 5e-2 < delta.max() <= 1.01e-1
     assert 0.015 < params["blocks.mixer.in_proj.kernel"].std() < 0.025
@@ -77,7 +77,7 @@ def test_images_of_another_size_are_refused():
 def test_rectangular_images():
     model = small(img_size=(16, 24))
     assert model.config.grid == (4, 6)
-    assert model(np.zeros((2, 16, 24, 3), np.float32)).shape == (2, 3)
+    chex.assert_shape(model(np.zeros((2, 16, 24, 3), np.float32)), (2, 3))
 
 
 def test_drop_path_acts_in_training_only():
@@ -170,11 +170,11 @@ def test_weights_that_are_not_finite(tmp_path, weights):
 def test_weights_for_another_image_size(weights):
     path, model = weights
     wide = ssmjax.create_model(weights=path, img_size=(16, 24))
-    assert wide(np.zeros((1, 16, 24, 3), np.float32)).shape == (1, 3)
+    chex.assert_shape(wide(np.zeros((1, 16, 24, 3), np.float32)), (1, 3))
     got, old = (np.asarray(m.pos_embed[...]) for m in (wide, model))
     patches = resize_pos_embed(np.delete(old, 8, axis=1), (4, 4), (4, 6))
-    np.testing.assert_array_equal(np.delete(got, 12, axis=1), patches)
-    np.testing.assert_array_equal(got[:, 12], old[:, 8])
+    chex.assert_trees_all_equal(np.delete(got, 12, axis=1), patches)
+    chex.assert_trees_all_equal(got[:, 12], old[:, 8])
 
 
 def test_broken_weight_files(tmp_path, weights):

@@ -1,5 +1,6 @@
 """The four serpentine paths over a grid."""
 
+import chex
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,22 +18,22 @@ SIDE = st.integers(1, 17)
 @pytest.mark.parametrize("size", SIZES)
 def test_official_paths(size):
     order, direction = scan_paths(*map(int, size.split("x")))
-    assert order.dtype == np.int32
-    np.testing.assert_array_equal(order, GOLDEN[f"order_{size}"])
-    np.testing.assert_array_equal(direction, GOLDEN[f"direction_{size}"])
+    chex.assert_type(order, np.int32)
+    chex.assert_trees_all_equal(order, GOLDEN[f"order_{size}"])
+    chex.assert_trees_all_equal(direction, GOLDEN[f"direction_{size}"])
 
 
 @settings(max_examples=50, deadline=None)
 @given(height=SIDE, width=SIDE)
 def test_every_path_visits_each_token_once_by_the_moves_it_names(height, width):
     order, direction = scan_paths(height, width)
-    assert order.shape == direction.shape == (4, height * width)
+    chex.assert_shape([order, direction], (4, height * width))
     for path, codes in zip(order, direction, strict=True):
-        np.testing.assert_array_equal(np.sort(path), np.arange(height * width))
+        chex.assert_trees_all_equal(np.sort(path), np.arange(height * width))
         assert codes[0] == 0
         at = np.stack(np.divmod(path, width), axis=1)
         moves = np.array([MOVES[code] for code in codes[1:].tolist()]).reshape(-1, 2)
-        np.testing.assert_array_equal(np.diff(at, axis=0), moves)
+        chex.assert_trees_all_equal(np.diff(at, axis=0), moves)
 
 
 @settings(max_examples=50, deadline=None)
@@ -40,10 +41,10 @@ def test_every_path_visits_each_token_once_by_the_moves_it_names(height, width):
 def test_symmetries(height, width):
     """Rows from the top left; backwards; and both again on the transposed grid."""
     order, _ = scan_paths(height, width)
-    np.testing.assert_array_equal(order[0, :width], np.arange(width))
-    np.testing.assert_array_equal(order[1], order[0, ::-1])
+    chex.assert_trees_all_equal(order[0, :width], np.arange(width))
+    chex.assert_trees_all_equal(order[1], order[0, ::-1])
     transposed, _ = scan_paths(width, height)
-    np.testing.assert_array_equal(
+    chex.assert_trees_all_equal(
         order[2:], transposed[:2] % height * width + transposed[:2] // height
     )
 
@@ -54,4 +55,4 @@ def test_against_the_oracle(height, width):
     for got, want in zip(
         scan_paths(height, width), plain_mamba_oracle.paths(height, width), strict=True
     ):
-        np.testing.assert_array_equal(got, want)
+        chex.assert_trees_all_equal(got, want)

@@ -1,5 +1,6 @@
 """Which tokens are kept: counts, order, ties, NaN, protected tokens."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,13 +35,30 @@ def test_protected_tokens_beat_every_score():
     assert select_tokens(scores, 2, protected).tolist() == [[0, 2], [0, 3]]
 
 
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    def test_select_and_gather(self):
+        scores = np.array([[INF, 3, NAN, 5], [1, 2, 2, 0]], np.float32)
+        protected = np.array([[False, False, True, False], [False] * 4])
+        tokens = np.arange(16, dtype=np.float32).reshape(2, 4, 2)
+
+        @self.variant
+        def selected(scores, protected, tokens):
+            kept = select_tokens(scores, 2, protected)
+            return kept, gather_tokens(tokens, kept)
+
+        got, want = selected(scores, protected, tokens), np.array([[0, 2], [1, 2]])
+        chex.assert_type(got, [jnp.int32, jnp.float32])
+        chex.assert_trees_all_equal(got, (want, np.take_along_axis(tokens, want[..., None], 1)))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 2**31), st.data())
 def test_against_a_stable_sort(length, seed, data):
     count = data.draw(st.integers(1, length))
     scores = np.random.default_rng(seed).integers(-2, 3, (3, length)).astype(np.float32)
     want = np.sort(np.argsort(-scores, axis=1, kind="stable")[:, :count], axis=1)
-    np.testing.assert_array_equal(select_tokens(jnp.asarray(scores), count), want)
+    chex.assert_trees_all_equal(select_tokens(jnp.asarray(scores), count), want)
 
 
 def test_no_gradient_flows_through_the_choice():
@@ -49,8 +67,8 @@ def test_no_gradient_flows_through_the_choice():
 
     scores, tokens = jnp.array([[3.0, 1.0, 2.0]]), jnp.arange(6.0).reshape(1, 3, 2)
     to_scores, to_tokens = jax.grad(kept_sum, argnums=(0, 1))(scores, tokens)
-    np.testing.assert_array_equal(to_scores, 0)
-    np.testing.assert_array_equal(to_tokens, [[[0, 2], [0, 0], [8, 10]]])
+    chex.assert_trees_all_equal(to_scores, 0)
+    chex.assert_trees_all_equal(to_tokens, np.array([[[0, 2], [0, 0], [8, 10]]]))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+import chex
 import jax
-import numpy as np
 import pytest
 
 import ssmjax
@@ -61,7 +61,7 @@ def test_what_is_timed(timed):
     images, key = random_images(dense), jax.random.key(0)
     unaligned = dataclasses.replace(PRUNE, alignment="none")
     for what, prune in ("dense", None), ("pruned", PRUNE), ("pruned, no alignment", unaligned):
-        np.testing.assert_array_equal(timed[what](), dense.with_prune(prune)(images, key=key))
+        chex.assert_trees_all_equal(timed[what](), dense.with_prune(prune)(images, key=key))
         assert timed[what].func.config.prune == prune
     ((stream, positions, _),) = timed["selection"]()
     assert [part.shape for part in jax.tree.leaves(stream)] == [
@@ -80,7 +80,7 @@ def test_training_step(timed):
     # The bias of the head moves against its gradient, the mean of softmax minus label.
     gradient = jax.nn.softmax(logits).mean(axis=0).at[0].add(-1)
     moved = params["head"]["bias"][...] - model.head.bias[...]
-    np.testing.assert_allclose(moved, -speed.LEARNING_RATE * gradient, rtol=1e-3)
+    chex.assert_trees_all_close(moved, -speed.LEARNING_RATE * gradient, rtol=1e-3)
 
 
 def test_the_command_prints_a_table(capsys, monkeypatch):

@@ -3,10 +3,14 @@
 Fusing, which only attention can, is held against an oracle in test_vit_pruned.py.
 """
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 from flax import nnx
 
 import ssmjax
@@ -50,10 +54,15 @@ def reduction(request):
     return request.param
 
 
-def pruned(family, importance, reduction, after_blocks, ratio):
+@functools.cache
+def dense(family):
     name, sizes = FAMILIES[family]
+    return ssmjax.create_model(name, num_classes=5, **sizes)
+
+
+def pruned(family, importance, reduction, after_blocks, ratio):
     prune = PruneConfig(after_blocks, ratio, importance=importance, reduction=reduction)
-    return ssmjax.create_model(name, num_classes=5, **sizes, prune=prune)
+    return dense(family).with_prune(prune)
 
 
 def stage(importance, reduction, count, *, signal, features=None, class_index=None, key=KEY):
@@ -79,11 +88,12 @@ class TestEveryStrategy:
     def test_counts_order_class_token_and_batch(self, images, family, importance):
         model = pruned(family, importance, REDUCTION[family], (1, 2), 0.3)
         logits, stages = model(images, key=KEY, return_positions=True)
-        assert np.isfinite(logits).all()
+        chex.assert_tree_all_finite(logits)
         index = model.config.class_index
         before = np.arange(model.config.length)[None].repeat(4, 0)
         for kept, count in zip(stages, model.config.image_tokens[1:], strict=True):
-            assert kept.shape == (4, count + (index is not None)) and kept.dtype == jnp.int32
+            chex.assert_shape(kept, (4, count + (index is not None)))
+            chex.assert_type(kept, jnp.int32)
             assert (np.diff(kept, axis=1) > 0).all()
             for row, present in zip(np.asarray(kept), before, strict=True):
                 assert set(row) <= set(present) and (index is None or index in row)
@@ -92,8 +102,8 @@ class TestEveryStrategy:
         others = images.at[jnp.array([0, 1, 3])].multiply(-2)
         again, stages_again = model(others, key=KEY, return_positions=True)
         for kept, kept_again in zip(stages, stages_again, strict=True):
-            np.testing.assert_array_equal(kept[2], kept_again[2])
-        np.testing.assert_allclose(logits[2], again[2], atol=1e-6)
+            chex.assert_trees_all_equal(kept[2], kept_again[2])
+        chex.assert_trees_all_close(logits[2], again[2], rtol=1e-7, atol=1e-6)
         assert not np.allclose(logits[1], again[1], atol=1e-6)
 
     @pytest.mark.parametrize(("family", "importance"), CHOICES)
@@ -119,7 +129,8 @@ class TestEveryStrategy:
         signal = jax.random.normal(jax.random.key(1), (2, 31, 4))
         signal = signal.at[:, (4, 15, 21)].set(jnp.nan)
         kept = np.asarray(stage(importance, reduction, 28, signal=signal, class_index=15).positions)
-        assert kept.shape == (2, 29) and (kept == 15).any(axis=1).all()
+        chex.assert_shape(kept, (2, 29))
+        assert (kept == 15).any(axis=1).all()
         if importance not in ("random", "uniform"):
             assert not np.isin(kept, (4, 21)).any()
 
@@ -128,20 +139,20 @@ class TestEveryStrategy:
         for count in (25, 11):
             merged = stage(importance, "merge", count, signal=tokens, class_index=15)
             (features,), positions, sizes = merged
-            assert sizes.shape == positions.shape == (2, count + 1)
-            np.testing.assert_allclose(sizes.sum(axis=1), 31)
+            chex.assert_shape([sizes, positions], (2, count + 1))
+            chex.assert_trees_all_close(sizes.sum(axis=1), 31, rtol=1e-7)
             total = np.einsum("bk,bkd->bd", sizes, features)
-            np.testing.assert_allclose(total, tokens.sum(axis=1), atol=1e-5)
+            chex.assert_trees_all_close(total, tokens.sum(axis=1), rtol=1e-7, atol=1e-5)
             alone = np.asarray(positions) == 15
-            np.testing.assert_array_equal(np.asarray(sizes)[alone], 1)
-            np.testing.assert_allclose(np.asarray(features)[alone], tokens[:, 15], rtol=1e-6)
+            chex.assert_trees_all_equal(np.asarray(sizes)[alone], 1)
+            chex.assert_trees_all_close(np.asarray(features)[alone], tokens[:, 15], rtol=1e-6)
 
     def test_dropping_leaves_tokens_as_they_are(self, importance):
         tokens = jax.random.normal(jax.random.key(2), (2, 30, 4))
         (features,), positions, sizes = stage(importance, "drop", 11, signal=tokens)
         assert sizes is None
         kept = np.take_along_axis(np.asarray(tokens), np.asarray(positions)[..., None], axis=1)
-        np.testing.assert_array_equal(features, kept)
+        chex.assert_trees_all_equal(features, kept)
 
     def test_gradients_flow_through_features_only(self, importance, reduction):
         tokens = jax.random.normal(jax.random.key(2), (2, 31, 4))
@@ -154,19 +165,37 @@ class TestEveryStrategy:
             return jnp.sum(weights * present.stream[0])
 
         to_signal, to_features = jax.grad(total, argnums=(0, 1))(tokens, tokens)
-        np.testing.assert_array_equal(to_signal, 0)
+        chex.assert_trees_all_equal(to_signal, 0)
         kept = np.ones((2, 31), bool)
         if reduction == "drop":
             positions = stage(importance, reduction, 20, signal=tokens, class_index=15).positions
             kept = (np.arange(31) == np.asarray(positions)[..., None]).any(axis=1)
         want = np.broadcast_to(kept[..., None], tokens.shape)
-        np.testing.assert_allclose(to_features, want, atol=1e-6)
+        chex.assert_trees_all_close(to_features, want, rtol=1e-7, atol=1e-6)
+
+
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @parameterized.parameters("drop", "merge")
+    def test_a_stage_by_sums(self, reduction):
+        tokens = np.random.default_rng(7).standard_normal((2, 30, 4)).astype(np.float32)
+        reduced = self.variant(lambda signal: stage("sum", reduction, 11, signal=signal))(tokens)
+        best = np.sort(np.argsort(-tokens.sum(axis=2), axis=1, kind="stable")[:, :11], axis=1)
+        chex.assert_trees_all_equal(reduced.positions, best)
+        (features,) = jax.tree.leaves(reduced.stream)
+        chex.assert_shape(features, (2, 11, 4))
+        if reduction == "drop":
+            kept = np.take_along_axis(tokens, best[..., None], axis=1)
+            chex.assert_trees_all_equal(features, kept)
+        else:
+            total = np.einsum("bk,bkd->bd", reduced.sizes, features)
+            chex.assert_trees_all_close(total, tokens.sum(axis=1), rtol=1e-7, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keeping_all_is_the_dense_model(images, family):
     model = pruned(family, "uniform", "drop", (1,), 1.0)
-    np.testing.assert_array_equal(model(images), model.with_prune(None)(images))
+    chex.assert_trees_all_equal(model(images), dense(family)(images))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -179,10 +208,10 @@ def test_every_parameter_learns(images, family):
     def loss(params):
         return jnp.sum(nnx.merge(graphdef, params, others)(images) ** 2)
 
-    for path, gradient in jax.tree.leaves_with_path(jax.grad(loss)(params)):
-        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, jax.tree_util.keystr(
-            path
-        )
+    gradients = jax.grad(loss)(params)
+    chex.assert_tree_all_finite(gradients)
+    for path, gradient in jax.tree.leaves_with_path(gradients):
+        assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
 
 
 def judged(importance, signal, **fields):
@@ -204,14 +233,14 @@ def judged(importance, signal, **fields):
 )
 def test_scores(importance, scores):
     got = judged(importance, jnp.array([[[3.0, -2.0], [2.0, 0.0]]])).scores
-    np.testing.assert_allclose(got, [scores], rtol=1e-6)
+    chex.assert_trees_all_close(got, np.array([scores]), rtol=1e-6)
 
 
 def test_uniform_keeps_tokens_spread_evenly():
     length = 4000
     scores = np.asarray(judged("uniform", jnp.zeros((1, length, 1)), grid=(40, 100)).scores[0])
     order = np.argsort(np.modf(np.arange(length) * 0.6180339887498949)[0])
-    np.testing.assert_array_equal(np.argsort(scores), order)
+    chex.assert_trees_all_equal(np.argsort(scores), order)
     kept = np.sort(np.argsort(-scores)[:1000])
     assert np.diff(kept).max() <= 6  # Three-gap theorem: gaps of a golden-ratio sequence.
 
@@ -220,7 +249,7 @@ def test_coverage_takes_the_best_of_each_neighbourhood_first():
     # Two neighbourhoods side by side: cells 0, 1, 4, 5 and 2, 3, 6, 7.
     y = jnp.array([9.0, 8, 1, 2, 7, 6, 4, 3])[None, :, None]
     ranks = [0, -2, -7, -5, -4, -6, -1, -3]
-    np.testing.assert_array_equal(judged("coverage", y).scores, [ranks])
+    chex.assert_trees_all_equal(judged("coverage", y).scores, np.array([ranks]))
 
 
 def numpy_match(features, local):
@@ -249,9 +278,9 @@ def test_matching_against_loops(local, class_index):
     importance = "similarity_local" if local else "similarity_global"
     got = judged(importance, jnp.asarray(given), class_index=class_index, grid=(3, 3))
     for even, (likeness, odd) in numpy_match(features[0], local).items():
-        np.testing.assert_allclose(got.scores[0, names[even]], -likeness, atol=1e-6)
+        chex.assert_trees_all_close(got.scores[0, names[even]], -likeness, rtol=1e-7, atol=1e-6)
         assert got.targets[0, names[even]] == names[odd]
-    assert np.isinf(np.asarray(got.scores)[0, names[1::2]]).all()
+    chex.assert_trees_all_equal(got.scores[0, names[1::2]], np.inf)
 
 
 def test_merged_tokens_weigh_by_size():
@@ -265,17 +294,13 @@ def test_merged_tokens_weigh_by_size():
         signal=None,
         key=None,
     )
-    np.testing.assert_allclose(second.sizes.sum(), 30)
+    chex.assert_trees_all_close(second.sizes.sum(), 30, rtol=1e-7)
     total = (np.asarray(second.stream[0])[..., 0] * np.asarray(second.sizes)).sum()
-    np.testing.assert_allclose(total, tokens.sum(), rtol=1e-6)
+    chex.assert_trees_all_close(total, tokens.sum(), rtol=1e-6)
 
 
 def test_pooling_counts_each_patch_once(images):
-    name, sizes = FAMILIES["plain_mamba"]
-    model = ssmjax.create_model(
-        name, num_classes=5, **sizes, prune=PruneConfig((2,), 0.4, importance="l2")
-    )
-    merging = model.with_prune(PruneConfig((2,), 0.4, importance="l2", reduction="merge"))
+    merging, model = (pruned("plain_mamba", "l2", how, (2,), 0.4) for how in ("merge", "drop"))
     _, hidden = merging(images, return_intermediates=True)
     _, dropped = model(images, return_intermediates=True)
     assert not np.allclose(hidden["features"], dropped["features"], atol=1e-4)
@@ -285,7 +310,7 @@ def test_pooling_counts_each_patch_once(images):
     gap = np.abs(np.arange(30)[None, :, None] - np.asarray(kept)[:, None, :])
     sizes = (gap.argmin(axis=2)[:, :, None] == np.arange(12)).sum(axis=1)
     want = (np.asarray(merging.norm(stream)) * sizes[..., None]).sum(axis=1) / 30
-    np.testing.assert_allclose(hidden["features"], want, atol=1e-5)
+    chex.assert_trees_all_close(hidden["features"], want, rtol=1e-7, atol=1e-5)
 
 
 def test_what_a_family_cannot_give_is_refused(monkeypatch):

@@ -1,8 +1,8 @@
 """Pruned Vim, on the kept tokens only, against a masked float64 run over all positions."""
 
-import functools
 from contextlib import nullcontext
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +13,7 @@ from tests.golden import recipe
 from tests.oracles import golden, vim_oracle
 from tests.oracles.compare import assert_close
 from tests.oracles.vim_oracle import Prune, count_to_keep
+from tests.ssmjax.blank import blank_model
 
 # 5 x 5 patches: an odd number, so the class token sits at 12 of 26 positions.
 SIZES = {"embed_dim": 32, "d_state": 4, "depth": 4, "patch_size": 8}
@@ -60,7 +61,7 @@ def build(state, prune, dtype="float32"):
             alignment=prune.alignment,
             conv=prune.conv,
         )
-    model = ssmjax.create_model(
+    model = blank_model(
         "vim_tiny_patch16_224",
         **SIZES,
         img_size=40,
@@ -73,13 +74,9 @@ def build(state, prune, dtype="float32"):
     return model
 
 
-def jitted(model):
-    """images -> (logits, positions of each stage)."""
-    return jax.jit(functools.partial(model, return_positions=True))
-
-
-def run(model, x):
-    return jitted(model)(x)
+def run(model, x, **options):
+    """(logits, positions of each stage)."""
+    return model(x, return_positions=True, **options)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +93,9 @@ def test_against_masked_run(prune, dtype):
         logits, stages = run(build(state, prune, dtype), x)
     assert len(stages) == len(prune.after_blocks)
     for got, kept in zip(stages, want.positions, strict=True):
-        assert got.dtype == jnp.int32
-        np.testing.assert_array_equal(got, kept)
-    assert logits.dtype == dtype
+        chex.assert_type(got, jnp.int32)
+        chex.assert_trees_all_equal(got, kept)
+    chex.assert_type(logits, dtype)
     assert_close(logits, want.logits, {"float32": 1e-5, "float64": 1e-10}[dtype], "logits")
 
 
@@ -107,7 +104,7 @@ def test_positions(ratio, counts):
     """ceil(ratio * patches) + 1: 0.56 of 25 is 14, although 0.56 * 25 > 14 in floats."""
     prune = Prune((1, 3), ratio)
     _, (first, second) = run(build(weights(12), prune), images(12))
-    assert first.shape == (3, counts[0] + 1) and second.shape == (3, counts[1] + 1)
+    chex.assert_shape([first, second], [(3, count + 1) for count in counts])
     assert counts == (count_to_keep(ratio, 25), count_to_keep(ratio, counts[0]))
     for stage in map(np.asarray, (first, second)):
         assert (np.diff(stage, axis=1) > 0).all()
@@ -124,30 +121,30 @@ def test_keep_all_is_dense_bit_for_bit(alignment, conv):
     state, x = weights(13), images(13)
     dense, none = run(build(state, None), x)
     logits, stages = run(build(state, Prune((1, 3), 1.0, "clip", alignment, conv)), x)
-    np.testing.assert_array_equal(logits, dense)
+    chex.assert_trees_all_equal(logits, dense)
     assert len(none) == 0
     for stage in stages:
-        np.testing.assert_array_equal(stage, np.tile(np.arange(PATCHES + 1), (3, 1)))
+        chex.assert_trees_all_equal(stage, np.tile(np.arange(PATCHES + 1), (3, 1)))
 
 
 def test_image_alone_equals_image_in_batch():
-    forward, x = jitted(build(weights(14), PAPER)), images(14)
-    logits, stages = forward(x)
+    model, x = build(weights(14), PAPER), images(14)
+    logits, stages = run(model, x)
     assert len({tuple(row) for row in np.asarray(stages[0])}) == 3  # each image has its own
     for i in range(3):
-        alone, alone_stages = forward(x[i : i + 1])
+        alone, alone_stages = run(model, x[i : i + 1])
         assert_close(alone[0], logits[i], 2e-6)
         for one, all_ in zip(alone_stages, stages, strict=True):
-            np.testing.assert_array_equal(one[0], all_[i])
+            chex.assert_trees_all_equal(one[0], all_[i])
 
 
 def test_eager_jit_and_vmap_agree():
     model, x = build(weights(15), PAPER), images(15)
-    logits, stages = run(model, x)
-    eager, eager_stages = model(x, return_positions=True)
+    logits, stages = jax.jit(lambda x: run(model, x))(x)
+    eager, eager_stages = run(model, x)
     assert_close(eager, logits, 2e-6)
-    np.testing.assert_array_equal(eager_stages[1], stages[1])
-    np.testing.assert_array_equal(model(x), eager)
+    chex.assert_trees_all_equal(eager_stages[1], stages[1])
+    chex.assert_trees_all_equal(model(x), eager)
     mapped = jax.jit(jax.vmap(lambda image: model(image[None])[0]))(x)
     assert_close(mapped, logits, 2e-6)
 
@@ -160,13 +157,12 @@ def test_gradient_of_images(prune):
     state, x = weights(16), images(16).astype(np.float64)
     direction, cotangent = recipe.images(17, x.shape), recipe.tensor(17, "head.weight", (3, 6))
     ends = [vim_oracle.vim(state, x + sign * 1e-5 * direction, 8, prune) for sign in (1, -1)]
-    for up, down in zip(ends[0].positions, ends[1].positions, strict=True):
-        np.testing.assert_array_equal(up, down)
+    chex.assert_trees_all_equal(ends[0].positions, ends[1].positions)
     want = ((ends[0].logits - ends[1].logits) * cotangent).sum() / 2e-5
     with jax.enable_x64(True):
         model = build(state, prune, "float64")
         grad = jax.jit(jax.grad(lambda images: (model(images) * cotangent).sum()))(x)
-    assert np.isfinite(grad).all()
+    chex.assert_tree_all_finite(grad)
     assert_close((np.asarray(grad) * direction).sum(), want, 1e-6)
 
 
@@ -174,14 +170,13 @@ def test_random_selection():
     prune = Prune((1, 3), 0.7, "random")
     state, x = weights(18), images(18)
     model = build(state, prune)
-    forward = jitted(model)
-    logits, stages = forward(x, key=jax.random.key(0))
-    again, same = forward(x, key=jax.random.key(0))
-    _, others = forward(x, key=jax.random.key(1))
-    np.testing.assert_array_equal(logits, again)
-    assert [s.shape for s in stages] == [(3, 19), (3, 14)]
+    logits, stages = run(model, x, key=jax.random.key(0))
+    again, same = run(model, x, key=jax.random.key(0))
+    _, others = run(model, x, key=jax.random.key(1))
+    chex.assert_trees_all_equal(logits, again)
+    chex.assert_shape(stages, [(3, 19), (3, 14)])
     for stage, repeat, other in zip(stages, same, others, strict=True):
-        np.testing.assert_array_equal(stage, repeat)
+        chex.assert_trees_all_equal(stage, repeat)
         assert (np.asarray(stage) != np.asarray(other)).any()
         assert (np.asarray(stage) == CLS).any(axis=1).all()
     want = vim_oracle.vim(state, x, 8, prune, given=stages)
@@ -219,7 +214,8 @@ def test_ties_keep_the_lower_positions():
     """Every score is exactly zero."""
     state = tokens_of_my_choice(np.zeros(PATCHES + 1))
     _, (stage,) = run(build(state, Prune((1,), 0.6)), images(19))
-    np.testing.assert_array_equal(stage, [[*range(16)]] * 3)  # 15 patches and the class token
+    # 15 patches and the class token.
+    chex.assert_trees_all_equal(stage, np.array([[*range(16)]] * 3))
 
 
 @pytest.mark.parametrize("how", ["clip", "sum", "l1", "l2"])
@@ -230,11 +226,12 @@ def test_nan_ranks_last(how):
     first_channel[nan_tokens] = 20.0
     state, x = tokens_of_my_choice(first_channel), images(19)
     logits, (stage,) = run(build(state, Prune((1,), 0.84, how)), x)  # 21 of 25
-    np.testing.assert_array_equal(stage, [np.setdiff1d(np.arange(26), nan_tokens)] * 3)
-    assert np.isfinite(logits).all() and np.ptp(logits) > 0.1
+    chex.assert_trees_all_equal(stage, np.array([np.setdiff1d(np.arange(26), nan_tokens)] * 3))
+    chex.assert_tree_all_finite(logits)
+    assert np.ptp(logits) > 0.1
     logits, (stage,) = run(build(state, Prune((1,), 0.88, how)), x)  # 22 of 25
-    np.testing.assert_array_equal(stage, [np.setdiff1d(np.arange(26), nan_tokens[1:])] * 3)
-    assert np.isnan(logits).all()
+    chex.assert_trees_all_equal(stage, np.array([np.setdiff1d(np.arange(26), nan_tokens[1:])] * 3))
+    chex.assert_trees_all_equal(logits, np.nan)
 
 
 BAD = [

@@ -3,6 +3,7 @@
 import functools
 import os
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,12 +89,12 @@ def test_attention(run, model, weights, photo, tmp_path):
     got = table(out)
     assert list(got) == [r"a\|photo.png", "mean of 1"]
     for values in got.values():
-        np.testing.assert_allclose(values, want, atol=6e-4)
+        chex.assert_trees_all_close(values, want, rtol=1e-7, atol=6e-4)
     with Image.open(tmp_path / "o.png") as picture:
         tiles = [picture.crop((left, 44, left + 160, 204)) for left in (20, 188, 356, 524)]
     assert not colour_blind(tiles[0]).any() and not colour_blind(tiles[1]).any()
     for tile in tiles[2:]:
-        np.testing.assert_array_equal(colour_blind(tile), ~cells[0])
+        chex.assert_trees_all_equal(colour_blind(tile), ~cells[0])
 
 
 @pytest.fixture
@@ -126,7 +127,9 @@ def test_the_models_compared(run, faked, model, tmp_path, photo, stored, aligned
     first = [(alignment, "raw", 2, (8,)) for alignment in (None, aligned, "none")]
     assert faked == first + [(*of_model, (1,)) for *of_model, _ in first]
     # Kept are the first 8 cells, on two of which the last model's map is 2 and not 1.
-    np.testing.assert_allclose(table(out)["mean of 9"], [1, 10 / (8 * 14) ** 0.5], atol=6e-4)
+    chex.assert_trees_all_close(
+        table(out)["mean of 9"], np.array([1, 10 / (8 * 14) ** 0.5]), rtol=1e-7, atol=6e-4
+    )
     assert sorted(os.listdir(tmp_path)) == ["a|photo.png", "pruned.safetensors"]
 
 
@@ -156,10 +159,14 @@ def test_colours_of_a_heat_map():
         return (1 - OPACITY) * grey + OPACITY * (low + (place - int(place)) * (high - low))
 
     # As shares of the most that is shown, 8: 1/4, 0, 1/8, 1; of 2: 1, 0, 1/2.
-    np.testing.assert_allclose(tiles[0].reshape(4, 3), [*map(heat, (1, 0, 0.5, 4))], atol=2)
-    np.testing.assert_allclose(tiles[1].reshape(4, 3)[:3], [*map(heat, (4, 0, 2))], atol=2)
+    chex.assert_trees_all_close(
+        tiles[0].reshape(4, 3), np.array([*map(heat, (1, 0, 0.5, 4))]), rtol=1e-7, atol=2
+    )
+    chex.assert_trees_all_close(
+        tiles[1].reshape(4, 3)[:3], np.array([*map(heat, (4, 0, 2))]), rtol=1e-7, atol=2
+    )
     assert np.ptp(tiles[1][1, 1]) == 0 and tiles[1][1, 1, 0] > 150
-    np.testing.assert_allclose(tiles[2].reshape(4, 3), [heat(0)] * 4, atol=2)
+    chex.assert_trees_all_close(tiles[2].reshape(4, 3), np.array([heat(0)] * 4), rtol=1e-7, atol=2)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Dense ViT: what test_golden.py, which holds it against timm, does not see."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,15 +31,15 @@ def test_softmax_is_wide_in_bfloat16():
     """Rows of 400 equal tokens: 1 / 400 each, which bfloat16 sums would miss by percents."""
     attention = SelfAttention(16, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     _, weights = attention(jnp.ones((1, 400, 16), jnp.bfloat16))
-    assert weights.dtype == jnp.float32
-    np.testing.assert_allclose(weights, 1 / 400, rtol=1e-6)
+    chex.assert_type(weights, jnp.float32)
+    chex.assert_trees_all_close(weights, 1 / 400, rtol=1e-6)
 
 
 def test_bfloat16_is_near():
     model, state = small(1, dtype="bfloat16")
     images = recipe.images(1, (2, 24, 32, 3))
     logits, feats = model(images, return_intermediates=True)
-    assert logits.dtype == jnp.float32 and feats["residual"][1].dtype == jnp.float32
+    chex.assert_type([logits, feats["residual"][1]], jnp.float32)
     assert_close(logits, vit_oracle.vit(state, images, HEADS).logits, 3e-2)
 
 
@@ -48,7 +49,7 @@ def test_checkpoint_of_another_grid():
     images = recipe.images(2, (2, 24, 32, 3))
     logits, feats = model(images, return_intermediates=True)
     first = state["cls_token"][0, 0] + state["pos_embed"][0, 0]
-    np.testing.assert_array_equal(feats["residual"][0][:, 0], [first] * 2)
+    chex.assert_trees_all_equal(feats["residual"][0][:, 0], np.array([first] * 2))
     want = vit_oracle.vit(ssmjax.to_torch_state_dict(model), images, HEADS)
     assert_close(logits, want.logits, 1e-5)
 

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,9 +90,9 @@ def test_against_masked_run(prune, dtype):
         after = feats["residual"][i + 1]
         assert_close(after, at(want.outputs[i], present), tolerance, f"block {i}")
     for got, kept in zip(stages, want.positions, strict=True):
-        assert got.dtype == jnp.int32
-        np.testing.assert_array_equal(got, kept)
-    assert logits.dtype == dtype
+        chex.assert_type(got, jnp.int32)
+        chex.assert_trees_all_equal(got, kept)
+    chex.assert_type(logits, dtype)
     assert_close(logits, want.logits, tolerance, "logits")
 
 
@@ -102,7 +103,7 @@ def test_counts():
     model = build(state, FUSED.config())
     assert model.config.image_tokens == (25, 19, 15)
     _, stages = run(model, images(11))
-    assert [stage.shape for stage in stages] == [(3, 20), (3, 16)]
+    chex.assert_shape(stages, [(3, 20), (3, 16)])
     for number, stage in enumerate(map(np.asarray, stages)):
         assert (stage[:, 0] == 0).all() and (np.diff(stage, axis=1) > 0).all()
         assert (stage[:, -1] == PATCHES + 1 + number).all()
@@ -112,9 +113,9 @@ def test_keep_all_is_dense_bit_for_bit():
     state, x = weights(13), images(13)
     dense, _ = run(build(state, None), x)
     logits, stages = run(build(state, Prune((1, 3), 1.0, True).config()), x)
-    np.testing.assert_array_equal(logits, dense)
+    chex.assert_trees_all_equal(logits, dense)
     for stage in stages:
-        np.testing.assert_array_equal(stage, np.tile(np.arange(PATCHES + 1), (3, 1)))
+        chex.assert_trees_all_equal(stage, np.tile(np.arange(PATCHES + 1), (3, 1)))
 
 
 def test_image_alone_equals_image_in_batch():
@@ -124,7 +125,7 @@ def test_image_alone_equals_image_in_batch():
     alone, alone_stages = run(model, x[1:2])
     assert_close(alone[0], logits[1], 2e-6)
     for one, all_ in zip(alone_stages, stages, strict=True):
-        np.testing.assert_array_equal(one[0], all_[1])
+        chex.assert_trees_all_equal(one[0], all_[1])
 
 
 def test_gradient_of_images():
@@ -132,13 +133,12 @@ def test_gradient_of_images():
     state, x = weights(16), images(16).astype(np.float64)
     direction, cotangent = recipe.images(17, x.shape), recipe.tensor(17, "head.weight", (3, 6))
     ends = [vit_oracle.vit(state, x + sign * 1e-5 * direction, HEADS, *FUSED) for sign in (1, -1)]
-    for up, down in zip(ends[0].positions, ends[1].positions, strict=True):
-        np.testing.assert_array_equal(up, down)
+    chex.assert_trees_all_equal(ends[0].positions, ends[1].positions)
     want = ((ends[0].logits - ends[1].logits) * cotangent).sum() / 2e-5
     with jax.enable_x64(True):
         model = build(state, FUSED.config(), "float64")
         grad = jax.jit(jax.grad(lambda images: (model(images) * cotangent).sum()))(x)
-    assert np.isfinite(grad).all()
+    chex.assert_tree_all_finite(grad)
     assert_close((np.asarray(grad) * direction).sum(), want, 1e-6)
 
 
@@ -146,7 +146,7 @@ def test_random_selection():
     state, x = weights(18), images(18)
     model = build(state, EVIT.config(importance="random"))
     logits, stages = run(model, x, key=jax.random.key(0))
-    assert [s.shape for s in stages] == [(3, 19), (3, 14)]
+    chex.assert_shape(stages, [(3, 19), (3, 14)])
     assert len(np.unique(stages[0], axis=0)) == 3
     assert_close(logits, vit_oracle.vit(state, x, HEADS, *EVIT, given=stages).logits, 1e-5)
 
@@ -154,8 +154,9 @@ def test_random_selection():
 def test_drop_path_and_pruning_train():
     model = build(weights(19), FUSED.config(), drop_path_rate=0.5)
     logits = [model(images(19), train=True, key=jax.random.key(k)) for k in (1, 1, 2)]
-    np.testing.assert_array_equal(logits[0], logits[1])
-    assert np.isfinite(logits[0]).all() and np.abs(logits[0] - logits[2]).max() > 0.1
+    chex.assert_trees_all_equal(logits[0], logits[1])
+    chex.assert_tree_all_finite(logits)
+    assert np.abs(logits[0] - logits[2]).max() > 0.1
 
 
 def test_flops_inside_a_block():
@@ -180,7 +181,7 @@ def test_pictures_pass_over_fused_tokens():
     _, stages = run(model, images(12))
     row = np.asarray(stages[1])[0]
     patches = row[(row > 0) & (row <= PATCHES)] - 1
-    np.testing.assert_array_equal(np.flatnonzero(kept_cells(row, model.config)), patches)
+    chex.assert_trees_all_equal(np.flatnonzero(kept_cells(row, model.config)), patches)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """A small prepared data set in the layout of the demo's, and a small run on it."""
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import subprocess
@@ -10,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ssmjax import command_line
 from train.data.cifar10 import CLASS_NAMES, Cifar10Photos
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,12 +79,12 @@ def dense_config_file(data_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def command(tmp_path_factory):
+def process(tmp_path_factory):
     """Starts a command of the project as a user would; compiled programs are shared."""
     cache = tmp_path_factory.getbasetemp().parent / "compiled"
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
     def start(*arguments):
@@ -93,12 +97,31 @@ def command(tmp_path_factory):
             text=True,
         )
 
-    def run(*arguments):
-        process = start(*arguments)
-        out, err = process.communicate(timeout=600)
-        return process.returncode, out, err
+    return start
 
-    run.start = start
+
+@pytest.fixture(scope="session")
+def command():
+    """Runs a command in this process, so that one run's programs serve the next.
+
+    Gives the exit status and what was written to stdout and to stderr.
+    """
+
+    def run(module, *arguments):
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.setattr(sys, "argv", [module, *map(str, arguments)])
+            patch.chdir(ROOT)
+            try:
+                command_line.run(importlib.import_module(module).main)
+            except SystemExit as stop:
+                status = stop.code
+        return status, out.getvalue(), err.getvalue()
+
     return run
 
 

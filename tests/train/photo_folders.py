@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from train.config import DataConfig
-from train.data.fetch import DataError
-from train.data.source import open_split
+from train.data.fetching.fetch import DataError
+from train.data.sources.source import open_split
 
 COUNTS = {"train/cat": 5, "train/dog": 7, "val/cat": 2, "val/dog": 1}
 

@@ -1,5 +1,6 @@
 """Crops: pixel by pixel against Pillow, and distributions against their definition."""
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,7 +39,7 @@ def test_middle_is_timms_resize_and_centre_crop(shape, size, pct, whole, corner)
     top, left = corner
     resized = Image.fromarray(image).resize(whole[::-1], BICUBIC)
     expected = resized.crop((left, top, left + size, top + size))
-    np.testing.assert_array_equal(photos.middle(image, (size, size), pct), np.asarray(expected))
+    chex.assert_trees_all_equal(photos.middle(image, (size, size), pct), np.asarray(expected))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -64,7 +65,7 @@ def test_resize_averages_where_it_shrinks():
 def test_resize_takes_the_whole_photo():
     image = photo(30, 50)
     expected = np.asarray(Image.fromarray(image).resize((20, 10), BICUBIC))
-    np.testing.assert_array_equal(photos.resize(image, (10, 20)), expected)
+    chex.assert_trees_all_equal(photos.resize(image, (10, 20)), expected)
 
 
 def test_shift_is_a_crop_of_the_mirrored_photo_and_every_one_is_as_likely():
@@ -116,4 +117,4 @@ def test_random_resized_resizes_its_part():
     found = crop.random_resized(image, (20, 24), (0.1, 0.6), np.random.default_rng(3))
     top, left, height, width = crop.random_part((60, 80), (0.1, 0.6), np.random.default_rng(3))
     part = Image.fromarray(image).crop((left, top, left + width, top + height))
-    np.testing.assert_array_equal(found, np.asarray(part.resize((24, 20), BICUBIC)))
+    chex.assert_trees_all_equal(found, np.asarray(part.resize((24, 20), BICUBIC)))

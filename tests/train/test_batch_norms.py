@@ -1,5 +1,7 @@
 """Batch norms of PlainMamba in training, against statistics in float64."""
 
+import functools
+
 import chex
 import jax
 import numpy as np
@@ -21,6 +23,7 @@ PARTS = {  # Of the official name of an array of a batch norm.
 }
 
 
+@functools.cache
 def small(**options):
     return backbone("plainmamba_l1", stem_convs=1, **({"dwconv_blocks": (0,)} | options))
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,20 +26,9 @@ def state_of(step, **more):
     return TrainState(jnp.int32(step), params, averaged, {}, opt_state, *counts)
 
 
-def numbers(state):
-    """The state's arrays in numpy, the random key as what it holds."""
-    raw = [
-        jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-        for leaf in jax.tree.leaves(state)
-    ]
-    return [np.asarray(leaf) for leaf in raw]
-
-
 def assert_same(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for one, other in zip(numbers(ours), numbers(theirs), strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
+    chex.assert_trees_all_equal_dtypes(ours, theirs)
+    chex.assert_trees_all_equal(ours, theirs)
 
 
 def save(workdir, *steps, keep=2, make=state_of):

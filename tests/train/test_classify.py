@@ -1,5 +1,6 @@
 """Classification: the loss of real models, against numpy."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,10 +25,10 @@ def normalised():
 
 def test_prepared_images_are_normalised_and_targets_smoothed():
     got = classify(OptimConfig(label_smoothing=0.3)).prepare(BATCH, jax.random.key(0))
-    assert got["image"].dtype == jnp.float32
-    np.testing.assert_allclose(got["image"], normalised(), atol=1e-5)
+    chex.assert_type(got["image"], jnp.float32)
+    chex.assert_trees_all_close(got["image"], normalised(), rtol=1e-7, atol=1e-5)
     want = 0.1 + 0.7 * np.eye(3)[BATCH["label"]]
-    np.testing.assert_allclose(got["target"], want, atol=1e-6)
+    chex.assert_trees_all_close(got["target"], want, rtol=1e-7, atol=1e-6)
 
 
 def test_photos_are_erased_before_they_are_mixed():
@@ -37,15 +38,40 @@ def test_photos_are_erased_before_they_are_mixed():
     erase_key, mix_key = jax.random.split(key)
     erased = erase(erase_key, normalised(), 0.7)
     images, targets = mix(mix_key, erased, np.eye(3)[BATCH["label"]], mixup=0.8, cutmix=1.0)
-    np.testing.assert_allclose(got["image"], images, atol=1e-5)
-    np.testing.assert_allclose(got["target"], targets, atol=1e-6)
+    chex.assert_trees_all_close(got["image"], images, rtol=1e-7, atol=1e-5)
+    chex.assert_trees_all_close(got["target"], targets, rtol=1e-7, atol=1e-6)
 
 
 def test_loss_is_the_cross_entropy_of_smoothed_targets():
     _, (loss,) = run(Linear(), OptimConfig(label_smoothing=0.2), steps=1)
     target = 0.8 * np.eye(3)[BATCH["label"]] + 0.2 / 3
     logp = log_softmax(Linear()(normalised()))
-    np.testing.assert_allclose(loss, -np.mean(np.sum(target * logp, axis=-1)), rtol=1e-5)
+    chex.assert_trees_all_close(loss, -np.mean(np.sum(target * logp, axis=-1)), rtol=1e-5)
+
+
+class TestVariants(chex.TestCase):
+    """Compiled, and step by step."""
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_gradient_of_the_cross_entropy(self):
+        loss = classify(OptimConfig(label_smoothing=0.2))
+        graphdef, params = nnx.split(Linear())
+
+        def mean(params, batch, key):
+            prepared = loss.prepare(batch, key)
+            total, number = loss(nnx.merge(graphdef, params), prepared, key)["loss"]
+            return total / number
+
+        value, grads = self.variant(jax.value_and_grad(mean))(params, BATCH, jax.random.key(0))
+        chex.assert_shape(value, ())
+        chex.assert_type([value, *jax.tree.leaves(grads)], jnp.float32)
+        logp = log_softmax(Linear()(normalised()))
+        target = 0.8 * np.eye(3)[BATCH["label"]] + 0.2 / 3
+        chex.assert_trees_all_close(value, -np.mean(np.sum(target * logp, axis=-1)), rtol=1e-5)
+        away = (np.exp(logp) - target) / len(logp)
+        want = {"kernel": normalised().reshape(len(away), -1).T @ away, "bias": away.sum(axis=0)}
+        for name, gradient in want.items():
+            chex.assert_trees_all_close(grads["head"][name][...], gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
@@ -62,7 +88,7 @@ def test_distillation_is_the_divergence_from_the_teacher_on_the_same_images(shar
     p, q = log_softmax(said / 2), log_softmax(logits / 2)
     divergence = 4 * np.mean(np.sum(np.exp(p) * (p - q), axis=-1))
     entropy = -np.mean(np.sum(prepared["target"] * log_softmax(logits), axis=-1))
-    np.testing.assert_allclose(got, (1 - share) * entropy + share * divergence, rtol=1e-5)
+    chex.assert_trees_all_close(got, (1 - share) * entropy + share * divergence, rtol=1e-5)
 
 
 PRUNE = ssmjax.PruneConfig((1,), 0.5, importance="random")
@@ -77,7 +103,7 @@ def test_pruned_model_trains_and_keys_matter_only_where_they_act():
         assert losses.setdefault(seed, each) == each
     assert losses[0] != losses[1]
     _, each = run(pruned, OptimConfig(lr=1e-2, remat=True))
-    np.testing.assert_allclose(each, losses[0], rtol=1e-5)
+    chex.assert_trees_all_close(each, losses[0], rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -85,14 +111,14 @@ def test_a_block_pruned_inside_trains_the_same_with_rematerialisation():
     vit = backbone("deit_tiny_patch16_224", prune=EVIT, drop_path_rate=0.4)
     plain, again = (run(vit, OptimConfig(lr=1e-2, remat=remat))[1] for remat in (False, True))
     assert plain[2] < plain[0]
-    np.testing.assert_allclose(again, plain, rtol=1e-5)
+    chex.assert_trees_all_close(again, plain, rtol=1e-5)
 
 
 def test_bfloat16_computes_and_float32_stays():
     state, step = start(backbone(dtype="bfloat16"), OptimConfig(accumulate=2))
     told = jax.eval_shape(step, state, BATCH)
-    assert {a.dtype for a in jax.tree.leaves(told) if a.ndim} == {np.dtype("float32")}
-    assert told[1]["loss"].dtype == told[1]["grad_norm"].dtype == np.dtype("float32")
+    chex.assert_type([a for a in jax.tree.leaves(told) if a.ndim], jnp.float32)
+    chex.assert_type([told[1]["loss"], told[1]["grad_norm"]], jnp.float32)
 
 
 @pytest.mark.parametrize(

@@ -122,14 +122,14 @@ def test_table_from_the_csv_is_the_runs_own_and_a_second_run_changes_nothing(
 
 @pytest.mark.slow
 def test_killed_in_a_fine_tune_goes_on_and_ends_the_same(
-    run, command, config_file, finished, tmp_path, capsys
+    run, process, config_file, finished, tmp_path, capsys
 ):
     arguments = ("--config", config_file, "--workdir", tmp_path, "--measure", "accuracy")
-    process = command.start("train.compare", *arguments)
-    while process.poll() is None and not list(tmp_path.glob("runs/1-*/1/checkpoints/5")):
+    started = process("train.compare", *arguments)
+    while started.poll() is None and not list(tmp_path.glob("runs/1-*/1/checkpoints/5")):
         time.sleep(0.002)
-    process.kill()
-    process.communicate()
+    started.kill()
+    started.communicate()
     assert accuracies(tmp_path) == accuracies(finished)[:2]
     run(*arguments)
     assert "going on from step" in capsys.readouterr().err

@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 
 from train.config import DataConfig
 from train.data.check import COUNTS_FILE, check_classes, remarks
-from train.data.fetch import DataError
-from train.data.source import Split, open_split
+from train.data.fetching.fetch import DataError
+from train.data.sources.source import Split, open_split
 
 
 class Memory(list):

@@ -9,12 +9,13 @@ import sys
 import tarfile
 from typing import Any
 
+import chex
 import cv2
 import numpy as np
 import pytest
 
 from train.data import cifar10
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 
 TEST = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3), np.uint8)
 TRAIN = np.random.default_rng(2).integers(0, 256, (15, 32, 32, 3), np.uint8)
@@ -55,9 +56,9 @@ def data_dir(tmp_path, monkeypatch):
 def test_photos_labels_and_order(data_dir):
     splits: Any = cifar10.prepare(data_dir).as_data_source()
     assert sorted(splits) == ["test", "train"]
-    np.testing.assert_array_equal([example["image"] for example in splits["test"]], TEST)
+    chex.assert_trees_all_equal(np.array([example["image"] for example in splits["test"]]), TEST)
     assert [example["label"] for example in splits["test"]] == TEST_LABELS
-    np.testing.assert_array_equal([example["image"] for example in splits["train"]], TRAIN)
+    chex.assert_trees_all_equal(np.array([example["image"] for example in splits["train"]]), TRAIN)
     assert [example["label"] for example in splits["train"]] == TRAIN_LABELS
 
 

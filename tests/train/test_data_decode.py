@@ -11,10 +11,10 @@ from ssmjax import photos
 from tests import image_files
 from tests.image_files import picture, saved
 from train.data.decode import decode
-from train.data.dense_files import read_image
-from train.data.fetch import DataError
+from train.data.dense.files import read_image
+from train.data.fetching.fetch import DataError
 from train.data.pipeline import eval_batches
-from train.data.source import Split
+from train.data.sources.source import Split
 
 SIZE = (8, 8)
 

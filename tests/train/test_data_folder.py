@@ -12,9 +12,9 @@ import tensorflow_datasets as tfds
 
 from tests.train.photo_folders import pets, prepared, refuse, write_pets
 from train.config import DataConfig
-from train.data import folder
-from train.data.fetch import DataError
-from train.data.source import open_split
+from train.data.fetching.fetch import DataError
+from train.data.sources import folder
+from train.data.sources.source import open_split
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_changed_folder_is_prepared_anew(data, change):
 def test_killed_preparation_leaves_no_data_set(data):
     code = (
         "import os, signal\nfrom train.config import DataConfig\n"
-        "from train.data import folder, source\n"
+        "from train.data.sources import folder, source\n"
         "examples = folder.PhotoFolder._examples\n"
         "def killed(self):\n"
         "    yield next(examples(self))\n"

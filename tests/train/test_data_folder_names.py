@@ -7,9 +7,9 @@ import unicodedata
 import pytest
 
 from tests.train.photo_folders import add, pets, prepared, refuse, write_pets
-from train.data import folder
-from train.data.fetch import DataError
-from train.data.source import open_split
+from train.data.fetching.fetch import DataError
+from train.data.sources import folder
+from train.data.sources.source import open_split
 
 
 @pytest.fixture

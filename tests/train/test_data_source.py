@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 
+import chex
 import cv2
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ import tensorflow_datasets as tfds
 
 from train.config import DataConfig
 from train.data.cifar10 import CLASS_NAMES
-from train.data.fetch import DataError
-from train.data.source import Split, open_split
+from train.data.fetching.fetch import DataError
+from train.data.sources.source import Split, open_split
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3), np.uint8)
 PNGS = [cv2.imencode(".png", photo)[1].tobytes() for photo in PHOTOS]
@@ -121,7 +122,8 @@ def test_copy_for_a_worker(digits):
 
 def test_no_tensorflow(digits):
     code = (
-        "import sys\nfrom train.config import DataConfig\nfrom train.data.source import open_split"
+        "import sys\nfrom train.config import DataConfig"
+        "\nfrom train.data.sources.source import open_split"
         f"\ndata = DataConfig(name='digits', data_dir={digits.data_dir!r})"
         "\nopen_split(data, 'train').source.__getitems__([1])"
         "\nassert 'tensorflow' not in sys.modules"
@@ -189,7 +191,7 @@ def test_photos_made_up_by_tfds(tmp_path):
     assert len(split.source) == 5 and split.folder is None
     (example,) = pickle.loads(pickle.dumps(split)).source.__getitems__([3])
     photo = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
-    np.testing.assert_array_equal(photo, expected["image"])
+    chex.assert_trees_all_equal(photo, expected["image"])
     assert example["label"] == expected["label"]
     assert split.photo_name(3) == expected["file_name"]
 

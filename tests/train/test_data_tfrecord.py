@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
-from train.data.fetch import DataError
-from train.data.tfrecord import Records
+from train.data.fetching.fetch import DataError
+from train.data.sources.tfrecord import Records
 
 RECORDS = [np.random.default_rng(n).bytes(n * 37 % 101) for n in range(40)]  # The first is empty.
 

@@ -5,8 +5,8 @@ import unicodedata
 
 import pytest
 
-from train.data.fetch import DataError
-from train.data.walk import files_of, present
+from train.data.fetching.fetch import DataError
+from train.data.sources.walk import files_of, present
 
 SUFFIXES = (".jpg", ".png", ".tif")
 

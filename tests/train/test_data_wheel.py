@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from train.data import wheel
-from train.data.fetch import DataError
+from train.data.fetching import wheel
+from train.data.fetching.fetch import DataError
 
 FILES = {"leaves/photo.png": b"\x89PNG, say", "leaves/boxes.csv": b"1,2,3,4\n"}
 FILE_NAME = "leaves-1.2.0-py3-none-any.whl"

@@ -2,6 +2,7 @@
 
 import threading
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,8 +133,9 @@ def test_one_process():
     assert_same(place_state(state, mesh, fsdp=True), state)
     batch = {"image": np.arange(8 * mesh.size, dtype=np.uint8).reshape(-1, 2, 2, 2)}
     placed = place_batch(batch, mesh)["image"]
-    assert placed.dtype == jnp.uint8 and placed.sharding.spec == PartitionSpec("data")
-    np.testing.assert_array_equal(placed, batch["image"])
+    chex.assert_type(placed, jnp.uint8)
+    assert placed.sharding.spec == PartitionSpec("data")
+    chex.assert_trees_all_equal(placed, batch["image"])
 
 
 def test_batch_that_devices_cannot_share():
@@ -148,11 +150,12 @@ def test_batch_that_devices_cannot_share():
 SHARED = """
 import sys
 from pathlib import Path
+import chex
 import jax
 import numpy as np
 from train.checkpoint import Checkpoints
-from train.devices import make_mesh, of_this_process, place_batch, place_state, start_distributed
-from train.devices import whole
+from train.devices import make_mesh, of_this_process, place_batch, place_state
+from train.devices import start_distributed, whole
 from train.options import DistributedOptions
 
 workdir, coordinator, process = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -167,18 +170,18 @@ state, place = checkpoints.restore(template, print)
 for array, wanted, saved in zip(*map(jax.tree.leaves, (state, template, large(1))), strict=True):
     assert array.sharding == wanted.sharding
     for shard in array.addressable_shards:
-        np.testing.assert_array_equal(shard.data, saved[shard.index])
+        chex.assert_trees_all_equal(shard.data, saved[shard.index])
 # What other processes hold comes here too, to be read or computed with alone.
 for array, wanted in zip(*map(jax.tree.leaves, (whole(state, mesh), large(1))), strict=True):
     assert array.is_fully_replicated
-    np.testing.assert_array_equal(np.asarray(array), wanted)
+    chex.assert_trees_all_equal(array, wanted)
 once = whole(state.params, mesh)
 for array, same in zip(*map(jax.tree.leaves, (place_state(once, mesh, fsdp=False), once))):
     assert array is same
 mine = of_this_process(once)["blocks"]["kernel"]
 assert mine.devices() == {jax.local_devices()[0]}
 twice = jax.jit(lambda a: a * 2)(mine)
-np.testing.assert_array_equal(twice, large(1).params["blocks"]["kernel"] * 2)
+chex.assert_trees_all_equal(twice, large(1).params["blocks"]["kernel"] * 2)
 kernel = state.params["blocks"]["kernel"].addressable_shards[0].data
 batch = place_batch({"label": np.arange(4) + 4 * process}, mesh)["label"]
 total = jax.jit(lambda rows: (rows * np.arange(8)).sum())(batch)

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def boxes(masks):
     """(top, left, height, width) [B,4] of [B,height,width] rectangles."""
     rows, columns = masks.any(axis=2), masks.any(axis=1)
     sides = rows.sum(axis=1), columns.sum(axis=1)
-    np.testing.assert_array_equal(masks.sum(axis=(1, 2)), sides[0] * sides[1])
+    chex.assert_trees_all_equal(masks.sum(axis=(1, 2)), sides[0] * sides[1])
     return np.stack([rows.argmax(axis=1), columns.argmax(axis=1), *sides], axis=1)
 
 
@@ -65,7 +66,7 @@ def test_the_first_try_that_fits_is_taken(drawn):
         assert tuple(got[2:]) == sides[fits.index(True)]
     assert passed_over > DRAWS / 10
     starts = jax.random.randint(place_key, (DRAWS, 2), 0, np.array(SIZE) - drawn[:, 2:] + 1)
-    np.testing.assert_array_equal(drawn[:, :2], starts)
+    chex.assert_trees_all_equal(drawn[:, :2], starts)
 
 
 def test_rectangles_have_timms_distribution(drawn):

@@ -46,7 +46,8 @@ def test_a_step(tmp_path, name, kind):
         before = jax.tree.map(np.array, nnx.state(model, nnx.Param))
         ends.append(run(model, config, steps=2))
     (state, losses), (want, wanted) = ends
-    assert np.isfinite(losses).all() and losses == wanted
+    chex.assert_tree_all_finite(losses)
+    assert losses == wanted
     chex.assert_trees_all_equal(state, want)
     moving = (state.params, state.averaged, state.opt_state)
     kinds = {leaf.dtype.name for leaf in jax.tree.leaves(moving)}

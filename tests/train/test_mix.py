@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -40,13 +41,13 @@ def test_rectangle():
     centres = rng.integers(0, SIZE, (300, 2))
     got = jax.vmap(partial(rectangle, SIZE))(shares, centres)
     for box, share, centre in zip(got, shares, centres, strict=True):
-        np.testing.assert_array_equal(box, timm_box(share, *centre))
+        chex.assert_trees_all_equal(box, timm_box(share, *centre))
 
 
 def test_smoothed_targets():
     got = smooth_targets(np.array([2, 0]), 4, 0.1)
-    want = [[0.025, 0.025, 0.925, 0.025], [0.925, 0.025, 0.025, 0.025]]
-    np.testing.assert_allclose(got, want, rtol=1e-6)
+    want = np.array([[0.025, 0.025, 0.925, 0.025], [0.925, 0.025, 0.025, 0.025]])
+    chex.assert_trees_all_close(got, want, rtol=1e-6)
 
 
 @pytest.mark.parametrize("alphas", [{"mixup": 0.8, "cutmix": 0.0}, {"mixup": 0.0, "cutmix": 1.0}])
@@ -66,8 +67,10 @@ def test_images_and_targets_are_mixed_with_those_of_the_reversed_batch(alphas):
             share = own[0, 0, 0]
             assert 0 < share < 1 and np.all(own == share)
             want = share * images + (1 - share) * images[::-1]
-        np.testing.assert_allclose(got, want, atol=1e-6)
-        np.testing.assert_allclose(said, share * targets + (1 - share) * targets[::-1], atol=1e-6)
+        chex.assert_trees_all_close(got, want, rtol=1e-7, atol=1e-6)
+        chex.assert_trees_all_close(
+            said, share * targets + (1 - share) * targets[::-1], rtol=1e-7, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0])
@@ -87,7 +90,9 @@ def test_share_and_place_of_cutmix_have_timms_distribution():
     )
     assert distance(pasted.mean(axis=(1, 2)), wanted.mean(axis=(1, 2))) < 0.03
     # How often each pixel is pasted, in five standard deviations of a share.
-    np.testing.assert_allclose(pasted.mean(axis=0), wanted.mean(axis=0), atol=5 * 0.5 / DRAWS**0.5)
+    chex.assert_trees_all_close(
+        pasted.mean(axis=0), wanted.mean(axis=0), rtol=1e-7, atol=5 * 0.5 / DRAWS**0.5
+    )
 
 
 def test_with_both_a_fair_coin_chooses():

@@ -10,7 +10,7 @@ from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, save_weights
 from train import cli
 from train.config import Config, DataConfig, ModelConfig
-from train.data.dense_config import SegmentationData
+from train.data.dense.config import SegmentationData
 from train.options import RunOptions
 from train.tasks.task import open_task
 from train.workdir import open_workdir

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import numpy as np
 import optax
@@ -79,7 +80,7 @@ def test_schedule():
     config = OptimConfig(lr=1.0, min_lr=0.1, epochs=4, warmup_epochs=1, warmup_lr=0.2)
     rate = optim.schedule(config, 10)
     got = [float(rate(step)) for step in (0, 5, 10, 25, 40, 50)]
-    np.testing.assert_allclose(got, [0.2, 0.6, 1, 0.55, 0.1, 0.1], atol=1e-6)
+    chex.assert_trees_all_close(got, [0.2, 0.6, 1, 0.55, 0.1, 0.1], rtol=1e-7, atol=1e-6)
 
 
 def test_a_full_cosine_goes_on_while_the_warm_up_multiplies_it():
@@ -90,12 +91,12 @@ def test_a_full_cosine_goes_on_while_the_warm_up_multiplies_it():
     root = np.sqrt(0.5)
     warm = {0: 0.2, 5: 0.6 * (0.55 + 0.45 * np.cos(np.pi / 8)), 10: 0.55 + 0.45 * root}
     wanted = warm | {20: 0.55, 30: 0.55 - 0.45 * root, 40: 0.1, 50: 0.1}
-    np.testing.assert_allclose([float(rate(s)) for s in wanted], [*wanted.values()], atol=1e-6)
+    chex.assert_trees_all_close({s: float(rate(s)) for s in wanted}, wanted, rtol=1e-7, atol=1e-6)
 
 
 def test_a_run_that_is_nearly_all_warm_up_has_a_schedule():
     rate = optim.schedule(OptimConfig(lr=1.0, epochs=1, warmup_epochs=0.99), 10)
-    np.testing.assert_allclose([float(rate(9)), float(rate(10))], [1, 1e-6], atol=1e-7)
+    chex.assert_trees_all_close([float(rate(9)), float(rate(10))], [1, 1e-6], rtol=1e-7, atol=1e-7)
 
 
 def test_equal_configs_share_one_optimizer():
@@ -159,7 +160,7 @@ def test_adamw_with_clipping_decay_and_layer_decay_is_numpys(params, grads):
             top = name.split(".")[0]
             factor = np.reshape(block[3], (3, *(1,) * (g.ndim - 1))) if top == "blocks" else None
             value[name] = value[name] - 0.1 * (scale[top] if factor is None else factor) * step
-            np.testing.assert_allclose(got[t - 1][name], value[name], atol=2e-6, err_msg=name)
+        chex.assert_trees_all_close(got[t - 1], value, rtol=1e-7, atol=2e-6)
 
 
 def test_no_clip_leaves_a_large_gradient_as_it_is(params):
@@ -169,7 +170,7 @@ def test_no_clip_leaves_a_large_gradient_as_it_is(params):
     got, _ = updated(OptimConfig(lr=0.1, clip=None, weight_decay=0.0, b2=0.99), params, large)
     step = (0.1 * 3 + 0.09) / 0.19 / np.sqrt((0.01 * 9 + 0.0099) / (1 - 0.99**2))
     moved = got[0]["head.kernel"] - got[1]["head.kernel"]
-    np.testing.assert_allclose(moved, 0.1 * step, rtol=1e-4)
+    chex.assert_trees_all_close(moved, 0.1 * step, rtol=1e-4)
 
 
 def test_layer_decay_without_blocks_slows_the_embedding_alone(params):
@@ -177,8 +178,8 @@ def test_layer_decay_without_blocks_slows_the_embedding_alone(params):
     scales = named(optim.layer_scales(params, 0.5, BREAKS, blocks=False))
     slowed = {name for name in scales if name.startswith(("patch_embed.", "pos_embed"))}
     assert slowed and len(slowed) < len(scales)
-    for name, scale in scales.items():
-        np.testing.assert_array_equal(scale, 1 / 16 if name in slowed else 1, err_msg=name)
+    want = {name: 1 / 16 if name in slowed else 1 for name in scales}
+    chex.assert_trees_all_equal(scales, want)
 
 
 @pytest.mark.parametrize("layer_decay", [None, 0.5])
@@ -192,7 +193,7 @@ def test_frozen_parameters_neither_move_nor_need_a_state(params, grads, layer_de
     assert moved == {n for n in before if not n.startswith(("patch_embed.", "blocks."))}
     moments = [a for a in jax.tree.leaves(state) if a.ndim]
     assert sum(a.size for a in moments) == 2 * sum(before[name].size for name in moved)
-    assert {a.dtype for a in moments} == {np.dtype("float32")}
+    chex.assert_type(moments, np.float32)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ssmjax import command_line
 from train import cli, finetune
 from train.compare.config import Comparison, Entry
 from train.config import Config, DataConfig, ModelConfig
-from train.data.dense_config import DetectionData, SegmentationData
+from train.data.dense.config import DetectionData, SegmentationData
 from train.fields import absolute
 from train.workdir import open_workdir
 

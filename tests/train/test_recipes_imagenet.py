@@ -2,7 +2,7 @@
 
 import math
 
-import numpy as np
+import chex
 import pytest
 
 from tests.train.conftest import ROOT
@@ -56,7 +56,7 @@ def test_classifiers(name, way):
     epochs = (0, 0.2, 1, 2.5, 4.8, 5, 8, 15, 22.4, 29, 30)
     got = [float(rate(round(epoch * steps))) for epoch in epochs]
     wanted = [rate_at(round(epoch * steps) / steps, *scaled) for epoch in epochs]
-    np.testing.assert_allclose(got, wanted, rtol=2e-5)
+    chex.assert_trees_all_close(got, wanted, rtol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_classifiers(name, way):
 def test_rates_by_hand(name, epoch, rate):
     chosen = imagenet(name, "prune").optim
     steps = PHOTOS // chosen.batch_size
-    np.testing.assert_allclose(optim.schedule(chosen, steps)(epoch * steps), rate, rtol=1e-4)
+    chex.assert_trees_all_close(optim.schedule(chosen, steps)(epoch * steps), rate, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

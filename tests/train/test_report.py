@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from train.report import ReportError, Row, print_table, write_curve, write_table
+from ssmjax.analysis.figure import FigureError
+from train.report import Row, print_table, write_curve, write_table
 
 ROWS = [
     Row("dense", "dense", (196,), 0.7612, 1_822_858_752, 7_148_008, 100.4, 1.0),
@@ -130,11 +131,11 @@ def test_curve_shows_loss_and_accuracy(tmp_path):
 
 def test_curve_without_matplotlib_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ReportError, match=r"pip install 'ssmjax\[plots\]'"):
+    with pytest.raises(FigureError, match=r"pip install 'ssmjax\[plots\]'"):
         write_curve(HISTORY, tmp_path / "curve.png")
     assert not os.listdir(tmp_path)
 
 
 def test_curve_of_an_empty_log(tmp_path):
-    with pytest.raises(ReportError, match="no step with a loss"):
+    with pytest.raises(FigureError, match="no step with a loss"):
         write_curve([{"step": 1, "accuracy": 0.5}], tmp_path / "curve.png")

@@ -1,12 +1,13 @@
 """Runs that are stopped end as if they had not been, and devices change nothing."""
 
 import json
+import os
 import random
 import shutil
 import signal
 import time
 
-import numpy as np
+import chex
 import pytest
 from safetensors.numpy import load_file
 
@@ -19,9 +20,7 @@ def assert_same_end(workdir, other):
     assert losses(workdir) == losses(other)
     for name in ("weights.safetensors", "best.safetensors"):
         ours, theirs = (load_file(folder / name) for folder in (workdir, other))
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            np.testing.assert_array_equal(ours[key], theirs[key])
+        chex.assert_trees_all_equal(ours, theirs)
     rows = [json.loads((folder / "results.json").read_text()) for folder in (workdir, other)]
     assert [row["accuracy"] for row in rows[0]] == [row["accuracy"] for row in rows[1]]
     texts = [(folder / "log.csv").read_text().splitlines() for folder in (workdir, other)]
@@ -29,29 +28,29 @@ def assert_same_end(workdir, other):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(command, arguments, pruned, tmp_path):
+def test_killed_at_random_moments(command, process, arguments, pruned, tmp_path):
     moments = random.Random(20)
     for _ in range(20):
-        process = command.start(*arguments, "--workdir", tmp_path, "--resume", "auto")
+        started = process(*arguments, "--workdir", tmp_path, "--resume", "auto")
         # Somewhere between the first imports and the end.
         deadline = time.monotonic() + moments.uniform(4, 20)
-        while process.poll() is None and time.monotonic() < deadline:
+        while started.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.kill()
-        process.communicate()
+        started.kill()
+        started.communicate()
     code, _, err = command(*arguments, "--workdir", tmp_path, "--resume", "auto")
     assert code == 0, err
     assert_same_end(tmp_path, pruned)
 
 
-def test_sigterm_saves_and_ends_well(command, arguments, pruned, tmp_path):
-    process = command.start(*arguments, "--workdir", tmp_path)
+def test_sigterm_saves_and_ends_well(command, process, arguments, pruned, tmp_path):
+    started = process(*arguments, "--workdir", tmp_path)
     log = tmp_path / "log.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text()):
+    while started.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    started.send_signal(signal.SIGTERM)
+    _, err = started.communicate(timeout=120)
+    assert started.returncode == 0, err
     assert "stopped by SIGTERM after step" in err and "Traceback" not in err
     saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert 2 <= saved < 20 and not (tmp_path / "weights.safetensors").exists()
@@ -108,7 +107,8 @@ def test_corrupt_checkpoint_is_skipped(command, arguments, pruned, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 8])
 def test_devices_change_nothing(arguments, pruned, tmp_path, monkeypatch, devices):
-    monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count={devices}")
+    flags = os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={devices}"
+    monkeypatch.setenv("XLA_FLAGS", " ".join(flags))
     fsdp = ("--fsdp",) if devices == 8 else ()
     ((code, _, err),) = run_processes([("-m", *arguments, "--workdir", tmp_path, *fsdp)])
     assert code == 0, err
@@ -132,5 +132,4 @@ def assert_close(workdir, other):
     for step, loss in ours.items():
         assert abs(loss - theirs[step]) < 1e-5
     (new, old) = (load_file(folder / "weights.safetensors") for folder in (workdir, other))
-    for name, array in old.items():
-        np.testing.assert_allclose(new[name], array, atol=1e-4)
+    chex.assert_trees_all_close(new, old, rtol=1e-7, atol=1e-4)

@@ -14,8 +14,6 @@ from train import optim
 from train.config import AugmentConfig, OptimConfig
 from train.step import init_state, make_train_step
 
-TRACED = []  # An entry each time that a step is traced.
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +23,6 @@ class Distance:
     vector: np.ndarray
 
     def prepare(self, batch, key):
-        TRACED.append(None)
         return {"image": batch["image"].astype(jnp.float32)}
 
     def __call__(self, model, batch, key):
@@ -72,27 +69,30 @@ def test_decay_of_the_average(warmup, decays):
     assert np.abs(average - params).max() > 1e-3
 
 
-def test_the_step_of_a_loss_without_labels():
-    config = OptimConfig(lr=0.1, clip=None, weight_decay=0.0, ema=0.9)
+@pytest.mark.optimised
+@pytest.mark.parametrize(("compiled", "lr"), [(True, 0.1), (False, 0.2)])
+def test_the_step_of_a_loss_without_labels(compiled, lr):
+    config = OptimConfig(lr=lr, clip=None, weight_decay=0.0, ema=0.9)
     vector = np.array([1, 200, -3], np.float32)
     kernel, bias = (
         np.array(a[...], np.float64) for a in (Linear().head.kernel, Linear().head.bias)
     )
-    state, step = start(Linear(), config, Distance(vector))
-    state, metrics = step(state, BATCH)
+    with chex.fake_pmap_and_jit(enable_patching=not compiled):
+        state, step = start(Linear(), config, Distance(vector))
+        state, metrics = step(state, BATCH)
     x = np.float64(BATCH["image"]).reshape(8, -1)
     away = x @ kernel + bias - vector
     far = np.sqrt(np.sum(away**2, axis=1, keepdims=True))
     grads = {"kernel": x.T @ (away / far) / 8, "bias": np.mean(away / far, axis=0)}
-    np.testing.assert_allclose(metrics["loss"], far.mean(), rtol=1e-5)
+    chex.assert_trees_all_close(metrics["loss"], far.mean(), rtol=1e-5)
     norm = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
-    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+    chex.assert_trees_all_close(metrics["grad_norm"], norm, rtol=1e-5)
     # AdamW's first step is the sign of the gradient.
-    want = bias - 0.1 * np.sign(grads["bias"])
-    np.testing.assert_allclose(state.params["head"]["bias"][...], want, atol=1e-5)
+    want = bias - lr * np.sign(grads["bias"])
+    chex.assert_trees_all_close(state.params["head"]["bias"][...], want, rtol=1e-7, atol=1e-5)
     # The average starts short, at decay (1 + 0) / (10 + 0).
     averaged = bias + (1 - 1 / 10) * (want - bias)
-    np.testing.assert_allclose(state.averaged["head"]["bias"][...], averaged, atol=1e-5)
+    chex.assert_trees_all_close(state.averaged["head"]["bias"][...], averaged, rtol=1e-7, atol=1e-5)
     assert [int(a) for a in (state.step, state.skipped, state.skipped_in_a_row)] == [1, 0, 0]
 
 
@@ -102,9 +102,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(augment):
         run(Linear(), config, classify(config, augment))
         for config in (OptimConfig(lr=0.01, accumulate=n) for n in (1, 4))
     )
-    np.testing.assert_allclose(whole[1], parts[1], rtol=1e-5)
-    for a, b in zip(leaves(whole[0]), leaves(parts[0]), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    chex.assert_trees_all_close(whole[1], parts[1], rtol=1e-5)
+    chex.assert_trees_all_close(leaves(whole[0]), leaves(parts[0]), rtol=1e-3, atol=1e-5)
 
 
 @jax.tree_util.register_static
@@ -174,14 +173,14 @@ def test_the_rate_goes_by_the_step_with_those_skipped(options):
             assert not moved.any()
     assert int(state.skipped) == 4
     for number, moved in used.items():
-        np.testing.assert_allclose(moved, float(rate(number)), rtol=1e-4)
-    np.testing.assert_allclose(float(rate(10)), 0.01, rtol=1e-6)
+        chex.assert_trees_all_close(moved, float(rate(number)), rtol=1e-4)
+    chex.assert_trees_all_close(float(rate(10)), 0.01, rtol=1e-6)
 
 
 def test_each_part_and_each_step_has_a_key_of_its_own():
     config = OptimConfig(accumulate=8)
     losses = 8 * np.array(run(Linear(), config, Coin(), steps=20)[1])
-    np.testing.assert_array_equal(losses, np.round(losses))
+    chex.assert_trees_all_equal(losses, np.round(losses))
     assert len(set(losses)) > 3 and abs(losses.mean() - 4) < 4 * (8 * 0.25 / 20) ** 0.5
 
 
@@ -215,21 +214,18 @@ def test_frozen_parameters_stay_to_the_bit_and_count_in_no_norm():
         bias = np.array(state.params["head"]["bias"][...])
         state, metrics = step(state, BATCH)
     for params in (state.params, state.averaged):
-        np.testing.assert_array_equal(params["head"]["kernel"][...], before)
+        chex.assert_trees_all_equal(params["head"]["kernel"][...], before)
     away = np.float64(BATCH["image"]).reshape(8, -1) @ np.float64(before) + bias - vector
     grad = np.mean(away / np.linalg.norm(away, axis=1, keepdims=True), axis=0)
-    np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(grad), rtol=1e-4)
+    chex.assert_trees_all_close(metrics["grad_norm"], np.linalg.norm(grad), rtol=1e-4)
 
 
-def test_equal_runs_share_a_compiled_step():
-    TRACED.clear()
-    for seed, size in (
-        (0, 1),
-        (1, 1),
-        (0, 2),
-    ):  # Neither the key nor the loss' array is part of it.
+def test_equal_runs_share_a_compiled_step(monkeypatch):
+    """Neither the key nor the loss' array is part of it; the number of parts is."""
+    chex.clear_trace_counter()
+    monkeypatch.setattr(Distance, "prepare", chex.assert_max_traces(Distance.prepare, n=1))
+    for seed, size in ((0, 1), (1, 1), (0, 2)):
         vector = np.full(3, size, np.float32)
         run(Linear(), OptimConfig(lr=0.2, accumulate=2), Distance(vector), seed=seed)
-        assert len(TRACED) == 1
-    run(Linear(), OptimConfig(lr=0.2, accumulate=4), Distance(vector))
-    assert len(TRACED) == 2
+    with pytest.raises(AssertionError, match="'prepare' is traced > 1 times"):
+        run(Linear(), OptimConfig(lr=0.2, accumulate=4), Distance(vector))

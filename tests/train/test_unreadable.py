@@ -11,12 +11,12 @@ from rich.console import Console
 from ssmjax.preprocess import PLAIN
 from ssmjax.weights import Metadata
 from train.config import Config, DataConfig
-from train.data.fetch import DataError
-from train.data.source import Split
+from train.data.fetching.fetch import DataError
+from train.data.sources.source import Split
 from train.data.unreadable import Unreadable
 from train.devices import make_mesh
 from train.runtime import Runtime, bars
-from train.tasks import classify
+from train.tasks.classification import task as classify
 
 
 class Named:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,6 @@ from ssmjax.weights import Metadata, read_metadata, save_weights
 from tests.ssmjax.blank import blank_model
 from train.config import Config, DataConfig, ModelConfig
 from train.devices import make_mesh
-from train.engine.session import Job
 from train.kept import Kept
 from train.runtime import Runtime, bars
 from train.tasks.task import open_task
@@ -51,8 +51,14 @@ def start(tmp_path, capsys):
             return {"accuracy": len(title) / 100, "top5": 1.0}
 
         task, split = open_task(config), SimpleNamespace(identity=identity)
-        job = Job(task, split, split, None, Runtime(make_mesh(), bars()), tmp_path)
-        job.measure, scores = measure, []
+        job: Any = SimpleNamespace(
+            task=task,
+            eval_split=split,
+            runtime=Runtime(make_mesh(), bars()),
+            measure=measure,
+            kept=Kept(tmp_path / "measured.json"),
+        )
+        scores = []
         try:
             for other in untrained(task, model):
                 scores.append(scores_of(job, other.model, other.title)["accuracy"])

@@ -9,7 +9,7 @@ import pytest
 from ssmjax import PruneConfig
 from train.compare.config import Comparison, Entry
 from train.config import Config, DataConfig, ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData
+from train.data.dense.config import DetectionData
 from train.fields import absolute, absolute_path
 from train.workdir import FREE, GROWING, Difference, open_workdir
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ssmjax.analysis.figure import new_figure, save_figure
 from train.compare.lines import Line, mean_and_deviation
-from train.report import new_figure, save_figure
 
 _MARKERS = "osD^v<>P"  # By backbone; colours are by method, black where nothing is pruned.
 
@@ -16,7 +16,7 @@ def write_plots(lines: Sequence[Line], stem: Path) -> None:
     published accuracies, at the FLOPs and speeds found here.
 
     Raises:
-      train.report.ReportError: matplotlib is not installed.
+      ssmjax.analysis.figure.FigureError: matplotlib is not installed.
       OSError: the files cannot be written.
     """
     axes = {

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ssmjax.analysis.figure import FigureError
 from ssmjax.atomic import replacing
 from train.compare.columns import columns_of, heads_were_fresh
 from train.compare.lines import Line, lines
 from train.compare.plots import write_plots
 from train.compare.records import Record, read_records
-from train.report import ReportError, markdown, print_rows
+from train.report import markdown, print_rows
 
 
 def report(table: Path, console: Console) -> None:
@@ -42,7 +43,7 @@ def report(table: Path, console: Console) -> None:
         temporary.write_text(as_markdown(records), encoding="utf-8")
     try:
         write_plots(found, table.with_suffix(""))
-    except ReportError as error:
+    except FigureError as error:
         console.print(str(error))
     console.print(f"CSV, table and plots are in {table.parent}/")
 

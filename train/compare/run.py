@@ -21,8 +21,8 @@ from train.tasks.task import known_classes, open_task, tell
 from train.untrained import scores_of
 from train.workdir import open_workdir
 
-# Fields that may differ where a comparison is gone on with: of `train.workdir.FREE` those that no
-# speed depends on. The training is one for all.
+# Fields that may differ where a comparison is gone on with. They are those of `train.workdir.FREE`
+# that no measured speed depends on; and all entries share one training.
 FREE = (
     "evaluate_every",
     "checkpoint_every",
@@ -46,7 +46,7 @@ def compare(comparison: Comparison, workdir: Path, command: str) -> None:
       command: as typed, for the table to name.
 
     Raises:
-      ValueError, train.data.fetch.DataError: one sentence for people.
+      ValueError, train.data.fetching.fetch.DataError: one sentence for people.
     """
     if not comparison.entries:
         raise ValueError("The comparison has no entries; give some.")

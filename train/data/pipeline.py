@@ -15,10 +15,10 @@ import numpy as np
 
 from ssmjax.photos import Size, middle
 from train.augment.recipe import Recipe
-from train.data.ahead import LAST, Batch, batches_ahead, own_rows
 from train.data.decode import decode
-from train.data.fetch import DataError
-from train.data.source import Split
+from train.data.fetching.fetch import DataError
+from train.data.prefetch import LAST, Batch, own_rows, prefetched
+from train.data.sources.source import Split
 
 
 def train_batches(
@@ -63,7 +63,7 @@ def train_batches(
         raise ValueError(f"seed is {seed}; it must be from 0 to 2**32 - 1.")
     steps, rows = epoch_steps(split, batch_size), own_rows(batch_size, process)
     make = _TrainBatch(split, recipe, batch_size, steps, rows, seed)
-    return batches_ahead(make, first, LAST, workers)
+    return prefetched(make, first, LAST, workers)
 
 
 def eval_batches(
@@ -89,7 +89,7 @@ def eval_batches(
       ValueError: the batch size is not possible.
     """
     make = _EvalBatch(split, batch_size, own_rows(batch_size, process), size, crop_pct)
-    return batches_ahead(make, 0, -(-len(split.source) // batch_size), workers)
+    return prefetched(make, 0, -(-len(split.source) // batch_size), workers)
 
 
 def epoch_steps(split: Split, batch_size: int) -> int:

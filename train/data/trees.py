@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 
 from ssmjax import command_line
-from train.data.coco_writer import CocoWriter, new_data_set
 from train.data.decode import decode
-from train.data.wheel import Wheel, wheel_files
+from train.data.dense.coco_writer import CocoWriter, new_data_set
+from train.data.fetching.wheel import Wheel, wheel_files
 
 DEEPFOREST = Wheel(
     "deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54"

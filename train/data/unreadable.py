@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ssmjax.terminal import printable
-from train.data.ahead import Batch
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
+from train.data.prefetch import Batch
 
 
 class Named(Protocol):

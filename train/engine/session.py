@@ -12,7 +12,7 @@ from flax import nnx
 from ssmjax.weights import Metadata, save_weights
 from train import optim
 from train.checkpoint import Checkpoints
-from train.data.ahead import Batch
+from train.data.prefetch import Batch
 from train.data.unreadable import Unreadable
 from train.devices import whole
 from train.engine.task import Model, Split, Task
@@ -24,7 +24,7 @@ from train.runtime import Runtime
 from train.start import check_parts, learner_of
 from train.step import Step, TrainState
 
-RAW = "raw_"  # Before the name of a metric: of the parameters that are not averaged.
+RAW = "raw_"  # Begins the name of a metric of the parameters that are not averaged.
 
 Metrics = Mapping[str, float]  # By name; of a task, with `RAW` before it too.
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssmjax import PruneConfig
 from ssmjax.weights import Metadata
-from train.data.ahead import Batch
+from train.data.prefetch import Batch
 from train.data.unreadable import Named
 from train.runtime import Runtime
 from train.step import Loss
@@ -82,7 +82,7 @@ class Task(Protocol):
           class_names: what the weights at hand know, in order; empty where they know none.
 
         Raises:
-          train.data.fetch.DataError: no such data, or of other classes.
+          train.data.fetching.fetch.DataError: no such data, or of other classes.
         """
         ...
 
@@ -165,7 +165,7 @@ class Task(Protocol):
           confusion: whether to count which classes are taken for which.
 
         Raises:
-          train.data.fetch.DataError: what cannot be read.
+          train.data.fetching.fetch.DataError: what cannot be read.
           ValueError: confusion that the task cannot count.
         """
         ...

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from train.data.coco_file import read_annotations
-from train.data.dense_files import pycocotools
-from train.data.fetch import DataError
+from train.data.dense.coco_file import read_annotations
+from train.data.dense.files import pycocotools
+from train.data.fetching.fetch import DataError
 from train.metrics.gather import from_all_processes
 
 # The twelve numbers, in the order that the evaluation gives them.
@@ -109,8 +109,8 @@ def evaluate(
     """The twelve numbers of COCO, at most 100 detections an image; -1 where there is no object.
 
     Args:
-      annotations: of the whole split, as published; see `train.data.coco.open_coco`, which has
-        found nothing wrong in them.
+      annotations: of the whole split, as published; `train.data.dense.coco.open_coco` has found
+        nothing wrong in them.
       results: of each of its images, also of those where nothing was found.
       kinds: what is compared, boxes or masks, one after the other; areas are those of the same.
       backend: `faster-coco-eval` gives the same numbers sooner, where that package is installed.

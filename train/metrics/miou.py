@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.data.classes import listed
-from train.data.dense_transforms import IGNORED
+from train.data.dense.transforms import IGNORED
+from train.data.sources.classes import listed
 from train.metrics.gather import from_all_processes
 
 

@@ -11,7 +11,7 @@ import dataclasses
 
 from ssmjax.dense.ranges import DensePruneConfig
 from train.config import Config, ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData, SegmentationData
+from train.data.dense.config import DetectionData, SegmentationData
 
 LARGE = ("plainmamba_l2", "plainmamba_l3")  # Their detectors recompute.
 

@@ -8,7 +8,7 @@ from train.compare.config import Comparison, Entry
 from train.config import Config, ModelConfig, OptimConfig
 from train.data.cifar10 import CLASS_NAMES
 from train.data.composites.draw import SIDE
-from train.data.dense_config import DetectionData, SegmentationData
+from train.data.dense.config import DetectionData, SegmentationData
 
 _COMPOSITES = "data/composites"
 _SQUARE = (SIDE, SIDE)

@@ -4,7 +4,7 @@ import dataclasses
 
 from ssmjax import PruneConfig
 from train.data.config import DataConfig
-from train.data.dense_config import DetectionData, SegmentationData
+from train.data.dense.config import DetectionData, SegmentationData
 from train.engine.config import OptimConfig
 from train.fields import check, expand, path_field
 

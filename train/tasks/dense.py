@@ -22,9 +22,9 @@ from ssmjax.preprocess import PLAIN
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, read_metadata
 from train import optim
-from train.data.ahead import Batch
-from train.data.dense_batches import Epochs, OnePass
-from train.data.fetch import MissingDataError
+from train.data.dense.batches import Epochs, OnePass
+from train.data.fetching.fetch import MissingDataError
+from train.data.prefetch import Batch
 from train.devices import place_batch, place_state
 from train.runtime import Runtime
 from train.tasks.config import TaskConfig
@@ -42,7 +42,7 @@ Sides = tuple[int, int]  # Height and width.
 
 @dataclasses.dataclass(frozen=True)
 class DenseTask:
-    """The parts of a `train.tasks.task.Task` that do not tell the dense tasks apart."""
+    """The parts of a `train.engine.task.Task` that do not tell the dense tasks apart."""
 
     config: TaskConfig
     data: Any
@@ -231,7 +231,7 @@ class DenseTask:
         bar.remove_task(task)
 
     def noise(self, model: DenseModel, sizes: str) -> tuple:
-        """What inference takes: model, images, their sides as `sizes`, key, and preprocessing."""
+        """What inference takes first: model, images, their sides as `sizes`, key, preprocessing."""
         B = self.config.eval_batch_size
         images = np.random.default_rng(0).integers(0, 256, (B, *self.sides, 3), np.uint8)
         batch = {"image": images, sizes: np.tile(np.array(self.sides, np.int32), (B, 1))}

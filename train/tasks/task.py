@@ -6,7 +6,7 @@ from typing import Any
 
 from kernels import capability
 from ssmjax.weights import read_metadata
-from train.data.dense_config import DetectionData, SegmentationData
+from train.data.dense.config import DetectionData, SegmentationData
 from train.engine.task import Task
 from train.runtime import Runtime
 from train.tasks.config import ModelConfig, TaskConfig
@@ -23,14 +23,14 @@ def open_task(config: TaskConfig) -> Task:
     _check_channels(config.model)
     # Imported where they are needed, so that no task loads the others.
     if isinstance(config.data, DetectionData):
-        from train.tasks.detect import Detect
+        from train.tasks.detection.task import Detect
 
         return Detect(config, config.data)
     if isinstance(config.data, SegmentationData):
-        from train.tasks.segment import Segment
+        from train.tasks.segmentation.task import Segment
 
         return Segment(config, config.data)
-    from train.tasks.classify import Classify
+    from train.tasks.classification.task import Classify
 
     return Classify(config, config.data)
 

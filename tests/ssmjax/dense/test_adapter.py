@@ -5,6 +5,7 @@ import functools
 import math
 from contextlib import nullcontext
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,8 +152,7 @@ def test_gamma_of_zero_leaves_the_trunk_alone():
     moved = {k: other[k] if k.startswith("backbone.spm") else a for k, a in closed.items()}
     images = jax.random.normal(jax.random.key(1), (1, 64, 96, 3))
     first, second = (run(small(state), images)[0].intermediates for state in (closed, moved))
-    for a, b in zip(first["x"], second["x"], strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(first["x"], second["x"])
     assert np.abs(first["c"][0] - second["c"][0]).max() > 0.1
 
 
@@ -161,11 +161,10 @@ def test_pruned():
     images = jax.random.normal(jax.random.key(1), (2, 64, 96, 3))
     dense = run(small(), images)[0].maps
     everything = DensePruneConfig(after_blocks=(1, 2), keep_ratio=1)
-    for a, b in zip(dense, run(small(prune=everything), images)[0].maps, strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(dense, run(small(prune=everything), images)[0].maps)
     half = small(prune=DensePruneConfig(after_blocks=(1,), keep_ratio=0.5))
     maps = run(half, images)[0].maps
-    assert [a.shape for a in maps] == [a.shape for a in dense]
+    chex.assert_trees_all_equal_shapes(maps, dense)
     assert np.abs(maps[2] - dense[2]).max() > 0.01
     turned = run(half, images[::-1])[0].maps
     for a, b in zip(maps, turned, strict=True):
@@ -180,7 +179,7 @@ def test_pruned_cells_go_on_in_both_branches():
     found, _ = run(model, images, image_sizes=sizes)
     (first, x), (c, last) = found.intermediates["x"], found.intermediates["c"]
     kept = found.kept[-1]
-    assert kept.shape == (2, 12)
+    chex.assert_shape(kept, (2, 12))
     rows, columns = np.divmod(np.asarray(kept[1]), 6)
     assert (rows < 3).sum() >= 9 and {(r, c) for r in range(3) for c in range(3)} <= {
         *zip(rows.tolist(), columns.tolist(), strict=True)

@@ -1,5 +1,6 @@
 """Anchors and which of them are used in training."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_against_a_loop(H, W, stride):
                 x, y = j * stride, i * stride
                 want.append((x - w / 2, y - h / 2, x + w / 2, y + h / 2))
     (got,) = Anchors([stride], scales, RATIOS).boxes([(H, W)])
-    assert got.dtype == np.float32
+    chex.assert_type(got, np.float32)
     assert_close(got, want, 1e-6)
 
 
@@ -53,4 +54,4 @@ def test_valid_cells_are_those_that_begin_inside(padded):
     for (H, W), stride, level in zip(grids, strides, got, strict=True):
         want = np.zeros((H, W, 3), bool)
         want[: -(-padded[0] // stride), : -(-padded[1] // stride)] = True
-        np.testing.assert_array_equal(level, want.ravel())
+        chex.assert_trees_all_equal(level, want.ravel())

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -31,8 +32,8 @@ def padded(gts, G):
 def test_official_assignment(unit, head):
     boxes, gts = unit["assign.boxes"], unit["assign.gt"]
     got = assigned(boxes, *padded(gts, len(gts) + 3), *HEADS[head])
-    np.testing.assert_array_equal(got, unit[f"assign.{head}.gt_inds"])
-    np.testing.assert_allclose(
+    chex.assert_trees_all_equal(got, unit[f"assign.{head}.gt_inds"])
+    chex.assert_trees_all_close(
         iou(boxes, gts).max(axis=1), unit[f"assign.{head}.max_iou"], rtol=1e-6
     )
 
@@ -42,7 +43,7 @@ def test_official_assignment(unit, head):
 def test_official_assignment_without_objects(unit, padding):
     nobody = padded(np.zeros((0, 4), np.float32), padding)
     got = assigned(unit["assign.boxes"], *nobody, *HEADS["rpn"])
-    np.testing.assert_array_equal(got, unit["assign.rpn_nogt.gt_inds"])
+    chex.assert_trees_all_equal(got, unit["assign.rpn_nogt.gt_inds"])
 
 
 @settings(max_examples=60, deadline=None)
@@ -69,7 +70,7 @@ def test_each_object_takes_all_its_best_boxes(seed):
     gts = (boxes[::20] + rng.uniform(-6, 6, (3, 4))).astype(np.float32)
     twice = np.concatenate([boxes, boxes[::-1]])
     got = np.asarray(assigned(twice, gts, np.ones(3, bool), 0.999, 0.3, 0.3))
-    np.testing.assert_array_equal(got, np.concatenate([got[:60], got[59::-1]]))
+    chex.assert_trees_all_equal(got, np.concatenate([got[:60], got[59::-1]]))
     assert [np.sum(got == k) for k in (1, 2, 3)] == [2, 2, 2]
 
 
@@ -81,7 +82,7 @@ def test_a_batch_is_its_images():
     one = jax.jit(functools.partial(assign, pos=0.5, neg=0.4, min_pos=0.0))
     got = jax.vmap(one)(both[:, :A], both[:, A:], valid)
     for b in range(2):
-        np.testing.assert_array_equal(got[b], one(both[b, :A], both[b, A:], valid[b]))
+        chex.assert_trees_all_equal(got[b], one(both[b, :A], both[b, A:], valid[b]))
     assert got[0].max() > 1 and got[1].max() == 1
 
 

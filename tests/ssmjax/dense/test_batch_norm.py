@@ -93,10 +93,10 @@ def test_stored_statistics_stay(train):
     norm.mean.set_value(jnp.arange(5.0))
     mask = jnp.zeros(4, bool) if train else None  # Nothing counts, or nothing is trained.
     got = norm(jnp.asarray(batch(4)), train=train, mask=mask)
-    assert np.isfinite(np.asarray(got)).all()
+    chex.assert_tree_all_finite(got)
     mean, var, count = statistics(norm)
-    np.testing.assert_array_equal(mean, np.arange(5))
-    np.testing.assert_array_equal(var, np.ones(5))
+    chex.assert_trees_all_equal(mean, np.arange(5))
+    chex.assert_trees_all_equal(var, np.ones(5))
     assert count == 0
 
 
@@ -104,8 +104,8 @@ def test_bfloat16_is_normalised_in_float32():
     x = jnp.asarray(batch(64)).astype(jnp.bfloat16)
     low, wide = BatchNorm(FEATURES), BatchNorm(FEATURES)
     got, want = low(x, train=True), wide(x.astype(jnp.float32), train=True)
-    np.testing.assert_array_equal(got, want.astype(jnp.bfloat16))
-    np.testing.assert_array_equal(low.var[...], wide.var[...])
+    chex.assert_trees_all_equal(got, want.astype(jnp.bfloat16))
+    chex.assert_trees_all_equal(low.var[...], wide.var[...])
 
 
 def test_statistics_from_outside_of_a_transformed_function():

@@ -1,5 +1,6 @@
 """Overlap of boxes, and their deltas."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,13 +41,13 @@ def test_overlaps_against_a_loop(seed, smallest):
     for boxes in (a, b):
         boxes[:, 2:] += boxes[:, :2] + smallest // 2
     want = [[dense_oracle.iou(p, q) for q in b] for p in a]
-    np.testing.assert_allclose(iou(a, b), want, rtol=1e-6)
-    np.testing.assert_array_equal(iou(a, b).T, iou(b, a))
+    chex.assert_trees_all_close(iou(a, b), want, rtol=1e-6)
+    chex.assert_trees_all_equal(iou(a, b).T, iou(b, a))
 
 
 def test_boxes_without_area_overlap_by_nothing():
     point, line = np.float32([[3, 3, 3, 3]]), np.float32([[0, 3, 9, 3]])
-    np.testing.assert_array_equal(iou(np.vstack([point, line]), np.vstack([point, line])), 0)
+    chex.assert_trees_all_equal(iou(np.vstack([point, line]), np.vstack([point, line])), 0)
 
 
 @pytest.mark.parametrize("name", STDS)
@@ -65,7 +66,9 @@ def test_a_side_grows_by_a_factor_of_62_and_a_half_at_most():
         x1, y1, x2, y2 = decode(box, np.float32([[0, 0, delta, delta]]), STDS["std01"], (999, 999))[
             0
         ]
-        np.testing.assert_allclose((x2 - x1, y2 - y1), (factor, 2 * factor), rtol=1e-2)
+        chex.assert_trees_all_close(
+            np.array((x2 - x1, y2 - y1)), np.array((factor, 2 * factor)), rtol=1e-2
+        )
 
 
 def test_decoding_per_class_and_image():
@@ -75,8 +78,8 @@ def test_decoding_per_class_and_image():
     deltas = rng.standard_normal((2, 3, 5, 4)).astype(np.float32)
     shapes = jnp.array([[40, 90], [90, 40]])
     got = jax.vmap(lambda b, d, s: decode(b, d, STDS["std1"], s))(boxes, deltas, shapes)
-    assert got.shape == (2, 3, 5, 4)
+    chex.assert_shape(got, (2, 3, 5, 4))
     for index in np.ndindex(2, 3, 5):
         one = decode(boxes[index[:2]][0], deltas[index], STDS["std1"], shapes[index[0]])
-        np.testing.assert_allclose(got[index], one, rtol=1e-5, atol=1e-5)
+        chex.assert_trees_all_close(got[index], one, rtol=1e-5, atol=1e-5)
     assert got[0, ..., 3].max() == 40 and got[1, ..., 2].max() == 40

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,7 +90,7 @@ def test_first_values():
         way = np.array([math.cos(angle), math.sin(angle)])
         for level, point in np.ndindex(2, 4):
             want = (point + 1) * way / np.abs(way).max()
-            np.testing.assert_allclose(offsets[head, level, point], want, atol=1e-6)
+            chex.assert_trees_all_close(offsets[head, level, point], want, rtol=1e-7, atol=1e-6)
     for linear in (attention.offsets, attention.weights):
         assert not np.asarray(linear.kernel[...]).any()
     for linear in (attention.value, attention.output):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,7 +72,8 @@ def test_official_names_and_shapes(name):
         for theirs, shape, dtype in manifest["manifest"]
     }
     load_torch_state_dict(model, state)
-    assert all((np.asarray(leaf[...]) == 1).all() for leaf in flat_params(model).values())
+    for leaf in flat_params(model).values():
+        chex.assert_trees_all_equal(leaf[...], 1)
     back = to_torch_state_dict(model)
     assert list(back) == list(state)
     for theirs, array in state.items():
@@ -93,9 +95,7 @@ def test_there_and_back(family, tmp_path):
     assert again.config == model.config and again.config.backbone.prune == prune
     other = small(family, seed=2)
     load_torch_state_dict(other, to_torch_state_dict(model))
-    for leaf, array in arrays(model).items():
-        np.testing.assert_array_equal(arrays(again)[leaf], array)
-        np.testing.assert_array_equal(arrays(other)[leaf], array)
+    chex.assert_trees_all_equal(arrays(model), arrays(again), arrays(other))
     dense = create_model(weights=tmp_path / "a.safetensors", prune=None)
     assert dense.config.backbone.prune is None
     with pytest.raises(ValueError, match="does not fit this model"):
@@ -106,7 +106,7 @@ def test_the_flat_layer_reads_channels_first():
     model = small("maskrcnn")
     kernel = model.box_head.hidden.kernel[...].reshape(7, 7, 8, 8)
     theirs = to_torch_state_dict(model)["roi_head.bbox_head.shared_fcs.0.weight"]
-    np.testing.assert_array_equal(theirs.reshape(8, 8, 7, 7).transpose(2, 3, 1, 0), kernel)
+    chex.assert_trees_all_equal(theirs.reshape(8, 8, 7, 7).transpose(2, 3, 1, 0), kernel)
 
 
 @pytest.mark.parametrize("family", ["retinanet", "upernet"])
@@ -124,25 +124,24 @@ def test_backbone_of_a_classifier(family, tmp_path):
     for name, array in given.items():
         part = name.split(".")[0]
         if part not in ("head", "norm"):
-            np.testing.assert_array_equal(after.pop(f"backbone.trunk.{name}"), array)
+            chex.assert_trees_all_equal(after.pop(f"backbone.trunk.{name}"), array)
         elif part == "norm" and family == "upernet":
             ours = name.replace("norm.", "backbone.norms.1.")
-            np.testing.assert_array_equal(after.pop(ours), array)
+            chex.assert_trees_all_equal(after.pop(ours), array)
     assert after
-    for name, array in after.items():
-        np.testing.assert_array_equal(array, before[name])
+    chex.assert_trees_all_equal(after, {name: before[name] for name in after})
     model = small(family, "l2", dwconv_blocks=(0,), embed_dim=32)
     unchanged = arrays(model)
     with pytest.raises(ValueError, match="is not the backbone"):
         load_classifier(model, path)
-    assert all((array == unchanged[name]).all() for name, array in arrays(model).items())
+    chex.assert_trees_all_equal(arrays(model), unchanged)
 
 
 def test_first_values():
     """What the published training starts from."""
     size = {"dtype": jnp.float32, "rngs": nnx.Rngs(0)}
     retina = RetinaHead(8, 3, **size)
-    np.testing.assert_allclose(retina.classes.bias[...], -np.log(99), rtol=1e-6)
+    chex.assert_trees_all_close(retina.classes.bias[...], -np.log(99), rtol=1e-6)
     box = BoxHead(32, 64, 80, **size)
     for kernel, std in (
         (retina.box_tower.convs[0].kernel, 0.01),
@@ -154,7 +153,7 @@ def test_first_values():
         (MaskHead(32, 3, **size).tower.convs[3].kernel, np.sqrt(2 / (9 * 32))),
         (FPN(32, 32, 3, extra_convs=True, **size).extra[1].conv.kernel, np.sqrt(2 / (9 * 64))),
     ):
-        np.testing.assert_allclose(np.std(kernel[...]), std, rtol=5 / np.sqrt(2 * kernel.size))
+        chex.assert_trees_all_close(np.std(kernel[...]), std, rtol=5 / np.sqrt(2 * kernel.size))
 
 
 def test_options_are_the_outer_ones():
@@ -193,10 +192,11 @@ def test_pruned_detector(family):
     shapes = jnp.array([[64, 40], [50, 64]])
     options = {"masks": True} if family == "maskrcnn" else {}
     found = jax.jit(lambda model: model.detect(images, shapes, **options))(model)
-    assert found.boxes.shape == (2, 100, 4) and found.valid.any()
+    chex.assert_shape(found.boxes, (2, 100, 4))
+    assert found.valid.any()
     for boxes, valid, limit in zip(found.boxes, found.valid, shapes, strict=True):
         low, high = np.split(np.asarray(boxes)[np.asarray(valid)], 2, axis=1)
         assert (low >= 0).all() and (low <= high).all() and (high <= limit[::-1]).all()
     if family == "maskrcnn":
-        assert found.masks.shape == (2, 100, 28, 28)
+        chex.assert_shape(found.masks, (2, 100, 28, 28))
         assert ((found.masks > 0) & (found.masks < 1)).all()

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from contextlib import nullcontext
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,8 +165,7 @@ def test_keeping_all_is_dense_bit_for_bit():
     dense = run(build(config(), weights()), images())
     prune = DensePruneConfig(after_blocks=(1, 2), keep_ratio=1)
     pruned = run(build(config(prune), weights()), images(), image_sizes=SIZES)
-    for a, b in zip(dense, pruned, strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(dense, pruned)
 
 
 def test_images_do_not_influence_one_another():
@@ -213,15 +213,14 @@ def test_any_size_of_images():
     )
     want, _ = masked(state, odd, Prune())
     for got, expected in zip(run(build(config(), weights()), odd), want, strict=True):
-        assert got.shape == (2, 5, 7, 16)
+        chex.assert_shape(got, (2, 5, 7, 16))
         assert_close(got, expected, 2e-5)
 
 
 def test_drop_path_acts_in_training_alone():
     model = build(config(drop_path_rate=0.9), weights())
     plain = build(config(), weights())
-    for a, b in zip(run(model, images()), run(plain, images()), strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(run(model, images()), run(plain, images()))
     with pytest.raises(ValueError, match="drop path needs a key"):
         model(images(), Run(train=True))
 
@@ -229,7 +228,7 @@ def test_drop_path_acts_in_training_alone():
         return run(model, images(), train=True, key=key)[-1]
 
     first, again, other = (np.asarray(trained(jax.random.key(i))) for i in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
+    chex.assert_trees_all_equal(first, again)
     assert np.abs(first - other).max() > 0.1
 
 

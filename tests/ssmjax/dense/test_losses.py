@@ -1,37 +1,46 @@
 """Losses: official values, padding and gradients."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from absl.testing import parameterized
 
 from ssmjax.dense import losses
 from tests.ssmjax.dense import units
 
 
-@pytest.mark.parametrize("unit", units.ALL)
-def test_official_values(unit):
-    logits, labels, weights = (unit[f"loss.{n}"] for n in ("logits", "labels", "weights"))
-    valid = weights > 0
-    assert set(weights.tolist()) <= {0, 1}
-    (last,) = unit.numbers("loss.rpn_bce")[-1:]
-    # "... (label 0) where labels <= 3 ..."
-    positive = labels <= unit.numbers("loss.rpn_bce")[2]
-    got = {
-        "focal": losses.focal(logits, labels, valid) / unit.numbers("loss.focal")[-1],
-        "rpn_bce": losses.binary_cross_entropy(logits[:, 0], positive, valid) / last,
-        "ce": losses.cross_entropy(unit["loss.logits8"], labels, valid).mean,
-        "mask": losses.mask(
-            unit["loss.mask_logits"].transpose(0, 2, 3, 1),
-            unit["loss.mask_target"] > 0,
-            unit["loss.mask_labels"],
-            np.ones(len(unit["loss.mask_labels"]), bool),
-        ).mean,
-        "seg_ce": losses.segmentation(unit["loss.seg_logits"], unit["loss.seg_labels"]).mean,
-    }
-    for name, value in got.items():
-        assert value.dtype == jnp.float32 and value.shape == ()
-        np.testing.assert_allclose(value, unit[f"loss.{name}"].squeeze(), rtol=1e-5, err_msg=name)
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @parameterized.parameters(units.ALL)
+    def test_official_values(self, unit):
+        assert set(unit["loss.weights"].tolist()) <= {0, 1}
+        (last,) = unit.numbers("loss.rpn_bce")[-1:]
+
+        @self.variant
+        def values(given):
+            logits, labels, valid = given["logits"], given["labels"], given["weights"] > 0
+            # "... (label 0) where labels <= 3 ..."
+            positive = labels <= unit.numbers("loss.rpn_bce")[2]
+            return {
+                "focal": losses.focal(logits, labels, valid) / unit.numbers("loss.focal")[-1],
+                "rpn_bce": losses.binary_cross_entropy(logits[:, 0], positive, valid) / last,
+                "ce": losses.cross_entropy(given["logits8"], labels, valid).mean,
+                "mask": losses.mask(
+                    given["mask_logits"].transpose(0, 2, 3, 1),
+                    given["mask_target"] > 0,
+                    given["mask_labels"],
+                    np.ones(len(given["mask_labels"]), bool),
+                ).mean,
+                "seg_ce": losses.segmentation(given["seg_logits"], given["seg_labels"]).mean,
+            }
+
+        names = [name.removeprefix("loss.") for name in unit.arrays if name.startswith("loss.")]
+        got = values({name: unit[f"loss.{name}"] for name in names})
+        chex.assert_type([*got.values()], jnp.float32)
+        chex.assert_shape([*got.values()], ())
+        want = {name: unit[f"loss.{name}"].squeeze() for name in got}
+        chex.assert_trees_all_close(got, want, rtol=1e-5)
 
 
 def test_l1_is_summed_over_positives():
@@ -48,7 +57,7 @@ def test_infinite_targets_of_padding_leave_the_gradient_alone():
     positive = np.array([True, False, False])
     value, gradient = jax.value_and_grad(losses.l1)(deltas, targets, positive)
     assert value == 8
-    np.testing.assert_array_equal(gradient, [[-1] * 4, [0] * 4, [0] * 4])
+    chex.assert_trees_all_equal(gradient, np.array([[-1] * 4, [0] * 4, [0] * 4]))
 
 
 def losses_of(logits, maps, valid):
@@ -87,8 +96,9 @@ def test_gradients_are_finite_however_sure_the_logits():
     maps = np.float32([200, -200, 0])[:, None, None, None] * np.ones((3, 2, 2, 3), np.float32)
     logits, valid = maps[:, 0, 0], np.ones(3, bool)
     total = jax.grad(lambda *args: sum(losses_of(*args, valid).values()), argnums=(0, 1))
-    for gradient in total(logits, maps):
-        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0.01
+    gradients = total(logits, maps)
+    chex.assert_tree_all_finite(gradients)
+    assert min(np.abs(gradient).max() for gradient in gradients) > 0.01
 
 
 def test_focal_loss_by_its_formula():
@@ -101,4 +111,4 @@ def test_focal_loss_by_its_formula():
         right = labels[a] == c
         pt = p[a, c] if right else 1 - p[a, c]
         want -= (0.25 if right else 0.75) * (1 - pt) ** 2 * np.log(pt)
-    np.testing.assert_allclose(losses.focal(jnp.float32(logits), labels, valid), want, rtol=1e-5)
+    chex.assert_trees_all_close(losses.focal(jnp.float32(logits), labels, valid), want, rtol=1e-5)

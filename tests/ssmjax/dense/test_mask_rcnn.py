@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,10 +104,10 @@ def _check_second_stage(name):
             theirs = places[case.want[f"fixedprops.{which}_inds{i}"]]
             mask = np.asarray(wanted.valid[i] & (wanted.positive[i] == (which == "pos")))
             assert len(theirs) == mask.sum()
-            np.testing.assert_array_equal(np.asarray(wanted.boxes[i])[mask], boxes[theirs])
+            chex.assert_trees_all_equal(np.asarray(wanted.boxes[i])[mask], boxes[theirs])
         positive = np.asarray(wanted.positive[i])
         of = np.asarray(wanted.objects[i])[positive]
-        np.testing.assert_array_equal(of, case.want[f"fixedprops.pos_gt{i}"])
+        chex.assert_trees_all_equal(of, case.want[f"fixedprops.pos_gt{i}"])
         sides = targets.padded_shapes[i]
         targets_of.append(
             mask_targets(targets.masks[i], of, wanted.boxes[i][positive], sides, SIZE)
@@ -118,17 +119,17 @@ def _check_second_stage(name):
         assert image["ori_shape"] == [H, W]
         boxes = found.boxes[i, :n] / image["scale_factor"]
         masks = np.asarray(paste(found.masks[i, :n], boxes, (H, W))) >= 0.5
-        np.testing.assert_array_equal(masks.sum(axis=(1, 2)), case.want[f"masks{i}.area"])
+        chex.assert_trees_all_equal(masks.sum(axis=(1, 2)), case.want[f"masks{i}.area"])
         packed = np.packbits(masks.reshape(n, -1), axis=1)
-        np.testing.assert_array_equal(packed, case.want[f"masks{i}.packed"])
+        chex.assert_trees_all_equal(packed, case.want[f"masks{i}.packed"])
     packed = np.packbits(np.concatenate(targets_of).reshape(-1, SIZE * SIZE), axis=1)
-    np.testing.assert_array_equal(packed, case.want["fixedprops.mask_targets_packed"])
+    chex.assert_trees_all_equal(packed, case.want["fixedprops.mask_targets_packed"])
 
 
 def _check_heads(name):
     case, model, _, maps, *_ = first(name)
     images, boxes = case.want["fixed_rois"][:, 0].astype(int), case.want["fixed_rois"][:, 1:]
-    np.testing.assert_array_equal(level_of(boxes), case.want["fixed_rois.level"])
+    chex.assert_trees_all_equal(level_of(boxes), case.want["fixed_rois.level"])
     # Each image's regions in a row of their own, and a place left over.
     place = np.array([(images[:i] == image).sum() for i, image in enumerate(images)])
     rows = np.zeros((len(case.images), place.max() + 2, 4), np.float32)
@@ -208,4 +209,4 @@ def test_images_without_objects(downstream, name):
         assert np.asarray(losses[loss]) == 0
     for loss in ("loss_rpn_cls", "loss_cls"):
         assert 0 < np.asarray(losses[loss]) < np.inf
-    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(gradients))
+    chex.assert_tree_all_finite(gradients)

@@ -1,5 +1,6 @@
 """Masks cut out for training, and pasted back into the image."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -18,20 +19,20 @@ cropped = jax.jit(crop, static_argnums=4)
 def test_official_targets(unit):
     masks, indices, boxes = (unit[f"mask.{name}"] for name in ("gt", "gt_index", "boxes"))
     sides, bins = np.array(masks.shape[1:]), unit["mask.target"].shape[1]
-    np.testing.assert_allclose(
-        cropped(masks, indices, boxes, sides, bins), unit["mask.target_soft"], atol=1e-5
+    chex.assert_trees_all_close(
+        cropped(masks, indices, boxes, sides, bins), unit["mask.target_soft"], rtol=1e-7, atol=1e-5
     )
     got = jax.jit(mask_targets, static_argnums=4)(masks, indices, boxes, sides, bins)
-    np.testing.assert_array_equal(got, unit["mask.target"])
+    chex.assert_trees_all_equal(got, unit["mask.target"])
 
 
 @pytest.mark.parametrize("unit", units.ALL)
 def test_official_pasting(unit):
     want = unit["paste.out"]
     got = np.asarray(pasted(unit["paste.prob"], unit["paste.boxes"], want.shape[1:]))
-    np.testing.assert_allclose(got, want, atol=5e-4)  # float16
+    chex.assert_trees_all_close(got, want, rtol=1e-7, atol=5e-4)  # float16
     bits = np.packbits(got.reshape(len(got), -1) >= 0.5, axis=1)
-    np.testing.assert_array_equal(bits, unit["paste.mask_packed"])
+    chex.assert_trees_all_equal(bits, unit["paste.mask_packed"])
 
 
 @settings(max_examples=10, deadline=None)
@@ -48,7 +49,7 @@ def test_targets_against_a_loop(seed, shape, bins):
     clipped = np.clip(boxes, 0, [shape[1], shape[0]] * 2)
     for one, index, box in zip(got, indices, clipped, strict=True):
         want = dense_oracle.roi_align(masks[index, :, :, None] * 1.0, box, bins)[..., 0]
-        np.testing.assert_allclose(one, want, atol=2e-5)
+        chex.assert_trees_all_close(one, want, rtol=1e-7, atol=2e-5)
 
 
 def test_a_bin_half_covered_is_part_of_the_object():
@@ -76,15 +77,15 @@ def test_pasting_against_a_loop(seed, shape):
     low = rng.uniform(-20, 30, (3, 2))  # Some wholly outside.
     boxes = np.concatenate([low, low + rng.uniform(0.5, 40, (3, 2))], 1).astype(np.float32)
     for got, mask, box in zip(pasted(masks, boxes, shape), masks, boxes, strict=True):
-        np.testing.assert_allclose(got, dense_oracle.paste(mask, box, shape), atol=1e-4)
+        chex.assert_trees_all_close(got, dense_oracle.paste(mask, box, shape), rtol=1e-7, atol=1e-4)
 
 
 def test_pasting_into_nothing_and_of_nothing():
     masks = np.ones((4, 3, 3), np.float32)
     boxes = np.float32([[4, 4, 4, 4], [4, 0, 4, 9], [0, 4, 9, 4], [1, 1, 7, 7]])
     got = np.asarray(pasted(masks, boxes, (8, 8)))
-    np.testing.assert_array_equal(got[:3], 0)
+    chex.assert_trees_all_equal(got[:3], 0)
     inside = np.zeros((8, 8), bool)
     inside[1:7, 1:7] = True
-    np.testing.assert_array_equal(got[3] >= 0.5, inside)
-    np.testing.assert_array_equal(pasted(0 * masks, boxes, (8, 8)), 0)
+    chex.assert_trees_all_equal(got[3] >= 0.5, inside)
+    chex.assert_trees_all_equal(pasted(0 * masks, boxes, (8, 8)), 0)

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,8 +54,8 @@ def test_official_detections(unit):
     labels = jnp.tile(jnp.arange(classes), rois)
     chosen, there = of_classes(boxes, scores, labels, scores > score, threshold, int(count))
     dets = np.column_stack([boxes[chosen], scores[chosen]])[there]
-    np.testing.assert_array_equal(dets, unit["mcnms.dets"])
-    np.testing.assert_array_equal(labels[chosen][there], unit["mcnms.labels"])
+    chex.assert_trees_all_equal(dets, unit["mcnms.dets"])
+    chex.assert_trees_all_equal(labels[chosen][there], unit["mcnms.labels"])
 
 
 @settings(max_examples=40, deadline=None)
@@ -113,7 +114,7 @@ def test_a_batch_is_its_images():
     scores, valid = rng.random((3, N)).astype(np.float32), rng.random((3, N)) < 0.7
     got = jax.vmap(functools.partial(nms, threshold=0.4))(boxes, scores, valid)
     for b in range(3):
-        np.testing.assert_array_equal(got[b], nms(boxes[b], scores[b], valid[b], 0.4))
+        chex.assert_trees_all_equal(got[b], nms(boxes[b], scores[b], valid[b], 0.4))
     assert 0 < got.sum() < valid.sum()
 
 

@@ -1,5 +1,6 @@
 """Maps resized and pooled."""
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -56,5 +57,5 @@ def test_low_precision_is_rounded_once():
     wide = maps.astype(jnp.float32)
     for change in (lambda x: resize(x, (13, 4)), lambda x: adaptive_average_pool(x, 4)):
         got = change(maps)
-        assert got.dtype == jnp.bfloat16
-        np.testing.assert_array_equal(got, change(wide).astype(jnp.bfloat16))
+        chex.assert_type(got, jnp.bfloat16)
+        chex.assert_trees_all_equal(got, change(wide).astype(jnp.bfloat16))

@@ -1,5 +1,6 @@
 """RetinaNet: stages, losses, a training step and detections against official numbers."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import pytest
@@ -77,4 +78,4 @@ def test_images_without_objects(downstream, name):
     )
     losses, gradients, _ = whole.step(whole.model_of(case), case.images, none)
     assert losses["loss_bbox"] == 0 < losses["loss_cls"] < jnp.inf
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    chex.assert_tree_all_finite(gradients)

@@ -1,5 +1,6 @@
 """RoIAlign: against a loop over samples, at borders, with padding; its gradient."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +65,7 @@ def test_the_loop_is_official(unit, name, samples):
 
 @pytest.mark.parametrize("unit", units.ALL)
 def test_official_levels(unit):
-    np.testing.assert_array_equal(level_of(unit["roi.level_rois"][:, 1:]), unit["roi.levels"])
+    chex.assert_trees_all_equal(level_of(unit["roi.level_rois"][:, 1:]), unit["roi.levels"])
 
 
 def test_levels_change_at_powers_of_two():
@@ -82,7 +83,7 @@ def test_against_a_loop(seed, size):
     maps, boxes = random_maps(rng), random_boxes(rng, R, size)
     got = aligned(maps, boxes, np.ones(R, bool), 2)
     want = oracle(maps, boxes, 2)
-    np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(maps[0]).max())
+    chex.assert_trees_all_close(got, want, rtol=1e-7, atol=2e-5 * np.abs(maps[0]).max())
 
 
 @pytest.mark.parametrize("bins", [3, 7])
@@ -92,7 +93,7 @@ def test_lengths_that_bins_divide(bins):
     cells = np.float32([[1, 2, 1 + n * bins, 2 + m * bins] for n in (1, 2, 3) for m in (1, 3)])
     got = aligned(grid, 4 * cells, np.ones(6, bool), bins, (4,))
     want = oracle(grid, 4 * cells, bins, (4,))
-    np.testing.assert_allclose(got, want, atol=1e-5)
+    chex.assert_trees_all_close(got, want, rtol=1e-7, atol=1e-5)
 
 
 def test_boxes_without_area_and_padding_give_zeros():
@@ -101,10 +102,10 @@ def test_boxes_without_area_and_padding_give_zeros():
     boxes = np.concatenate([boxes, boxes[3:], np.full((1, 4), np.nan, np.float32)])
     valid = np.array([True] * 4 + [False] * 2)
     got = np.asarray(aligned(maps, boxes, valid, 3))
-    np.testing.assert_array_equal(got[[0, 1, 2, 4, 5]], 0)
+    chex.assert_trees_all_equal(got[[0, 1, 2, 4, 5]], 0)
     assert np.abs(got[3]).max() > 0.1
     far = np.float32([[-90, 0, -50, 30], [500, 0, 560, 30], [0, 300, 30, 330]])
-    np.testing.assert_array_equal(aligned(maps, far, np.ones(3, bool), 3), 0)
+    chex.assert_trees_all_equal(aligned(maps, far, np.ones(3, bool), 3), 0)
 
 
 def test_long_thin_boxes_and_those_larger_than_their_map():
@@ -112,7 +113,7 @@ def test_long_thin_boxes_and_those_larger_than_their_map():
     maps = random_maps(np.random.default_rng(4), [(3, 300)])
     cells = np.float32([[2, 1, 290, 1.5], [-400, -300, 700, 9], [-1e4, 0, 1e4, 3], [9, 0, 40, 3]])
     got = aligned(maps, 4 * cells, np.ones(4, bool), 2, (4,))
-    np.testing.assert_allclose(got, oracle(maps, 4 * cells, 2, (4,)), atol=1e-4)
+    chex.assert_trees_all_close(got, oracle(maps, 4 * cells, 2, (4,)), rtol=1e-7, atol=1e-4)
 
 
 def test_gradient_equals_differences_and_boxes_have_none():
@@ -127,7 +128,7 @@ def test_gradient_equals_differences_and_boxes_have_none():
         return jnp.sum(towards * out + out**2)
 
     to_maps, to_boxes = jax.jit(jax.grad(loss, argnums=(0, 1)))(maps, boxes)
-    np.testing.assert_array_equal(to_boxes, 0)
+    chex.assert_trees_all_equal(to_boxes, 0)
     for level, shape in enumerate(SHAPES):
         step = rng.standard_normal((*shape, C)).astype(np.float32)
         sides = []
@@ -135,7 +136,9 @@ def test_gradient_equals_differences_and_boxes_have_none():
             moved = [m + sign * 0.5 * step if i == level else m for i, m in enumerate(maps)]
             sides.append(float(loss(moved, boxes)))
         # The loss is quadratic in the maps: central differences have no error of their own.
-        np.testing.assert_allclose(np.sum(to_maps[level] * step), sides[0] - sides[1], atol=2e-3)
+        chex.assert_trees_all_close(
+            np.sum(to_maps[level] * step), sides[0] - sides[1], rtol=1e-7, atol=2e-3
+        )
 
 
 def test_batch_and_low_precision():

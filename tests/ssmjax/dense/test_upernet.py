@@ -1,7 +1,9 @@
 """UperNet: stages, losses and a training step against official numbers."""
 
+import functools
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,21 +42,27 @@ def labels_of(case):
     return np.where(labels == ignored, 255, labels)
 
 
-def _check(case):
-    model = whole.model_of(case)
+@functools.cache
+def loaded(name):
+    """(case, its model)."""
+    case = golden.load(name)
+    return case, whole.model_of(case)
+
+
+def _check(name):
+    case, model = loaded(name)
     (got, losses), _ = evaluated(model, case.images, labels_of(case))
     logits = got["whole.logits_input_size"]
     probabilities = jax.nn.softmax(resize(logits, tuple(case.about["images"][0]["ori_shape"])))
     case.check(got | {"whole.prob": probabilities})
-    np.testing.assert_array_equal(probabilities.argmax(axis=-1), case.want["whole.argmax"])
+    chex.assert_trees_all_equal(probabilities.argmax(axis=-1), case.want["whole.argmax"])
     whole.check_losses(losses, case.about["scalars"]["eval_bn_losses"])
-    return model
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_official(downstream, name):
-    case = downstream(name)
-    model = _check(case)
+def test_official(name):
+    _check(name)
+    case, model = loaded(name)
     crop, stride = re.findall(r"\((\d+), (\d+)\)", case.about["tests"])
     window, step = (tuple(map(int, pair)) for pair in (crop, stride))
     slid, _ = whole.jitted(lambda model, images: model.slide(images, window, step))(
@@ -63,16 +71,23 @@ def test_official(downstream, name):
     case.check({"slide.logits": slid})
 
 
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    def test_official(self):
+        case, model = loaded(TINY[0])
+        logits = self.variant(lambda model, images: model(images))(model, case.images)
+        case.check({"whole.logits_input_size": logits})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", golden.names("upernet_l1_*"))
-def test_official_of_published_size(downstream, name):
-    _check(downstream(name))
+def test_official_of_published_size(name):
+    _check(name)
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_training_step(downstream, name):
-    case = downstream(name)
-    model = whole.model_of(case)
+def test_training_step(name):
+    case, model = loaded(name)
     losses, gradients, statistics = whole.step(model, case.images, jnp.asarray(labels_of(case)))
     whole.check_losses(losses, case.about["scalars"]["train_bn_losses"])
     entries = table(model.config)
@@ -89,9 +104,9 @@ def test_dropout_takes_whole_channels():
             return x
 
     maps, key = jnp.ones((3, 4, 5, 50)), jax.random.key(0)
-    np.testing.assert_array_equal(classify(Head(), maps), maps)
+    chex.assert_trees_all_equal(classify(Head(), maps), maps)
     dropped = np.asarray(classify(Head(), maps, train=True, rate=0.2, key=key))
-    np.testing.assert_array_equal(dropped, np.broadcast_to(dropped[:, :1, :1], dropped.shape))
+    chex.assert_trees_all_equal(dropped, np.broadcast_to(dropped[:, :1, :1], dropped.shape))
     channels = dropped[:, 0, 0]
     assert set(channels.ravel().tolist()) == {0, 1.25}
     assert (channels[0] != channels[1]).any() and 0.7 < (channels > 0).mean() < 0.9
@@ -103,9 +118,9 @@ def test_training_needs_a_key():
         model.losses(jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 32, 32), int))
 
 
-def test_whole_images_are_windows(downstream):
-    case = downstream(TINY[0])
-    model, images = whole.model_of(case), jnp.asarray(case.images[:1, :64, :64])
+def test_whole_images_are_windows():
+    case, model = loaded(TINY[0])
+    images = jnp.asarray(case.images[:1, :64, :64])
     run = jax.jit(lambda model: (model(images), model.slide(images, (64, 96), (32, 32))))
     at_once, slid = run(model)
-    np.testing.assert_allclose(slid, at_once, atol=1e-6)
+    chex.assert_trees_all_close(slid, at_once, rtol=1e-7, atol=1e-6)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,8 +85,7 @@ def test_against_pytorch(prune, shown, sides):
 def test_keeping_all_is_dense_bit_for_bit():
     images = recipe.images(5, (1, 48, 48, 3))
     maps = jax.jit(lambda model: model.backbone(images, Run()).maps)
-    for a, b in zip(maps(build()), maps(build(Prune((1, 2), 1))), strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(maps(build()), maps(build(Prune((1, 2), 1))))
 
 
 def test_drop_path_leaves_a_maps_last_mixer_alone():
@@ -131,7 +131,7 @@ def test_there_and_back(tmp_path):
     back = to_torch_state_dict(again)
     assert list(back) == list(weights())
     for name, array in weights().items():
-        np.testing.assert_array_equal(back[name], array)
+        chex.assert_trees_all_equal(back[name], array)
 
 
 @pytest.mark.slow
@@ -145,12 +145,12 @@ def test_backbone_of_a_classifier(tmp_path):
     load_classifier(model, path)
     given, trunk = flat_params(classifier), flat_params(model.backbone.trunk)
     embedding = np.asarray(given.pop("pos_embed")[...])
-    np.testing.assert_array_equal(
+    chex.assert_trees_all_equal(
         trunk.pop("pos_embed")[...], np.concatenate([embedding[:, :18], embedding[:, 19:]], axis=1)
     )
     assert set(given) - set(trunk) == {"cls_token", "head.kernel", "head.bias"}
     for name, leaf in trunk.items():
-        np.testing.assert_array_equal(leaf[...], given[name][...])
+        chex.assert_trees_all_equal(leaf[...], given[name][...])
 
 
 def test_backbone_of_an_oblong_classifier(tmp_path):
@@ -165,7 +165,7 @@ def test_backbone_of_an_oblong_classifier(tmp_path):
     model = build()
     load_classifier(model, path)
     patches = np.delete(state["pos_embed"], 18, axis=1)
-    np.testing.assert_array_equal(
+    chex.assert_trees_all_equal(
         model.backbone.trunk.pos_embed[...], resize_pos_embed(patches, (3, 12), (6, 6))
     )
 

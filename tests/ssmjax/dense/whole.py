@@ -1,5 +1,6 @@
 """Whole models of the official configs that golden fixtures quote."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,8 +86,7 @@ def targets_of(case, padding=2):
 
 def check_losses(got, want):
     """Scalars by name against official ones, of those that `got` has."""
-    for name, value in got.items():
-        np.testing.assert_allclose(value, want[name], LOSSES, 1e-9, err_msg=name)
+    chex.assert_trees_all_close(got, {name: want[name] for name in got}, rtol=LOSSES, atol=1e-9)
 
 
 def per_level(name, values):
@@ -97,7 +97,7 @@ def check_rows(case, name, boxes, scores, valid, labels=None):
     """A set of boxes, matched by nearest row; each official one is found once."""
     want = case.want[name]
     got = np.concatenate([boxes, np.asarray(scores)[:, None]], axis=1)[np.asarray(valid)]
-    assert got.shape == want.shape
+    chex.assert_equal_shape([got, want])
     distance = np.abs(got[:, None] - want).max(axis=-1)
     nearest = distance.argmin(axis=0)
     assert len(set(nearest)) == len(want)
@@ -105,7 +105,7 @@ def check_rows(case, name, boxes, scores, valid, labels=None):
     assert_close(got[nearest], want, max(noise, 1e-6), name)
     if labels is not None:
         official = case.want[name.replace("boxes_scores", "labels")]
-        np.testing.assert_array_equal(np.asarray(labels)[np.asarray(valid)][nearest], official)
+        chex.assert_trees_all_equal(np.asarray(labels)[np.asarray(valid)][nearest], official)
 
 
 def check_gradients(case, gradients, entries):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from tests.oracles import downstream, golden
-from train.data.coco import open_coco
-from train.data.fetch import DataError
+from train.data.dense.coco import open_coco
+from train.data.fetching.fetch import DataError
 
 CONFIG = """
 from ssmjax import PruneConfig
 from ssmjax.dense.ranges import DensePruneConfig
 from train.config import Config, ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData, SegmentationData
+from train.data.dense.config import DetectionData, SegmentationData
 
 config = Config(
     model=ModelConfig(

@@ -11,8 +11,8 @@ from ssmjax.layers.norm import BatchNorm
 from train import optim
 from train.config import OptimConfig
 from train.step import init_state, make_train_step
-from train.tasks.detection import DetectionLoss
-from train.tasks.segmentation import SegmentationLoss
+from train.tasks.detection.loss import DetectionLoss
+from train.tasks.segmentation.loss import SegmentationLoss
 
 SIZES = {
     "depth": 2,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import chex
 import numpy as np
 import pytest
 from flax import nnx
@@ -17,7 +18,7 @@ from train import optim
 from train.compare.config import Comparison, Entry
 from train.compare.records import read_records
 from train.config import ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData
+from train.data.dense.config import DetectionData
 from train.engine.session import Job
 from train.metrics.coco import NAMES
 from train.tasks.task import open_task
@@ -71,7 +72,8 @@ def test_detectors_side_by_side(comparison, tmp_path):
         r.fine_tuned_metrics for r in runs
     ]
     seen = [losses(log.parent)[4] for log in logs]
-    assert np.isfinite(seen).all() and seen[0] != seen[1] and seen[2] != seen[3]
+    chex.assert_tree_all_finite(seen)
+    assert seen[0] != seen[1] and seen[2] != seen[3]
     text = (tmp_path / "results.md").read_text()
     assert "| untrained % |" in text and "| box_AP_large | - | - |" in text
 

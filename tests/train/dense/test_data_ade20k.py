@@ -3,15 +3,16 @@
 import os
 import unicodedata
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
 
 from ssmjax.class_names import ADE20K
 from tests.train.dense.conftest import random_image, write_image, write_pairs
-from train.data import label_images
-from train.data.ade20k import open_ade20k, open_pairs
-from train.data.fetch import DataError
+from train.data.dense import label_images
+from train.data.dense.ade20k import open_ade20k, open_pairs
+from train.data.fetching.fetch import DataError
 
 SIZES = [(20, 30), (40, 25)]
 NAMES = ("sky", "sea", "sand")
@@ -46,7 +47,7 @@ def test_ade20k(ade):
     want = np.arange(600) % 151 - 1
     want[want < 0] = 255
     want[-1] = 255
-    np.testing.assert_array_equal(labels.ravel(), want)
+    chex.assert_trees_all_equal(labels.ravel(), want)
 
 
 def test_pairs_keep_zero(tmp_path):
@@ -54,8 +55,8 @@ def test_pairs_keep_zero(tmp_path):
     with Image.open(tmp_path / "labels" / "1.png") as image:
         want = np.asarray(image)
     image, labels = split.read(1)
-    np.testing.assert_array_equal(labels, want)
-    np.testing.assert_array_equal(image, random_image(1, *SIZES[1]))
+    chex.assert_trees_all_equal(labels, want)
+    chex.assert_trees_all_equal(image, random_image(1, *SIZES[1]))
     assert set(np.unique(labels)) == {0, 1, 2}
 
 
@@ -236,7 +237,7 @@ def test_deep_folders_and_accents(tmp_path):
         write_image(tmp_path / place / "b/é.png", image)
     split = open_pairs(tmp_path / "images", tmp_path / "labels", ("a", "b"))
     assert len(split.pairs) == 2
-    np.testing.assert_array_equal(split.read(1)[1], mask(1))
+    chex.assert_trees_all_equal(split.read(1)[1], mask(1))
 
 
 def test_names_that_are_not_utf8(tmp_path):

@@ -4,6 +4,7 @@ import json
 import sys
 import unicodedata
 
+import chex
 import numpy as np
 import pytest
 
@@ -15,9 +16,9 @@ from tests.train.dense.conftest import (
     sentence,
     write_coco,
 )
-from train.data.coco import bitmaps, open_coco
-from train.data.coco_file import read_annotations
-from train.data.fetch import DataError
+from train.data.dense.coco import bitmaps, open_coco
+from train.data.dense.coco_file import read_annotations
+from train.data.fetching.fetch import DataError
 
 SIZES = [(20, 30), (40, 25)]
 ONE = [annotation(1, 10, (2, 3, 10, 8))]
@@ -33,11 +34,12 @@ def test_boxes_labels_and_masks(tmp_path):
     assert (split.class_names, split.category_ids) == (("ant", "cup"), (3, 7))
     first, second = split.photos
     assert (first.image_id, first.height, first.width) == (10, 20, 30)
-    np.testing.assert_array_equal(second.boxes, [[2, 3, 12, 11], [0.5, 30.25, 24.5, 39.25]])
+    want = np.array([[2, 3, 12, 11], [0.5, 30.25, 24.5, 39.25]])
+    chex.assert_trees_all_equal(second.boxes, want)
     assert second.boxes.dtype == np.float32 and second.labels.tolist() == [1, 0]
     want = np.zeros((20, 30), np.uint8)
     want[5:12, 4:10] = 1
-    np.testing.assert_array_equal(bitmaps(first), want[None])
+    chex.assert_trees_all_equal(bitmaps(first), want[None])
     assert bitmaps(second).shape == (2, 40, 25)
 
 
@@ -54,7 +56,7 @@ def test_what_is_left_out(tmp_path):
         annotation(9, 10, (29, 19, 1, 1)),
     ]
     split = opened(tmp_path, coco_content(SIZES, objects), masks=True)
-    np.testing.assert_array_equal(split.photos[0].boxes, [[-3, -3, 1, 1], [29, 19, 30, 20]])
+    chex.assert_trees_all_equal(split.photos[0].boxes, np.array([[-3, -3, 1, 1], [29, 19, 30, 20]]))
     assert split.remarks == (
         "instances.json: 1 of 2 images have no objects; they teach background.",
         "instances.json: 7 objects are left out: 2 below a pixel, 1 crowds, 1 marked to be "

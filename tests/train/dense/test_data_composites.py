@@ -1,15 +1,16 @@
 """Composites: what is pasted is what masks, boxes and labels say, and both tasks can read it."""
 
+import chex
 import cv2
 import numpy as np
 import pytest
 
-from train.data import coco_writer
-from train.data.ade20k import open_pairs
-from train.data.coco import bitmaps, open_coco
 from train.data.composites import __main__ as command
 from train.data.composites.draw import SIDE, composite, part_of
-from train.data.fetch import DataError
+from train.data.dense import coco_writer
+from train.data.dense.ade20k import open_pairs
+from train.data.dense.coco import bitmaps, open_coco
+from train.data.fetching.fetch import DataError
 
 BLACK = np.zeros((SIDE, SIDE, 3), np.uint8)
 TINTS = 40 + 40 * np.arange(5)
@@ -63,7 +64,7 @@ def test_masks_are_what_is_seen(seed):
     assert labels == sorted(set(labels))
     seen = np.zeros((SIDE, SIDE), bool)
     for label, mask in objects:
-        np.testing.assert_array_equal(mask, (image == TINTS[label - 5]).all(axis=-1))
+        chex.assert_trees_all_equal(mask, (image == TINTS[label - 5]).all(axis=-1))
         seen |= mask
     assert (image[~seen] == 0).all()
 

@@ -1,11 +1,12 @@
 """Outlines of COCO's objects: polygons and both kinds of RLE, read and refused."""
 
+import chex
 import numpy as np
 import pytest
 
 from tests.train.dense.conftest import annotation, coco_content, opened, refused
-from train.data.coco import bitmaps
-from train.data.coco_file import run_lengths
+from train.data.dense.coco import bitmaps
+from train.data.dense.coco_file import run_lengths
 
 SIZES = [(20, 30), (40, 25)]
 ONE = [annotation(1, 10, (2, 3, 10, 8))]
@@ -30,10 +31,10 @@ def test_rle_of_both_kinds_and_polygons_of_several_parts(tmp_path):
         for i, outline in enumerate(outlines)
     ]
     got = bitmaps(opened(tmp_path, coco_content(SIZES, objects), masks=True).photos[0])
-    np.testing.assert_array_equal(got[:2], [mask, mask])
+    chex.assert_trees_all_equal(got[:2], np.array([mask, mask]))
     want = np.zeros((20, 30), np.uint8)
     want[:5, :5] = want[10:15, 10:15] = 1
-    np.testing.assert_array_equal(got[2], want)
+    chex.assert_trees_all_equal(got[2], want)
 
 
 BROKEN = {
@@ -96,7 +97,7 @@ def test_runs_of_compressed_rle(share):
         columns = np.concatenate([[False], mask.ravel(order="F")])
         ends = np.append(np.flatnonzero(np.diff(columns)), mask.size)
         text = rle.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
-        np.testing.assert_array_equal(run_lengths(text), np.diff(ends, prepend=0))
+        chex.assert_trees_all_equal(run_lengths(text), np.diff(ends, prepend=0))
 
 
 OUTLINES = [None, [], [[1, 2]], {"size": [20, 30], "counts": [599]}]

@@ -2,13 +2,19 @@
 
 import itertools
 
+import chex
 import cv2
 import numpy as np
 import pytest
 
 from tests.train.dense.conftest import random_image, write_image, write_pairs
-from train.data.ade20k import open_pairs
-from train.data.segmentation_batches import epoch_order, eval_batches, eval_pass, train_batches
+from train.data.dense.ade20k import open_pairs
+from train.data.dense.segmentation_batches import (
+    epoch_order,
+    eval_batches,
+    eval_pass,
+    train_batches,
+)
 
 SIZES = [(40, 60), (60, 40), (50, 50), (30, 90), (41, 61)]
 NAMES = ("sky", "sea", "sand")
@@ -42,9 +48,7 @@ def take(split, count, **options):
 
 def assert_same(batches, others):
     for batch, other in zip(batches, others, strict=True):
-        assert batch.keys() == other.keys()
-        for key in batch:
-            np.testing.assert_array_equal(batch[key], other[key])
+        chex.assert_trees_all_equal(batch, other)
 
 
 def test_shapes_dtypes_and_padding(split):
@@ -113,21 +117,21 @@ def test_evaluation(split, batch_size):
     assert plan.shapes == ((64, 64), (64, 96), (64, 192), (96, 64))
     seen = []
     for batch in eval_batches(split, plan, scale=SCALE):
-        np.testing.assert_array_equal(batch["mask"], batch["index"] >= 0)
+        chex.assert_trees_all_equal(batch["mask"], batch["index"] >= 0)
         assert (batch["label"][~batch["mask"]] == 255).all()
         largest = batch["original_shape"].max(0)
-        np.testing.assert_array_equal(batch["label"].shape[1:], largest)
+        chex.assert_shape(batch["label"], (None, *largest))
         for i in np.flatnonzero(batch["mask"]):
             number = int(batch["index"][i])
             h, w = SIZES[number]
             labels = split.read(number)[1]
-            np.testing.assert_array_equal(batch["label"][i, :h, :w], labels)
+            chex.assert_trees_all_equal(batch["label"][i, :h, :w], labels)
             assert (batch["label"][i, h:] == 255).all() and (batch["label"][i, :, w:] == 255).all()
             first = {0: (64, 96), 1: (96, 64), 2: (64, 64), 3: (64, 192), 4: (64, 95)}[number]
             image = cv2.resize(random_image(number, h, w), first[::-1])
             shape = batch["image"].shape[1:3]
             image = cv2.resize(image, shape[::-1])
-            np.testing.assert_array_equal(batch["image"][i], image)
+            chex.assert_trees_all_equal(batch["image"][i], image)
             assert tuple(batch["img_shape"][i]) == shape
             seen.append(number)
     assert sorted(seen) == list(range(5))

@@ -1,21 +1,22 @@
 """Image transforms against the official pipeline's numbers."""
 
+import chex
 import cv2
 import numpy as np
 import pytest
 
 from ssmjax.photos import fitting
-from train.data import dense_transforms as transforms
-from train.data.dense_batches import normalise
+from train.data.dense import transforms
+from train.data.dense.batches import normalise
 
 
 @pytest.mark.parametrize(("name", "scale"), [("coco", (1333, 800)), ("ade", (2048, 512))])
 def test_sizes(units, name, scale):
     sizes = [fitting(*size, scale) for size in units["geom.in_hw"].tolist()]
-    np.testing.assert_array_equal(sizes, units[f"geom.{name}_resized_hw"])
+    chex.assert_trees_all_equal(np.array(sizes), units[f"geom.{name}_resized_hw"])
     padded = [transforms.padded(*size) for size in sizes]
     want = "padded" if name == "coco" else "aligned"
-    np.testing.assert_array_equal(padded, units[f"geom.{name}_{want}_hw"])
+    chex.assert_trees_all_equal(np.array(padded), units[f"geom.{name}_{want}_hw"])
 
 
 def test_resize_is_that_of_opencv_to_the_last_bit(units):
@@ -23,16 +24,16 @@ def test_resize_is_that_of_opencv_to_the_last_bit(units):
     size = fitting(*image.shape[:2], (266, 160))
     assert size == tuple(units["pipe.resized_shape"][:2])
     resized = transforms.resize(image, size)
-    np.testing.assert_array_equal(resized.ravel()[::37], units["pipe.resized_sub"])
+    chex.assert_trees_all_equal(resized.ravel()[::37], units["pipe.resized_sub"])
     factor = transforms.scale_factor(image.shape[:2], size)
-    np.testing.assert_array_equal(factor, units["pipe.scale_factor"])
+    chex.assert_trees_all_equal(factor, units["pipe.scale_factor"])
 
 
 def test_boxes(units):
     h, w = map(int, units["pipe.resized_shape"][:2])
     boxes = transforms.resize_boxes(units["pipe.boxes"], units["pipe.scale_factor"], (h, w))
     assert boxes.dtype == np.float32 and boxes[:, [0, 2]].max() <= w and boxes[:, 1::2].max() <= h
-    np.testing.assert_array_equal(transforms.flip_boxes(boxes, w), units["pipe.final_boxes"])
+    chex.assert_trees_all_equal(transforms.flip_boxes(boxes, w), units["pipe.final_boxes"])
 
 
 def test_normalising_and_padding(units):
@@ -42,7 +43,7 @@ def test_normalising_and_padding(units):
     batch = np.full((1, *units["pipe.final_shape"]), 77, np.uint8)
     batch[0, :h, :w] = transforms.resize(np.ascontiguousarray(image), (h, w))[:, ::-1]
     got = np.asarray(normalise(batch, np.array([[h, w]], np.int32)))
-    np.testing.assert_allclose(got.ravel()[::53], units["pipe.final_sub"], rtol=0, atol=1e-6)
+    chex.assert_trees_all_close(got.ravel()[::53], units["pipe.final_sub"], rtol=0, atol=1e-6)
     assert not got[:, h:].any() and not got[:, :, w:].any()
 
 
@@ -79,7 +80,7 @@ def test_random_crop_avoids_one_class():
     # Of 31 tops, those of 23 to 27 have 3 to 7 rows of class 1; the last of 11 draws is kept.
     tops = [part[0].start for part in crops(labels, (10, 40), 2000)]
     bad = np.mean([not 23 <= top <= 27 for top in tops])
-    np.testing.assert_allclose(bad, (26 / 31) ** 11, atol=0.04)
+    chex.assert_trees_all_close(bad, (26 / 31) ** 11, rtol=1e-7, atol=0.04)
     # Without label is no class, and a single class never passes.
     labels[labels == 1] = 255
     assert share_of_one_class(labels, (10, 40)) == 1
@@ -116,25 +117,25 @@ def test_distortion_step_by_step():
     hsv[..., 1] = clipped(hsv[..., 1] * np.float32(0.6))
     hsv = cv2.cvtColor(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0].astype(int) - 18) % 180
-    np.testing.assert_array_equal(got, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    chex.assert_trees_all_equal(got, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
 def test_contrast_may_come_last_and_all_may_stay_out():
     image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
-    np.testing.assert_array_equal(transforms.distort(image, Chosen(0, 0, 0, 0, 0)), image)
+    chex.assert_trees_all_equal(transforms.distort(image, Chosen(0, 0, 0, 0, 0)), image)
     got = transforms.distort(image, Chosen(0, 0, 0, 1, 10, 1, 0.5))
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0].astype(int) + 10) % 180
-    np.testing.assert_array_equal(got, clipped(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 0.5))
+    chex.assert_trees_all_equal(got, clipped(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 0.5))
 
 
 def test_hue_and_saturation_do_not_depend_on_the_order_of_channels():
     image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     bgr = np.ascontiguousarray(image[..., ::-1])
-    np.testing.assert_array_equal(hsv, cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV))
+    chex.assert_trees_all_equal(hsv, cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV))
     back = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    np.testing.assert_array_equal(back, cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[..., ::-1])
+    chex.assert_trees_all_equal(back, cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[..., ::-1])
 
 
 def test_rows_have_generators_of_their_own():

@@ -2,12 +2,13 @@
 
 import json
 
+import chex
 import cv2
 import numpy as np
 import pytest
 
 from train.data import trees
-from train.data.coco import open_coco
+from train.data.dense.coco import open_coco
 
 VOC = """<annotation><size><width>9</width></size>
 <object><name>Tree</name><bndbox>
@@ -32,7 +33,7 @@ def test_tiles():
     }
     for number, (tile, inside) in enumerate(tiles):
         y, x = 32 * (number // 3), 32 * (number % 3)
-        np.testing.assert_array_equal(tile, image[y : y + 32, x : x + 32])
+        chex.assert_trees_all_equal(tile, image[y : y + 32, x : x + 32])
         assert inside.tolist() == want.get(number, [])
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from tests import image_files
 from tests.image_files import png, saved
 from tests.train.dense.conftest import sentence
-from train.data.dense_files import label_size, read_labels
-from train.data.fetch import DataError
+from train.data.dense.files import label_size, read_labels
+from train.data.fetching.fetch import DataError
 
 VALUES = np.random.default_rng(0).integers(0, 2, (5, 9))
 
@@ -27,7 +27,7 @@ def test_stored_values_of_every_depth_and_palette(path, drawn):
     assume(stored is not None)
     path.write_bytes(file.encoded)
     found = read_labels(path)
-    assert found.dtype == np.int32
+    chex.assert_type(found, np.int32)
     chex.assert_trees_all_equal(found, stored.astype(np.int32))
     assert label_size(path) == stored.shape
 

@@ -6,11 +6,12 @@ import socket
 import subprocess
 import sys
 
+import chex
 import numpy as np
 import pytest
 
 from tests.train.conftest import ROOT
-from train.data.fetch import DataError
+from train.data.fetching.fetch import DataError
 from train.metrics import coco, miou
 
 
@@ -70,7 +71,7 @@ def test_from_arrays(official, truth):
         )
     for kind in ("bbox", "segm"):
         got = list(coco.evaluate(truth, results, [kind])[0].values())
-        np.testing.assert_allclose(got, official["stats"][kind], rtol=0, atol=1e-12)
+        chex.assert_trees_all_close(got, official["stats"][kind], rtol=0, atol=1e-12)
     json.dumps(results)
 
 
@@ -112,17 +113,17 @@ def test_official_miou(units):
     )
     assert matrix.dtype == np.int64 and matrix.sum() == (units["miou.gt"] != 255).sum()
     got = miou.scores(matrix)
-    np.testing.assert_allclose(got.iou, units["miou.iou_per_class"], rtol=1e-6)
-    np.testing.assert_allclose(got.accuracy, units["miou.acc_per_class"], rtol=1e-6)
+    chex.assert_trees_all_close(got.iou, units["miou.iou_per_class"], rtol=1e-6)
+    chex.assert_trees_all_close(got.accuracy, units["miou.acc_per_class"], rtol=1e-6)
     overall = [got.all_accuracy, got.mean_iou, got.mean_accuracy]
-    np.testing.assert_allclose(overall, units["miou.aAcc_mIoU_mAcc"], rtol=1e-6)
+    chex.assert_trees_all_close(np.array(overall), units["miou.aAcc_mIoU_mAcc"], rtol=1e-6)
 
 
 def test_classes_that_are_not_there():
     """Class 2 is found but not there: IoU 0, no accuracy. Class 3 is neither: it does not count."""
     got = miou.scores(miou.confusion(np.array([0, 0, 1, 255]), np.array([0, 2, 1, 3]), 4))
-    np.testing.assert_array_equal(got.iou, [0.5, 1, 0, np.nan])
-    np.testing.assert_array_equal(got.accuracy, [0.5, 1, np.nan, np.nan])
+    chex.assert_trees_all_equal(got.iou, np.array([0.5, 1, 0, np.nan]))
+    chex.assert_trees_all_equal(got.accuracy, np.array([0.5, 1, np.nan, np.nan]))
     assert (got.mean_iou, got.mean_accuracy) == (0.5, 0.75) and got.all_accuracy == 2 / 3
 
 
@@ -205,7 +206,7 @@ def test_categories_that_the_file_lacks_are_not_measured(official, truth):
         )
         assert len(results[image]) == len(found)
     got = list(coco.evaluate(truth, results, ["bbox"])[0].values())
-    np.testing.assert_allclose(got, official["stats"]["bbox"], rtol=0, atol=1e-12)
+    chex.assert_trees_all_close(got, official["stats"]["bbox"], rtol=0, atol=1e-12)
 
 
 def test_areas_that_are_not_told_are_those_of_the_boxes(official, truth):

@@ -9,7 +9,7 @@ import pytest
 from ssmjax.dense.box_head import regions
 from tests.train.small import constant
 from train.config import Config, ModelConfig, OptimConfig
-from train.data.dense_config import DetectionData
+from train.data.dense.config import DetectionData
 from train.step import init_state, make_train_step
 from train.tasks.task import open_task
 
@@ -29,8 +29,9 @@ def test_regions_are_the_same(key):
     near = objects[rng.integers(0, 2, 60)] + rng.normal(0, 4, (60, 4))
     far = rng.uniform(0, 40, (60, 4)) + [0, 0, 60, 60]
     proposals = jnp.asarray(np.concatenate([near, far]), jnp.float32)
+    chosen = jax.jit(regions, static_argnums=(5, 6))
     found = [
-        regions(
+        chosen(
             *(proposals, jnp.ones(120, bool), padded(objects, slots)),
             *(padded(np.array([3, 1]), slots), padded(np.ones(2, bool), slots), 5, 32, key),
         )

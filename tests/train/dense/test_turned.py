@@ -7,11 +7,11 @@ from PIL import Image
 
 from tests.image_files import saved, turned
 from tests.train.dense.conftest import annotation, coco_content, sentence, write_coco, write_pairs
-from train.data.ade20k import open_pairs
-from train.data.coco import open_coco
-from train.data.detection_batches import epoch_order, eval_batches, eval_pass, train_batches
-from train.data.fetch import DataError
-from train.data.turned import LOOKED_AT, remarks
+from train.data.dense.ade20k import open_pairs
+from train.data.dense.coco import open_coco
+from train.data.dense.detection_batches import epoch_order, eval_batches, eval_pass, train_batches
+from train.data.dense.turned import LOOKED_AT, remarks
+from train.data.fetching.fetch import DataError
 
 STORED = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
 SMALL = {"scale": (64, 64)}

@@ -24,10 +24,10 @@ from PIL import Image
 from ssmjax import command_line
 from ssmjax.terminal import track
 from train.data import cifar10
-from train.data.coco_writer import CocoWriter, new_data_set
 from train.data.composites.draw import Pasted, composite, number_of_objects, part_of
 from train.data.decode import decode
-from train.data.wheel import Wheel, wheel_files
+from train.data.dense.coco_writer import CocoWriter, new_data_set
+from train.data.fetching.wheel import Wheel, wheel_files
 
 CLASS_NAMES = cifar10.CLASS_NAMES
 BACKGROUND = len(CLASS_NAMES)  # In the label images.

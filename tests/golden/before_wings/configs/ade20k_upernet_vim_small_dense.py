@@ -1,0 +1,14 @@
+r"""UperNet on Vim-S, ADE20K, dense.
+
+Weights:   python -m ssmjax.convert vim_s_midclstok_80p5acc.pth --model vim_small_patch16_224 \
+               --out weights/vim_small_patch16_224.safetensors
+Command:   python -m train.finetune --config configs/ade20k_upernet_vim_small_dense.py \
+               --workdir runs/ade20k_upernet_vim_small_dense
+Hardware:  not run yet.
+Published: mIoU 44.9.
+Result:    not measured yet.
+"""
+
+from train.dense_recipes import upernet_vim
+
+config = upernet_vim("vim_small", None, lr=1e-4, weight_decay=0.05, layer_decay=0.95)

@@ -1,0 +1,21 @@
+r"""PlainMamba-L2 on ImageNet-1k, pruned the EViT way, without alignment (table 1 of the paper).
+
+Weights:   python -m ssmjax.convert plain_mamba_l2.pth --model plainmamba_l2 \
+               --out weights/plainmamba_l2.safetensors
+Command:   python -m train.finetune --config configs/imagenet_plainmamba_l2_evit.py \
+               --workdir runs/plainmamba_l2_evit
+Hardware:  not run yet.
+Published: 78.3% of the validation photos, 6.22 G multiply-adds.
+Logs:      no open run of the authors backs this row.
+Result:    not measured yet.
+"""
+
+import dataclasses
+
+from ssmjax.registry import published_schedule
+from train.recipes import plain_mamba
+
+config = plain_mamba(
+    "plainmamba_l2",
+    dataclasses.replace(published_schedule("plainmamba_l2"), alignment="none"),
+)

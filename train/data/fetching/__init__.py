@@ -1,0 +1,1 @@
+"""Published data: fetched, verified and prepared in one piece."""

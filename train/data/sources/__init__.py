@@ -1,0 +1,1 @@
+"""Photos with a class each, whatever holds them: folders of photos and data sets of TFDS."""
