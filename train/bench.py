@@ -13,8 +13,8 @@ from kernels.host_memory import keep_freed_memory
 from ssmjax import command_line, terminal
 from train import cli
 from train.config import Config
-from train.devices import make_mesh, place_batch
-from train.start import learner_of
+from train.engine.learner import learner_of
+from train.hosts.devices import make_mesh, place_batch
 from train.tasks.task import open_task
 
 

@@ -8,7 +8,7 @@ import dataclasses
 from train.augment.config import AugmentConfig
 from train.data.config import DataConfig
 from train.engine.config import OptimConfig
-from train.fields import check
+from train.hosts.fields import check
 from train.tasks.config import ModelConfig, TaskConfig
 
 __all__ = ["AugmentConfig", "Config", "DataConfig", "ModelConfig", "OptimConfig"]

@@ -16,10 +16,10 @@ from ssmjax.atomic import replacing
 from ssmjax.run_weights import weight_file
 from train import cli
 from train.config import Config
-from train.devices import make_mesh, start_distributed
-from train.options import DistributedOptions
-from train.runtime import Runtime, bars
-from train.speed import images_per_second
+from train.hosts.devices import make_mesh, start_distributed
+from train.hosts.options import DistributedOptions
+from train.hosts.runtime import Runtime, bars
+from train.reports.speed import images_per_second
 from train.tasks.task import open_task, tell
 
 SHOWN = 10  # Confusions that are printed.

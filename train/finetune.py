@@ -11,17 +11,17 @@ from ssmjax import command_line
 from ssmjax.weights import save_weights
 from train import cli
 from train.config import Config
-from train.devices import make_mesh, start_distributed
-from train.dry_run import dry_run
+from train.engine.log import open_sinks, read_log
+from train.engine.loop import train
 from train.engine.session import Job
-from train.log import open_sinks, read_log
-from train.loop import train
-from train.options import RunOptions
-from train.runtime import Runtime, bars
-from train.summary import Result, summarise, trained_results
+from train.engine.workdir import FREE, GROWING, Difference, open_workdir
+from train.hosts.devices import make_mesh, start_distributed
+from train.hosts.options import RunOptions
+from train.hosts.runtime import Runtime, bars
+from train.reports.dry_run import dry_run
+from train.reports.summary import Result, summarise, trained_results
+from train.reports.untrained import scores_of, untrained
 from train.tasks.task import known_classes, open_task, tell
-from train.untrained import scores_of, untrained
-from train.workdir import FREE, GROWING, Difference, open_workdir
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
 def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
     """Run `config` in `options.workdir`.
 
-    Leaves there: `config.json`, `measured.json` (see `train.kept`), `log.{jsonl,csv}`,
+    Leaves there: `config.json`, `measured.json` (see `train.engine.kept`), `log.{jsonl,csv}`,
     `checkpoints/`, `weights.safetensors` and, of the epoch that was measured best,
     `best.safetensors`, `results.{json,csv,md}`, `curve.png` and a picture, of classifiers when
     pruning. A run that is interrupted by SIGTERM leaves all but weights, results and pictures.

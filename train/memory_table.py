@@ -18,9 +18,9 @@ from flax import nnx
 from ssmjax import command_line
 from train.cli import load_config
 from train.config import Config
-from train.memory import GIB, Devices, devices_of, estimate
-from train.options import TargetOptions
-from train.start import check_parts
+from train.engine.learner import check_parts
+from train.hosts.options import TargetOptions
+from train.reports.memory import GIB, Devices, devices_of, estimate
 from train.tasks.task import open_task
 
 HEADINGS = ("config", "images", "dtype", "remat", "without", "with", "older GPU", "fits")

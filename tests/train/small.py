@@ -9,9 +9,9 @@ from flax import nnx
 
 import ssmjax
 from ssmjax.preprocess import Preprocessing
-from train import optim
 from train.config import AugmentConfig
-from train.step import init_state, make_train_step
+from train.engine import optim
+from train.engine.step import init_state, make_train_step
 from train.tasks.classification.loss import make_loss
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

@@ -12,8 +12,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.train.processes import run_processes
-from train.checkpoint import Checkpoints
-from train.step import TrainState
+from train.engine.checkpoint import Checkpoints
+from train.engine.step import TrainState
 
 
 def state_of(step, **more):
@@ -189,7 +189,7 @@ import jax.numpy as jnp
 import numpy as np
 from ssmjax import command_line
 from tests.train.test_checkpoint import state_of
-from train.checkpoint import Checkpoints
+from train.engine.checkpoint import Checkpoints
 
 def main():
     checkpoints = Checkpoints(Path(sys.argv[1]))

@@ -11,11 +11,17 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from tests.train.processes import free_port, run_processes
 from tests.train.test_checkpoint import assert_same, restore, save
-from train import rendezvous
-from train.devices import check_batch_size, make_mesh, place_batch, place_state, start_distributed
-from train.options import DistributedOptions
-from train.rendezvous import meet
-from train.step import TrainState
+from train.engine.step import TrainState
+from train.hosts import rendezvous
+from train.hosts.devices import (
+    check_batch_size,
+    make_mesh,
+    place_batch,
+    place_state,
+    start_distributed,
+)
+from train.hosts.options import DistributedOptions
+from train.hosts.rendezvous import meet
 
 
 @pytest.mark.parametrize(
@@ -153,10 +159,10 @@ from pathlib import Path
 import chex
 import jax
 import numpy as np
-from train.checkpoint import Checkpoints
-from train.devices import make_mesh, of_this_process, place_batch, place_state
-from train.devices import start_distributed, whole
-from train.options import DistributedOptions
+from train.engine.checkpoint import Checkpoints
+from train.hosts.devices import make_mesh, of_this_process, place_batch, place_state
+from train.hosts.devices import start_distributed, whole
+from train.hosts.options import DistributedOptions
 
 workdir, coordinator, process = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 jax.config.update("jax_num_cpu_devices", 2)

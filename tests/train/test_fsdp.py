@@ -13,7 +13,7 @@ from tests.train.test_resume import assert_close
 
 pytestmark = pytest.mark.slow
 
-# Wide enough that parameters are spread: `train.devices.SPREAD_FROM` is 65,536.
+# Wide enough that parameters are spread: `train.hosts.devices.SPREAD_FROM` is 65,536.
 WIDE = ("--model.embed-dim", 160, "--optim.epochs", 4, "--optim.lr", 1e-3)
 LAST = 20
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from tests.train.processes import ROOT, free_port, run_processes
-from train.interrupt import Interrupt
+from train.engine.interrupt import Interrupt
 
 
 def test_noted_while_entered_only():
@@ -31,7 +31,7 @@ def test_noted_while_entered_only():
 CTRL_C = """
 import os, signal
 from ssmjax import command_line
-from train.interrupt import Interrupt
+from train.engine.interrupt import Interrupt
 
 def main():
     with Interrupt():
@@ -52,9 +52,9 @@ def test_ctrl_c_stops_at_once():
 STEPS = """
 import os, signal, sys, time
 import jax
-from train.devices import start_distributed
-from train.interrupt import Interrupt
-from train.options import DistributedOptions
+from train.hosts.devices import start_distributed
+from train.engine.interrupt import Interrupt
+from train.hosts.options import DistributedOptions
 
 coordinator, process = sys.argv[1], int(sys.argv[2])
 start_distributed(DistributedOptions(coordinator, 2, process))

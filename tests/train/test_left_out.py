@@ -10,8 +10,8 @@ from ssmjax import command_line
 from train import finetune
 from train.cli import load_config
 from train.config import Config
-from train.devices import make_mesh
-from train.runtime import Runtime, bars
+from train.hosts.devices import make_mesh
+from train.hosts.runtime import Runtime, bars
 from train.tasks.task import open_task, tell
 
 CONFIG = """

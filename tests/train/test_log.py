@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from train.log import COLUMNS, Log, open_sinks, read_log
+from train.engine.log import COLUMNS, Log, open_sinks, read_log
 
 METRICS = ("top1",)
 

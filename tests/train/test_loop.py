@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import loop
-from train.devices import PREFETCH, InFlight, make_mesh
+from train.engine import loop
+from train.engine.interrupt import Interrupt
+from train.engine.log import Log, read_log
+from train.engine.loop import fit
+from train.engine.profile import Trace
 from train.engine.session import Plan
-from train.interrupt import Interrupt
-from train.log import Log, read_log
-from train.loop import fit
-from train.profile import Trace
-from train.runtime import Runtime, bars
+from train.hosts.devices import PREFETCH, InFlight, make_mesh
+from train.hosts.runtime import Runtime, bars
 
 PLAN = {
     "total": 12,

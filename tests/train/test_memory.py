@@ -15,10 +15,10 @@ from tests.train.conftest import ROOT
 from train import finetune, memory_table
 from train.cli import load_config
 from train.config import Config, ModelConfig, OptimConfig
-from train.dry_run import warning
-from train.memory import GIB, Devices, Estimate, devices_of, estimate
-from train.options import RunOptions, TargetOptions
-from train.start import check_parts, learner_of
+from train.engine.learner import check_parts, learner_of
+from train.hosts.options import RunOptions, TargetOptions
+from train.reports.dry_run import warning
+from train.reports.memory import GIB, Devices, Estimate, devices_of, estimate
 from train.tasks.task import open_task
 
 RECIPES = sorted(

@@ -11,9 +11,9 @@ from ssmjax.weights import Metadata, save_weights
 from train import cli
 from train.config import Config, DataConfig, ModelConfig
 from train.data.dense.config import SegmentationData
-from train.options import RunOptions
+from train.engine.workdir import open_workdir
+from train.hosts.options import RunOptions
 from train.tasks.task import open_task
-from train.workdir import open_workdir
 
 NAME = "vim_tiny_patch16_224"
 SIZES = {"depth": 1, "embed_dim": 16, "d_state": 2, "patch_size": 4}

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 import ssmjax
-from train import optim
 from train.config import OptimConfig
+from train.engine import optim
 
 SIZES = {"embed_dim": 16, "patch_size": 4, "img_size": 16, "num_classes": 3}
 PLAIN_MAMBA = {"depth": 3, "d_state": 2, "dwconv_blocks": (1,)}

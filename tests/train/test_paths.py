@@ -14,12 +14,17 @@ from train import cli, finetune
 from train.compare.config import Comparison, Entry
 from train.config import Config, DataConfig, ModelConfig
 from train.data.dense.config import DetectionData, SegmentationData
-from train.fields import absolute
-from train.workdir import open_workdir
+from train.engine.workdir import open_workdir
+from train.hosts.fields import absolute
 
 COMMANDS = (
     *("ssmjax.predict.options", "ssmjax.visualise", "ssmjax.export", "ssmjax.convert.__main__"),
-    *("ssmjax.analysis.precision", "train.options", "train.evaluate", "train.compare.__main__"),
+    *(
+        "ssmjax.analysis.precision",
+        "train.hosts.options",
+        "train.evaluate",
+        "train.compare.__main__",
+    ),
     *("train.bench", "train.data.bench", "train.data.trees", "train.data.composites.__main__"),
 )
 PATHS = {"images", "weights", "out", "picture", "checkpoint", "config", "workdir", "confusion"}

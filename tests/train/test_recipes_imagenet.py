@@ -6,10 +6,10 @@ import chex
 import pytest
 
 from tests.train.conftest import ROOT
-from train import optim
 from train.cli import load_config
 from train.compare.config import Comparison
 from train.config import Config
+from train.engine import optim
 
 PHOTOS = 1_281_167  # Of ImageNet's training split.
 

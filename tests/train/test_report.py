@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from ssmjax.analysis.figure import FigureError
-from train.report import Row, print_table, write_curve, write_table
+from train.reports.tables import Row, print_table, write_curve, write_table
 
 ROWS = [
     Row("dense", "dense", (196,), 0.7612, 1_822_858_752, 7_148_008, 100.4, 1.0),

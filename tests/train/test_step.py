@@ -10,15 +10,15 @@ import optax
 import pytest
 
 from tests.train.small import BATCH, Linear, classify, run, start
-from train import optim
 from train.config import AugmentConfig, OptimConfig
-from train.step import init_state, make_train_step
+from train.engine import optim
+from train.engine.step import init_state, make_train_step
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Distance:
-    """Mean distance of the outputs from a vector; a `train.step.Loss` without labels."""
+    """Mean distance of the outputs from a vector; a `train.engine.step.Loss` without labels."""
 
     vector: np.ndarray
 

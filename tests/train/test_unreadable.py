@@ -14,8 +14,8 @@ from train.config import Config, DataConfig
 from train.data.fetching.fetch import DataError
 from train.data.sources.source import Split
 from train.data.unreadable import Unreadable
-from train.devices import make_mesh
-from train.runtime import Runtime, bars
+from train.hosts.devices import make_mesh
+from train.hosts.runtime import Runtime, bars
 from train.tasks.classification import task as classify
 
 

@@ -11,11 +11,11 @@ from ssmjax import PruneConfig, create_model, imagenet
 from ssmjax.weights import Metadata, read_metadata, save_weights
 from tests.ssmjax.blank import blank_model
 from train.config import Config, DataConfig, ModelConfig
-from train.devices import make_mesh
-from train.kept import Kept
-from train.runtime import Runtime, bars
+from train.engine.kept import Kept
+from train.hosts.devices import make_mesh
+from train.hosts.runtime import Runtime, bars
+from train.reports.untrained import scores_of, untrained
 from train.tasks.task import open_task
-from train.untrained import scores_of, untrained
 
 NAMES = ["dense", "pruned", "pruned, no alignment", "pruned at random", "pruned evenly"]
 TITLES = [NAMES[0], *(f"{name}, zero-shot" for name in NAMES[1:])]

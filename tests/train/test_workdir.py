@@ -10,8 +10,8 @@ from ssmjax import PruneConfig
 from train.compare.config import Comparison, Entry
 from train.config import Config, DataConfig, ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData
-from train.fields import absolute, absolute_path
-from train.workdir import FREE, GROWING, Difference, open_workdir
+from train.engine.workdir import FREE, GROWING, Difference, open_workdir
+from train.hosts.fields import absolute, absolute_path
 
 CONFIG = Config(
     optim=OptimConfig(epochs=4, drop_epochs=(2.0,), schedule="step"),

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from train.augment import randaugment
-from train.fields import check
+from train.hosts.fields import check
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import tyro
 from ssmjax import PruneConfig
 from train.config import Config, DataConfig, ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData, SegmentationData
-from train.fields import check, expand, path_field
+from train.hosts.fields import check, expand, path_field
 from train.tasks.task import open_task
 
 

@@ -37,7 +37,7 @@ class Record:
       fine_tuned: the main metric, 0 to 1, after it; None for dense models as they were given.
       batch_size: images a step in the measurement of speed and memory.
       images_per_second: median.
-      peak_memory: bytes, by `train.speed.peak_memory`.
+      peak_memory: bytes, by `train.reports.speed.peak_memory`.
       heading: what people call the main metric, in per cent.
       backbone_flops: the part of `flops` that is in the backbone; None of classifiers.
       zero_shot_metrics: every metric, where `zero_shot` is the main one.

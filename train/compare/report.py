@@ -12,7 +12,7 @@ from train.compare.columns import columns_of, heads_were_fresh
 from train.compare.lines import Line, lines
 from train.compare.plots import write_plots
 from train.compare.records import Record, read_records
-from train.report import markdown, print_rows
+from train.reports.tables import markdown, print_rows
 
 
 def report(table: Path, console: Console) -> None:

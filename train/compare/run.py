@@ -11,18 +11,18 @@ from ssmjax.analysis.flops import count_parameters
 from train.compare.config import Comparison, Entry
 from train.compare.records import Record, append_records, read_records
 from train.compare.report import report
-from train.devices import make_mesh
+from train.engine.loop import train
 from train.engine.session import Job
 from train.engine.task import Model, Task
-from train.loop import train
-from train.runtime import Runtime, bars
-from train.speed import images_per_second, peak_memory
+from train.engine.workdir import open_workdir
+from train.hosts.devices import make_mesh
+from train.hosts.runtime import Runtime, bars
+from train.reports.speed import images_per_second, peak_memory
+from train.reports.untrained import scores_of
 from train.tasks.task import known_classes, open_task, tell
-from train.untrained import scores_of
-from train.workdir import open_workdir
 
-# Fields that may differ where a comparison is gone on with. They are those of `train.workdir.FREE`
-# that no measured speed depends on; and all entries share one training.
+# Fields that may differ where a comparison is gone on with. They are those of
+# `train.engine.workdir.FREE` that no measured speed depends on; and all entries share one training.
 FREE = (
     "evaluate_every",
     "checkpoint_every",

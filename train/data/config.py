@@ -6,7 +6,7 @@ from typing import Literal
 
 from train.augment.config import AugmentConfig
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD
-from train.fields import check, expand, path_field
+from train.hosts.fields import check, expand, path_field
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from train.fields import check
+from train.hosts.fields import check
 
 # What each field keeps by itself: names, the rule, and whether a value keeps it.
 _RULES = (

@@ -10,19 +10,19 @@ from typing import Any
 from flax import nnx
 
 from ssmjax.weights import Metadata, save_weights
-from train import optim
-from train.checkpoint import Checkpoints
 from train.data.prefetch import Batch
 from train.data.unreadable import Unreadable
-from train.devices import whole
+from train.engine import optim
+from train.engine.checkpoint import Checkpoints
+from train.engine.interrupt import Interrupt
+from train.engine.kept import Kept
+from train.engine.learner import check_parts, learner_of
+from train.engine.log import Log, Sink, read_log
+from train.engine.profile import Trace
+from train.engine.step import Step, TrainState
 from train.engine.task import Model, Split, Task
-from train.interrupt import Interrupt
-from train.kept import Kept
-from train.log import Log, Sink, read_log
-from train.profile import Trace
-from train.runtime import Runtime
-from train.start import check_parts, learner_of
-from train.step import Step, TrainState
+from train.hosts.devices import whole
+from train.hosts.runtime import Runtime
 
 RAW = "raw_"  # Begins the name of a metric of the parameters that are not averaged.
 
@@ -90,13 +90,13 @@ class Plan:
 
 @dataclasses.dataclass
 class Session:
-    """A training that is under way: all that `train.loop.fit` works with.
+    """A training that is under way: all that `train.engine.loop.fit` works with.
 
     Attributes:
       job: whose model is trained.
       plan: how long, and what happens when.
       state: of the steps that are done; its buffers are donated to the next one.
-      step: from `train.step.make_train_step`.
+      step: from `train.engine.step.make_train_step`.
       rate: learning rate by the number of steps before.
       batches: endless, the first one that of the step after the state's.
       evaluate: the metrics of a state.

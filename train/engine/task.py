@@ -13,8 +13,8 @@ from ssmjax import PruneConfig
 from ssmjax.weights import Metadata
 from train.data.prefetch import Batch
 from train.data.unreadable import Named
-from train.runtime import Runtime
-from train.step import Loss
+from train.engine.step import Loss
+from train.hosts.runtime import Runtime
 
 Model = Any  # A task's own kind, such as `ssmjax.Backbone`; an `nnx.Module` with a `config`.
 

@@ -6,7 +6,7 @@ from ssmjax import PruneConfig
 from train.data.config import DataConfig
 from train.data.dense.config import DetectionData, SegmentationData
 from train.engine.config import OptimConfig
-from train.fields import check, expand, path_field
+from train.hosts.fields import check, expand, path_field
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,12 +21,12 @@ from ssmjax.models.config import overridden
 from ssmjax.preprocess import PLAIN
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, read_metadata
-from train import optim
 from train.data.dense.batches import Epochs, OnePass
 from train.data.fetching.fetch import MissingDataError
 from train.data.prefetch import Batch
-from train.devices import place_batch, place_state
-from train.runtime import Runtime
+from train.engine import optim
+from train.hosts.devices import place_batch, place_state
+from train.hosts.runtime import Runtime
 from train.tasks.config import TaskConfig
 
 # What ends in a number of classes: fresh where other classes are learned.

@@ -8,7 +8,7 @@ from kernels import capability
 from ssmjax.weights import read_metadata
 from train.data.dense.config import DetectionData, SegmentationData
 from train.engine.task import Task
-from train.runtime import Runtime
+from train.hosts.runtime import Runtime
 from train.tasks.config import ModelConfig, TaskConfig
 
 CHANNELS = 3  # Of photos.

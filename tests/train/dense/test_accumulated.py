@@ -8,9 +8,9 @@ import pytest
 
 from ssmjax.dense.registry import create_model
 from ssmjax.layers.norm import BatchNorm
-from train import optim
 from train.config import OptimConfig
-from train.step import init_state, make_train_step
+from train.engine import optim
+from train.engine.step import init_state, make_train_step
 from train.tasks.detection.loss import DetectionLoss
 from train.tasks.segmentation.loss import SegmentationLoss
 

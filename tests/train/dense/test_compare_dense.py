@@ -14,11 +14,11 @@ from ssmjax.dense import registry
 from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.weights import flat_params
 from tests.train.conftest import losses
-from train import optim
 from train.compare.config import Comparison, Entry
 from train.compare.records import read_records
 from train.config import ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData
+from train.engine import optim
 from train.engine.session import Job
 from train.metrics.coco import NAMES
 from train.tasks.task import open_task

@@ -17,9 +17,10 @@ from ssmjax.convert.load import shapes_of, table
 from ssmjax.dense import registry
 from ssmjax.dense.config import PAPER, PRESETS
 from tests.train.conftest import ROOT
-from train import finetune, optim
+from train import finetune
 from train.cli import load_config
 from train.config import Config
+from train.engine import optim
 from train.tasks.task import open_task
 
 GROUPS = json.loads((ROOT / "tests/golden/downstream/optimizer_groups.json").read_text())

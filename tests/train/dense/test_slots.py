@@ -10,7 +10,7 @@ from ssmjax.dense.box_head import regions
 from tests.train.small import constant
 from train.config import Config, ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData
-from train.step import init_state, make_train_step
+from train.engine.step import init_state, make_train_step
 from train.tasks.task import open_task
 
 SLOTS = (2, 8, 16)

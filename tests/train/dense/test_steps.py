@@ -14,8 +14,8 @@ from tests.train.small import constant
 from train import devices
 from train.config import Config, ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData, SegmentationData
-from train.optim import keys
-from train.step import init_state, make_train_step
+from train.engine.optim import keys
+from train.engine.step import init_state, make_train_step
 from train.tasks.task import open_task
 
 devices.SPREAD_FROM = 64
@@ -62,7 +62,7 @@ def run(fsdp=False, dtype=None, **options):
         state, told = step(state, batch)
         assert int(told["skipped_in_a_row"]) == 0
         losses.append(float(told["loss"]))
-        # As `train.step` says: the first steps count fully.
+        # As `train.engine.step` says: the first steps count fully.
         decay = min(options.get("ema", 0), (1 + number) / (10 + number))
         params = named(state.params)
         before = first[0] if averaged is None else averaged

@@ -24,8 +24,8 @@ from tests.train.conftest import losses
 from tests.train.processes import distributed, free_port, run_processes
 from train.cli import load_config
 from train.config import Config
-from train.devices import make_mesh
-from train.runtime import Runtime, bars
+from train.hosts.devices import make_mesh
+from train.hosts.runtime import Runtime, bars
 from train.tasks.detection import task as detect
 from train.tasks.segmentation.loss import class_logits, classes_at, label_pixels
 from train.tasks.task import open_task

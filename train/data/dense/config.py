@@ -3,7 +3,7 @@
 import dataclasses
 
 from train.data.dense.transforms import MULTIPLE
-from train.fields import check, expand, path_field
+from train.hosts.fields import check, expand, path_field
 
 Shape = tuple[int, int]
 

@@ -14,7 +14,7 @@ from train.augment.config import AugmentConfig
 from train.augment.erase import erase
 from train.augment.mix import mix, smooth_targets
 from train.engine.config import OptimConfig
-from train.step import Terms
+from train.engine.step import Terms
 
 TEMPERATURE = 2.0  # Of both outputs in distillation.
 
@@ -47,7 +47,7 @@ def make_loss(
 )
 @dataclasses.dataclass(frozen=True)
 class ClassificationLoss:
-    """Cross entropy with soft targets and divergence from a teacher; a `train.step.Loss`."""
+    """Cross entropy with soft targets and divergence from a teacher; a `train.engine.step.Loss`."""
 
     config: OptimConfig
     augment: AugmentConfig

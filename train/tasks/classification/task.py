@@ -18,7 +18,6 @@ from ssmjax.analysis.pictures import kept_tokens_picture
 from ssmjax.preprocess import Preprocessing
 from ssmjax.registry import config_overrides, create_classifier
 from ssmjax.weights import Metadata, read_metadata
-from train import optim
 from train.augment.recipe import make_recipe
 from train.data import check
 from train.data.config import DataConfig
@@ -26,8 +25,9 @@ from train.data.pipeline import epoch_steps, eval_batches, train_batches
 from train.data.prefetch import Batch
 from train.data.sources.source import Split, open_split
 from train.data.unreadable import Unreadable
-from train.devices import InFlight, place_batch, place_state
-from train.runtime import Runtime
+from train.engine import optim
+from train.hosts.devices import InFlight, place_batch, place_state
+from train.hosts.runtime import Runtime
 from train.tasks.classification.accuracy import Scores, count, inference
 from train.tasks.classification.loss import ClassificationLoss, make_loss
 from train.tasks.config import TaskConfig

@@ -15,8 +15,8 @@ from ssmjax.dense.objects import Detections, Targets
 from ssmjax.dense.retinanet import RetinaNet
 from ssmjax.preprocess import Preprocessing
 from train.data.dense.batches import normalise
-from train.devices import shared_out
-from train.step import Batch, Terms
+from train.engine.step import Batch, Terms
+from train.hosts.devices import shared_out
 
 CANVAS = 64  # Masks are pasted into sides of multiples of it, to compile for few of them.
 
@@ -24,7 +24,7 @@ CANVAS = 64  # Masks are pasted into sides of multiples of it, to compile for fe
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class DetectionLoss:
-    """The sum of a detector's losses; a `train.step.Loss`.
+    """The sum of a detector's losses; a `train.engine.step.Loss`.
 
     Each is divided by the count of what it is over (anchors, regions or mask pixels) in the whole
     batch, on all devices and in all parts. The official code takes the mean over its GPUs of losses

@@ -16,14 +16,14 @@ from ssmjax.dense.pictures import stacked, with_objects
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.retinanet import UNUSED, RetinaNet
 from ssmjax.weights import Metadata
-from train import optim
 from train.data.dense import detection_batches
 from train.data.dense.batches import OnePass
 from train.data.dense.coco import CocoSplit, open_coco
 from train.data.dense.config import DetectionData
-from train.devices import own_rows
+from train.engine import optim
+from train.hosts.devices import own_rows
+from train.hosts.runtime import Runtime
 from train.metrics import coco
-from train.runtime import Runtime
 from train.tasks.dense import DenseTask, Sides, bare_norms
 from train.tasks.detection.loss import DetectionLoss, find, whole_masks
 

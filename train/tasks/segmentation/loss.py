@@ -11,8 +11,8 @@ from jax import lax
 from ssmjax.dense.upernet import UperNet
 from ssmjax.preprocess import Preprocessing
 from train.data.dense.batches import normalise
-from train.devices import shared_out
-from train.step import Batch, Terms
+from train.engine.step import Batch, Terms
+from train.hosts.devices import shared_out
 from train.tasks.dense import Sides
 
 CANVAS = 64  # Sides that are labelled are rounded up to multiples of it, to compile for few.
@@ -22,7 +22,7 @@ ROWS = 16  # Of pixels that are labelled at once: logits of all take gigabytes.
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class SegmentationLoss:
-    """The sum of a segmentor's losses; a `train.step.Loss`.
+    """The sum of a segmentor's losses; a `train.engine.step.Loss`.
 
     Each is a mean over all pixels of the batch, those without a class included, as in the official
     code: images being of one size, it is also the mean over devices and parts.

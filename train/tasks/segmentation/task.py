@@ -13,14 +13,14 @@ from ssmjax.dense.config import UperNetConfig
 from ssmjax.dense.pictures import legend, stacked, with_segments
 from ssmjax.dense.registry import DenseModel
 from ssmjax.weights import Metadata
-from train import optim
 from train.data.dense import segmentation_batches
 from train.data.dense.ade20k import PairSplit, open_ade20k, open_pairs
 from train.data.dense.batches import OnePass
 from train.data.dense.config import SegmentationData
-from train.devices import own_rows
+from train.engine import optim
+from train.hosts.devices import own_rows
+from train.hosts.runtime import Runtime
 from train.metrics import miou
-from train.runtime import Runtime
 from train.tasks.dense import DenseTask, Sides, bare_norms
 from train.tasks.segmentation.loss import (
     SegmentationLoss,

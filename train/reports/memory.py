@@ -11,11 +11,11 @@ from jax.extend import core
 from jax.sharding import AbstractMesh
 
 from kernels import capability
-from train.devices import AXIS
+from train.engine.learner import learner_of
+from train.engine.step import init_state
 from train.engine.task import Model, Task
-from train.options import TargetOptions
-from train.start import learner_of
-from train.step import init_state
+from train.hosts.devices import AXIS
+from train.hosts.options import TargetOptions
 
 GIB = 2**30
 GPU_SHARE = 0.75  # What JAX takes of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says.
@@ -41,7 +41,7 @@ class Devices(NamedTuple):
 
     @property
     def mesh(self) -> AbstractMesh:
-        """As `train.devices.make_mesh` makes it of them."""
+        """As `train.hosts.devices.make_mesh` makes it of them."""
         return AbstractMesh((self.number,), (AXIS,))
 
     @property

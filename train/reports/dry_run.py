@@ -9,12 +9,12 @@ from flax import nnx
 from kernels import capability
 from ssmjax.analysis.flops import count_parameters, format_flops
 from ssmjax.terminal import printable
-from train import optim
 from train.data.fetching.fetch import MissingDataError
+from train.engine import optim
+from train.engine.learner import check_parts
 from train.engine.task import Model, Task
-from train.memory import GIB, Devices, Estimate, devices_of, estimate
-from train.options import TargetOptions
-from train.start import check_parts
+from train.hosts.options import TargetOptions
+from train.reports.memory import GIB, Devices, Estimate, devices_of, estimate
 from train.tasks.config import TaskConfig
 from train.tasks.task import open_task
 

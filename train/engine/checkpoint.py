@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
-from train.step import TrainState
+from train.engine.step import TrainState
 
 # A checkpoint's folder has three parts: "state", "place" (the data state), and this record of its
 # score and a digest of every file. Orbax alone takes numbers that have changed on the disk for what

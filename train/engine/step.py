@@ -12,7 +12,7 @@ from jax import lax
 
 from ssmjax.layers.norm import BatchNorm
 from train.engine.config import OptimConfig
-from train.optim import frozen_mask
+from train.engine.optim import frozen_mask
 
 Batch = dict[str, jax.Array]  # All with the images along the first axis.
 # By name: a sum, float32 or wider, and the number to divide it by, which has no gradient; both are
@@ -90,7 +90,7 @@ def make_train_step(
     Args:
       model: the one whose parameters and statistics the state holds; its other variables stay as
         they are.
-      optimizer: from `train.optim`.
+      optimizer: from `train.engine.optim`.
       config: accumulation, averaging, what is frozen, what batch norms take as a batch.
       loss: from `train.tasks`.
       key: folded with the step's number for all that is random.

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from train.options import DistributedOptions
-from train.rendezvous import meet
+from train.hosts.options import DistributedOptions
+from train.hosts.rendezvous import meet
 
 AXIS = "data"
 

@@ -18,7 +18,7 @@ class Untrained(NamedTuple):
 
     Attributes:
       name: the name in tables.
-      regime: see `train.report.Row`.
+      regime: see `train.reports.tables.Row`.
       model: the model itself.
     """
 

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from train.devices import PREFETCH, InFlight, of_this_process, place_batch, whole
+from train.engine.log import Sink
 from train.engine.session import Job, Metrics, Plan, Session, open_session
 from train.engine.task import Model
-from train.log import Sink
+from train.hosts.devices import PREFETCH, InFlight, of_this_process, place_batch, whole
 
 
 def train(

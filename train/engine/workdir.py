@@ -10,7 +10,7 @@ import jax
 
 from ssmjax.atomic import replacing
 from train.data.sources.walk import check_name
-from train.fields import absolute, absolute_path
+from train.hosts.fields import absolute, absolute_path
 
 # Fields that may differ where a run is gone on with. None changes what is learned; data may have
 # moved to another folder.

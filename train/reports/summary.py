@@ -8,11 +8,11 @@ from rich.text import Text
 
 from ssmjax.analysis.figure import FigureError
 from ssmjax.analysis.flops import count_parameters
+from train.engine.log import read_log
 from train.engine.session import RAW, Job
 from train.engine.task import Model, Task
-from train.log import read_log
-from train.report import Row, print_table, write_curve, write_table
-from train.speed import images_per_second
+from train.reports.speed import images_per_second
+from train.reports.tables import Row, print_table, write_curve, write_table
 
 
 class Result(NamedTuple):
@@ -20,7 +20,7 @@ class Result(NamedTuple):
 
     Attributes:
       name: the name in tables.
-      regime: see `train.report.Row`.
+      regime: see `train.reports.tables.Row`.
       model: the model itself.
       score: the value of the main metric.
     """

@@ -7,11 +7,11 @@ import optax
 
 from ssmjax.preprocess import PLAIN
 from ssmjax.weights import Metadata
-from train import optim
-from train.devices import check_batch_size, place_state
+from train.engine import optim
 from train.engine.config import OptimConfig
+from train.engine.step import Loss, Step, TrainState, init_state, make_train_step
 from train.engine.task import Model, Task
-from train.step import Loss, Step, TrainState, init_state, make_train_step
+from train.hosts.devices import check_batch_size, place_state
 
 # Metadata of a model whose images are noise, or shapes alone.
 NO_IMAGES = Metadata("", {}, (), PLAIN)
@@ -39,8 +39,8 @@ class Learner:
         """The state before the first step, on all devices of a mesh, and the step.
 
         Args:
-          mesh: from `train.devices.make_mesh`.
-          fsdp: see `train.devices.place_state`.
+          mesh: from `train.hosts.devices.make_mesh`.
+          fsdp: see `train.hosts.devices.place_state`.
 
         Raises:
           ValueError: `optim.frozen` does not fit the model.

@@ -11,7 +11,7 @@ class Interrupt:
 
     SIGINT (Ctrl-C) stays as it is: it stops at once.
 
-    With several processes, jax notes the signal from `train.devices.start_distributed`
+    With several processes, jax notes the signal from `train.hosts.devices.start_distributed`
     on, and has them agree on a step that none has passed yet.
     """
 
