@@ -15,14 +15,14 @@ from ssmjax.convert.keymap import (
 )
 from ssmjax.convert.plain_mamba import trunk_table
 from ssmjax.convert.vim import blocks_table, embedding_table
-from ssmjax.dense.adapter import EXTRA_EXTRACTORS, AdapterConfig
-from ssmjax.dense.ranges import RangesConfig
-from ssmjax.dense.vim_features import VimFeaturesConfig
+from ssmjax.dense.backbones.adapter import EXTRA_EXTRACTORS, AdapterConfig
+from ssmjax.dense.backbones.ranges import RangesConfig
+from ssmjax.dense.backbones.vim import VimFeaturesConfig
 from ssmjax.models.plain_mamba import PlainMambaConfig
 
 
 def features_table(config: RangesConfig[PlainMambaConfig], at: str = "") -> list[Entry]:
-    """The entries of `ssmjax.dense.features.PlainMambaFeatures`, in official order.
+    """The entries of `ssmjax.dense.backbones.plain_mamba.PlainMambaFeatures`, in official order.
 
     Args:
       config: of the features.
@@ -36,8 +36,8 @@ def features_table(config: RangesConfig[PlainMambaConfig], at: str = "") -> list
     return entries
 
 
-def vim_features_table(config: VimFeaturesConfig, at: str = "") -> list[Entry]:
-    """The entries of `ssmjax.dense.vim_features.VimFeatures`, as `features_table` has them."""
+def vim_table(config: VimFeaturesConfig, at: str = "") -> list[Entry]:
+    """The entries of `ssmjax.dense.backbones.vim.VimFeatures`, as `features_table` has them."""
     places = "backbone.", f"{at}trunk."
     pyramid = f"{at}pyramid"
     return [

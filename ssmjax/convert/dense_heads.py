@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ssmjax.convert.dense import adapter_table, features_table, vim_features_table
+from ssmjax.convert.dense import adapter_table, features_table, vim_table
 from ssmjax.convert.keymap import (
     Entry,
     Family,
@@ -12,9 +12,10 @@ from ssmjax.convert.keymap import (
     linear,
     openmmlab_file,
 )
-from ssmjax.dense import box_head, fpn, mask_head, retinanet, upernet
+from ssmjax.dense import retinanet, upernet
+from ssmjax.dense.backbones.vim import VimFeaturesConfig
 from ssmjax.dense.config import MaskRCNNConfig, RetinaNetConfig, UperNetConfig
-from ssmjax.dense.vim_features import VimFeaturesConfig
+from ssmjax.dense.heads import box_head, fpn, mask_head
 
 _PLACES = box_head.BINS**2
 # (out, channels * places) and (places * channels, out): a region's features laid out flat.
@@ -56,7 +57,7 @@ def _retinanet(config: RetinaNetConfig) -> list[Entry]:
 
 def _upernet(config: UperNetConfig) -> list[Entry]:
     if isinstance(config.backbone, VimFeaturesConfig):
-        entries = vim_features_table(config.backbone, "backbone.")
+        entries = vim_table(config.backbone, "backbone.")
     else:
         entries = features_table(config.backbone, "backbone.")
     entries += conv("decode_head.conv_seg", "head.classes")

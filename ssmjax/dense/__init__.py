@@ -5,8 +5,8 @@ takes those of one image, padded to a fixed number, with a mask of the valid one
 it a batch.
 """
 
+from ssmjax.dense.backbones.ranges import DensePruneConfig
 from ssmjax.dense.flops import flops
-from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import create_model, list_models
 
 __all__ = ["DensePruneConfig", "create_model", "flops", "list_models"]

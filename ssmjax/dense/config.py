@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Mapping
 
-from ssmjax.dense.adapter import AdapterConfig
-from ssmjax.dense.ranges import DensePruneConfig, RangesConfig
-from ssmjax.dense.vim_features import PatchVimConfig, VimFeaturesConfig
+from ssmjax.dense.backbones.adapter import AdapterConfig
+from ssmjax.dense.backbones.ranges import DensePruneConfig, RangesConfig
+from ssmjax.dense.backbones.vim import PatchVimConfig, VimFeaturesConfig
 from ssmjax.models import plain_mamba, vim
 from ssmjax.pruning.config import check_whole
 

@@ -7,9 +7,9 @@ from flax import nnx
 from jaxtyping import Integer, Num
 
 from kernels.array_types import Array
-from ssmjax.dense.adapter import PlainMambaAdapter
-from ssmjax.dense.losses import Term, means
-from ssmjax.dense.objects import Detections, Targets
+from ssmjax.dense.backbones.adapter import PlainMambaAdapter
+from ssmjax.dense.heads.losses import Term, means
+from ssmjax.dense.heads.objects import Detections, Targets
 from ssmjax.models.run import Run
 
 
@@ -101,7 +101,7 @@ class Detector(nnx.Module):
           image_shapes: [B,2] integers, (height, width) of each image without its padding.
           key: random key for `importance="random"`.
           implementation: of the scan; see `kernels.selective_scan`.
-          return_positions: also return `ssmjax.dense.ranges.Features.kept`.
+          return_positions: also return `ssmjax.dense.backbones.ranges.Features.kept`.
           **options: those of `find`.
 
         Returns:

@@ -7,11 +7,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from ssmjax.analysis.flops import count_config, format_flops
-from ssmjax.dense import box_head, fpn, mask_head, retinanet, roi_align, rpn, upernet
-from ssmjax.dense.adapter import EXTRA_EXTRACTORS, LARGEST_STRIDE, AdapterConfig
+from ssmjax.dense import retinanet, upernet
+from ssmjax.dense.backbones.adapter import EXTRA_EXTRACTORS, LARGEST_STRIDE, AdapterConfig
+from ssmjax.dense.backbones.ranges import RangesConfig
+from ssmjax.dense.backbones.vim import STRIDES, VimFeaturesConfig
 from ssmjax.dense.config import DenseConfig, MaskRCNNConfig, RetinaNetConfig, UperNetConfig
-from ssmjax.dense.ranges import RangesConfig
-from ssmjax.dense.vim_features import STRIDES, VimFeaturesConfig
+from ssmjax.dense.geometry import roi_align
+from ssmjax.dense.heads import box_head, fpn, mask_head, rpn
 from ssmjax.models.config import trunk_config
 
 SAMPLE_FLOPS = 5  # Of a bilinear sample, per channel: four neighbours and its own weight.

@@ -4,17 +4,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssmjax.dense.adapter import PlainMambaAdapter
-from ssmjax.dense.box_head import BINS, BoxHead, Regions, box_losses, detections, regions
+from ssmjax.dense.backbones.adapter import PlainMambaAdapter
 from ssmjax.dense.config import MaskRCNNConfig
 from ssmjax.dense.detector import Detector
-from ssmjax.dense.fpn import FPN
-from ssmjax.dense.losses import Term
-from ssmjax.dense.mask_head import BINS as MASK_BINS
-from ssmjax.dense.mask_head import MaskHead, mask_loss, probabilities
-from ssmjax.dense.objects import Detections, Targets
-from ssmjax.dense.roi_align import STRIDES, roi_align
-from ssmjax.dense.rpn import RPN, Proposals, proposals, rpn_losses
+from ssmjax.dense.geometry.roi_align import STRIDES, roi_align
+from ssmjax.dense.heads.box_head import BINS, BoxHead, Regions, box_losses, detections, regions
+from ssmjax.dense.heads.fpn import FPN
+from ssmjax.dense.heads.losses import Term
+from ssmjax.dense.heads.mask_head import BINS as MASK_BINS
+from ssmjax.dense.heads.mask_head import MaskHead, mask_loss, probabilities
+from ssmjax.dense.heads.objects import Detections, Targets
+from ssmjax.dense.heads.rpn import RPN, Proposals, proposals, rpn_losses
 
 Maps = tuple[jax.Array, ...]
 
@@ -109,7 +109,7 @@ class MaskRCNN(Detector):
         return jax.vmap(of_image)(found, targets, keys)
 
     def find(self, seen: Maps, image_shapes: jax.Array, *, masks: bool = False) -> Detections:
-        """Objects; with `masks` also theirs, for `ssmjax.dense.masks.paste`."""
+        """Objects; with `masks` also theirs, for `ssmjax.dense.geometry.masks.paste`."""
         found = proposals(self.rpn(seen), image_shapes, self.config.proposals, train=False)
         return self.detect_in(seen, found, image_shapes, masks=masks)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from ssmjax.dense.features import PlainMambaFeatures
+from ssmjax.dense.backbones.plain_mamba import PlainMambaFeatures
 from ssmjax.dense.registry import DenseModel
 from ssmjax.fitting import MisfitError
 from ssmjax.registry import create_classifier

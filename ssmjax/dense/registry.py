@@ -6,6 +6,7 @@ from pathlib import Path
 from flax import nnx
 
 from ssmjax import registry
+from ssmjax.dense.backbones.ranges import DensePruneConfig
 from ssmjax.dense.config import (
     PAPER,
     PRESETS,
@@ -15,7 +16,6 @@ from ssmjax.dense.config import (
     UperNetConfig,
 )
 from ssmjax.dense.mask_rcnn import MaskRCNN
-from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.retinanet import RetinaNet
 from ssmjax.dense.upernet import UperNet
 

@@ -8,19 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ssmjax.dense import losses
-from ssmjax.dense.adapter import PlainMambaAdapter
-from ssmjax.dense.anchor_head import AnchorPredictions, predict
-from ssmjax.dense.anchors import Anchors
-from ssmjax.dense.assign import BACKGROUND, IGNORED, assign
-from ssmjax.dense.boxes import decode, encode
+from ssmjax.dense.backbones.adapter import PlainMambaAdapter
 from ssmjax.dense.config import RetinaNetConfig
-from ssmjax.dense.conv_unit import ConvTower, convolution
 from ssmjax.dense.detector import Detector
-from ssmjax.dense.fpn import FPN
-from ssmjax.dense.losses import Term
-from ssmjax.dense.nms import best
-from ssmjax.dense.objects import SCORE_THRESHOLD, Detections, Targets, suppressed
+from ssmjax.dense.geometry.anchors import Anchors
+from ssmjax.dense.geometry.boxes import decode, encode
+from ssmjax.dense.geometry.nms import best
+from ssmjax.dense.heads import losses
+from ssmjax.dense.heads.anchor_head import AnchorPredictions, predict
+from ssmjax.dense.heads.assign import BACKGROUND, IGNORED, assign
+from ssmjax.dense.heads.fpn import FPN
+from ssmjax.dense.heads.losses import Term
+from ssmjax.dense.heads.objects import SCORE_THRESHOLD, Detections, Targets, suppressed
+from ssmjax.layers.conv_bias import ConvTower, convolution
 
 ANCHORS = Anchors(
     strides=(8, 16, 32, 64, 128),
@@ -28,7 +28,7 @@ ANCHORS = Anchors(
     ratios=(0.5, 1.0, 2.0),
 )
 STDS = (1.0, 1.0, 1.0, 1.0)
-POSITIVE, NEGATIVE, LEAST = 0.5, 0.4, 0.0  # See `ssmjax.dense.assign.assign`.
+POSITIVE, NEGATIVE, LEAST = 0.5, 0.4, 0.0  # See `ssmjax.dense.heads.assign.assign`.
 CONVS = 4
 RARE = 0.01  # Probability of each class of each anchor at first.
 # Of the map of stride 4, which nothing looks at: these parameters get no gradient.

@@ -11,14 +11,14 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from ssmjax.dense import losses
+from ssmjax.dense.backbones.plain_mamba import PlainMambaFeatures
+from ssmjax.dense.backbones.ranges import Features
+from ssmjax.dense.backbones.vim import VimFeatures, VimFeaturesConfig
 from ssmjax.dense.config import UperNetConfig
-from ssmjax.dense.conv_unit import convolution, fan_out_normal
-from ssmjax.dense.features import PlainMambaFeatures
-from ssmjax.dense.losses import Term
-from ssmjax.dense.ranges import Features
-from ssmjax.dense.resize import adaptive_average_pool, resize
-from ssmjax.dense.vim_features import VimFeatures, VimFeaturesConfig
+from ssmjax.dense.geometry.resize import adaptive_average_pool, resize
+from ssmjax.dense.heads import losses
+from ssmjax.dense.heads.losses import Term
+from ssmjax.layers.conv_bias import convolution, fan_out_normal
 from ssmjax.layers.conv_norm import ConvNorm
 from ssmjax.models.run import Run
 from ssmjax.precision import wide_dtype, widened
@@ -109,11 +109,11 @@ class UperNet(nnx.Module):
             drops the padding first; None: there is none.
           key: random key for `importance="random"`.
           implementation: of the scan; see `kernels.selective_scan`.
-          return_positions: also return `ssmjax.dense.ranges.Features.kept`.
+          return_positions: also return `ssmjax.dense.backbones.ranges.Features.kept`.
 
         Returns:
           Logits [B,height,width,num_classes] in float32 (or wider), followed by what was asked for.
-          `ssmjax.dense.resize.resize` brings logits to an image's original size.
+          `ssmjax.dense.geometry.resize.resize` brings logits to an image's original size.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.

@@ -13,16 +13,16 @@ from flax import nnx
 from PIL import Image
 
 from ssmjax.analysis.pictures import without_pruned
-from ssmjax.dense.adapter import LARGEST_STRIDE
+from ssmjax.dense.backbones.adapter import LARGEST_STRIDE
+from ssmjax.dense.geometry.masks import THRESHOLD, paste
+from ssmjax.dense.heads.objects import Detections
 from ssmjax.dense.mask_rcnn import MaskRCNN
-from ssmjax.dense.masks import THRESHOLD, paste
-from ssmjax.dense.objects import Detections
-from ssmjax.dense.pictures import legend, stacked, with_objects, with_segments
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.upernet import UperNet
 from ssmjax.photos import fitting, read_photo
 from ssmjax.predict.classes import class_names
 from ssmjax.predict.options import Answer, Options, Row
+from ssmjax.predict.pictures import legend, stacked, with_objects, with_segments
 from ssmjax.preprocess import Preprocessing
 from ssmjax.weights import Metadata
 

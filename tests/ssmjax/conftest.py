@@ -11,10 +11,10 @@ from ssmjax import command_line, registry
 from ssmjax.convert.__main__ import main
 from ssmjax.convert.load import official_shapes
 from ssmjax.dense import registry as dense_registry
-from ssmjax.dense.adapter import AdapterConfig
+from ssmjax.dense.backbones.adapter import AdapterConfig
+from ssmjax.dense.backbones.ranges import DensePruneConfig, RangesConfig
 from ssmjax.dense.config import MaskRCNNConfig, RetinaNetConfig, UperNetConfig
 from ssmjax.dense.mask_rcnn import MaskRCNN
-from ssmjax.dense.ranges import DensePruneConfig, RangesConfig
 from ssmjax.dense.retinanet import RetinaNet
 from ssmjax.dense.upernet import UperNet
 from ssmjax.models.plain_mamba import PlainMamba, PlainMambaConfig

@@ -9,7 +9,7 @@ applied, as mmcv does. The memory of every config is in train/README.md, by
 
 import dataclasses
 
-from ssmjax.dense.ranges import DensePruneConfig
+from ssmjax.dense.backbones.ranges import DensePruneConfig
 from train.config import Config, ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData, SegmentationData
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from ssmjax.dense.ranges import DensePruneConfig
+from ssmjax.dense.backbones.ranges import DensePruneConfig
 from train.compare.config import Comparison, Entry
 from train.config import Config, ModelConfig, OptimConfig
 from train.data.cifar10 import CLASS_NAMES

@@ -12,10 +12,10 @@ from flax import nnx
 
 from ssmjax import PruneConfig, imagenet
 from ssmjax.dense import registry
+from ssmjax.dense.backbones.ranges import DensePruneConfig
 from ssmjax.dense.config import PRESETS
 from ssmjax.dense.flops import flops
 from ssmjax.dense.pretrained import load_classifier
-from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import DenseModel
 from ssmjax.models.config import overridden
 from ssmjax.preprocess import PLAIN
@@ -61,7 +61,7 @@ class DenseTask:
         if prune is not None and not isinstance(prune, DensePruneConfig):
             raise ValueError(
                 "prune is a PruneConfig, which is for classifiers; give a "
-                "ssmjax.dense.ranges.DensePruneConfig."
+                "ssmjax.dense.backbones.ranges.DensePruneConfig."
             )
 
     @property

@@ -6,9 +6,9 @@ from flax import nnx
 
 from ssmjax.convert.dense import adapter_table, features_table
 from ssmjax.convert.load import fill
-from ssmjax.dense.adapter import AdapterConfig, PlainMambaAdapter
-from ssmjax.dense.features import PlainMambaFeatures
-from ssmjax.dense.ranges import RangesConfig
+from ssmjax.dense.backbones.adapter import AdapterConfig, PlainMambaAdapter
+from ssmjax.dense.backbones.plain_mamba import PlainMambaFeatures
+from ssmjax.dense.backbones.ranges import RangesConfig
 from ssmjax.models.plain_mamba import PRESETS, PlainMambaConfig
 
 

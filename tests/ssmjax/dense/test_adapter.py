@@ -13,9 +13,9 @@ import pytest
 from flax import nnx
 
 from ssmjax.convert.load import shapes_of
-from ssmjax.dense.adapter import AdapterConfig, Interaction
-from ssmjax.dense.ranges import DensePruneConfig
-from ssmjax.dense.spatial_prior import SpatialPrior
+from ssmjax.dense.backbones.adapter import AdapterConfig, Interaction
+from ssmjax.dense.backbones.ranges import DensePruneConfig
+from ssmjax.dense.backbones.spatial_prior import SpatialPrior
 from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.run import Run
 from tests.oracles import downstream as golden

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from ssmjax.dense.anchors import Anchors
+from ssmjax.dense.geometry.anchors import Anchors
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense import units
 

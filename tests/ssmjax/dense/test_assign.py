@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmjax.dense.assign import assign
-from ssmjax.dense.boxes import iou
-from ssmjax.dense.sample import sample
+from ssmjax.dense.geometry.boxes import iou
+from ssmjax.dense.heads.assign import assign
+from ssmjax.dense.heads.sample import sample
 from tests.oracles import dense_oracle
 from tests.ssmjax.dense import units
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmjax.dense.boxes import clip, decode, encode, iou
+from ssmjax.dense.geometry.boxes import clip, decode, encode, iou
 from tests.oracles import dense_oracle
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense import units

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssmjax.dense.deformable import DeformableAttention, sample
+from ssmjax.dense.backbones.deformable import DeformableAttention, sample
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense import units
 

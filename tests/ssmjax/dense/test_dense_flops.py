@@ -2,9 +2,9 @@
 
 import pytest
 
+from ssmjax.dense.backbones.ranges import DensePruneConfig
 from ssmjax.dense.config import PRESETS
 from ssmjax.dense.flops import flops
-from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.models.config import overridden
 
 COCO, ADE = (1280, 800), (2048, 512)

@@ -12,15 +12,15 @@ from flax import nnx
 import ssmjax
 from ssmjax import load_torch_state_dict, to_torch_state_dict
 from ssmjax.convert.load import official_shapes
-from ssmjax.dense.box_head import BoxHead
+from ssmjax.dense.backbones.ranges import DensePruneConfig
 from ssmjax.dense.config import PRESETS
-from ssmjax.dense.fpn import FPN
-from ssmjax.dense.mask_head import MaskHead
+from ssmjax.dense.heads.box_head import BoxHead
+from ssmjax.dense.heads.fpn import FPN
+from ssmjax.dense.heads.mask_head import MaskHead
+from ssmjax.dense.heads.rpn import RPN
 from ssmjax.dense.pretrained import load_classifier
-from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import create_model, list_models
 from ssmjax.dense.retinanet import RetinaHead
-from ssmjax.dense.rpn import RPN
 from ssmjax.models.config import options
 from ssmjax.preprocess import Preprocessing
 from ssmjax.registry import config_overrides

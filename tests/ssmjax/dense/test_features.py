@@ -12,8 +12,8 @@ import pytest
 from flax import nnx
 
 from ssmjax.convert.load import shapes_of
-from ssmjax.dense.features import PlainMambaFeatures
-from ssmjax.dense.ranges import DensePruneConfig, RangesConfig
+from ssmjax.dense.backbones.plain_mamba import PlainMambaFeatures
+from ssmjax.dense.backbones.ranges import DensePruneConfig, RangesConfig
 from ssmjax.layers.pos_embed import resize_inside
 from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.run import Run

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from ssmjax.dense import losses
+from ssmjax.dense.heads import losses
 from tests.ssmjax.dense import units
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from ssmjax.convert.load import table
-from ssmjax.dense.box_head import BINS
-from ssmjax.dense.mask_head import BINS as MASK_BINS
-from ssmjax.dense.mask_head import SIZE
-from ssmjax.dense.masks import mask_targets, paste
-from ssmjax.dense.roi_align import level_of, roi_align
-from ssmjax.dense.rpn import Proposals, proposals, rpn_losses
+from ssmjax.dense.geometry.masks import mask_targets, paste
+from ssmjax.dense.geometry.roi_align import level_of, roi_align
+from ssmjax.dense.heads.box_head import BINS
+from ssmjax.dense.heads.mask_head import BINS as MASK_BINS
+from ssmjax.dense.heads.mask_head import SIZE
+from ssmjax.dense.heads.rpn import Proposals, proposals, rpn_losses
 from ssmjax.models.run import Run
 from tests.oracles import downstream as golden
 from tests.ssmjax.dense import whole

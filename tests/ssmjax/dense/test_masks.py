@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmjax.dense.masks import crop, mask_targets, paste
+from ssmjax.dense.geometry.masks import crop, mask_targets, paste
 from tests.oracles import dense_oracle
 from tests.ssmjax.dense import units
 

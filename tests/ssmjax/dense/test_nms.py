@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmjax.dense.nms import best, best_of_classes, nms
+from ssmjax.dense.geometry.nms import best, best_of_classes, nms
 from tests.oracles import dense_oracle
 from tests.ssmjax.dense import units
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmjax.dense.resize import adaptive_average_pool, resize
+from ssmjax.dense.geometry.resize import adaptive_average_pool, resize
 from tests.oracles import dense_oracle
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense import units

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmjax.dense.roi_align import STRIDES, level_of, roi_align
+from ssmjax.dense.geometry.roi_align import STRIDES, level_of, roi_align
 from tests.oracles import dense_oracle
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense import units

@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 
 from ssmjax.convert.load import table
+from ssmjax.dense.geometry.resize import resize
 from ssmjax.dense.registry import create_model
-from ssmjax.dense.resize import resize
 from ssmjax.dense.upernet import classify
 from ssmjax.models.run import Run
 from tests.oracles import downstream as golden

@@ -13,10 +13,10 @@ from flax import nnx
 import ssmjax
 from ssmjax.analysis.flops import count_parameters
 from ssmjax.convert.load import load_torch_state_dict, shapes_of, table, to_torch_state_dict
+from ssmjax.dense.backbones.ranges import DensePruneConfig
 from ssmjax.dense.config import PAPER, PRESETS
 from ssmjax.dense.flops import flops
 from ssmjax.dense.pretrained import load_classifier
-from ssmjax.dense.ranges import DensePruneConfig
 from ssmjax.dense.registry import create_model
 from ssmjax.layers.pos_embed import resize_pos_embed
 from ssmjax.models.run import Run

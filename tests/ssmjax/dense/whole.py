@@ -8,7 +8,7 @@ from flax import nnx
 
 from ssmjax.convert.load import load_torch_state_dict
 from ssmjax.dense.config import MaskRCNNConfig, RetinaNetConfig, UperNetConfig
-from ssmjax.dense.objects import Targets
+from ssmjax.dense.heads.objects import Targets
 from ssmjax.dense.registry import build
 from tests.oracles.compare import assert_close
 from tests.ssmjax.dense.official import backbone_config

@@ -13,7 +13,7 @@ from train.data.fetching.fetch import DataError
 
 CONFIG = """
 from ssmjax import PruneConfig
-from ssmjax.dense.ranges import DensePruneConfig
+from ssmjax.dense.backbones.ranges import DensePruneConfig
 from train.config import Config, ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData, SegmentationData
 

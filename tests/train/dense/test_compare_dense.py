@@ -11,7 +11,7 @@ from flax import nnx
 import train.compare.run as compare_run
 from ssmjax import PruneConfig
 from ssmjax.dense import registry
-from ssmjax.dense.ranges import DensePruneConfig
+from ssmjax.dense.backbones.ranges import DensePruneConfig
 from ssmjax.weights import flat_params
 from tests.train.conftest import losses
 from train.compare.config import Comparison, Entry

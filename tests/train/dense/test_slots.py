@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssmjax.dense.box_head import regions
+from ssmjax.dense.heads.box_head import regions
 from tests.train.small import constant
 from train.config import Config, ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData

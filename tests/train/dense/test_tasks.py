@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from ssmjax.dense import registry
 from ssmjax.dense.config import PRESETS
-from ssmjax.dense.objects import Detections
-from ssmjax.dense.resize import resize
+from ssmjax.dense.geometry.resize import resize
+from ssmjax.dense.heads.objects import Detections
 from ssmjax.preprocess import PLAIN
 from ssmjax.registry import config_overrides
 from ssmjax.weights import Metadata, flat_params, read_metadata, save_weights

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ssmjax.dense.geometry.masks import THRESHOLD, paste
+from ssmjax.dense.heads.objects import Detections, Targets
 from ssmjax.dense.mask_rcnn import MaskRCNN
-from ssmjax.dense.masks import THRESHOLD, paste
-from ssmjax.dense.objects import Detections, Targets
 from ssmjax.dense.retinanet import RetinaNet
 from ssmjax.preprocess import Preprocessing
 from train.data.dense.batches import normalise

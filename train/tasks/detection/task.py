@@ -11,10 +11,10 @@ from flax import nnx
 from PIL import Image
 
 from ssmjax.dense.config import PRESETS, MaskRCNNConfig, RetinaNetConfig
-from ssmjax.dense.objects import DETECTIONS
-from ssmjax.dense.pictures import stacked, with_objects
+from ssmjax.dense.heads.objects import DETECTIONS
 from ssmjax.dense.registry import DenseModel
 from ssmjax.dense.retinanet import UNUSED, RetinaNet
+from ssmjax.predict.pictures import stacked, with_objects
 from ssmjax.weights import Metadata
 from train.data.dense import detection_batches
 from train.data.dense.batches import OnePass

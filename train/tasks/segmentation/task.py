@@ -10,8 +10,8 @@ from flax import nnx
 from PIL import Image
 
 from ssmjax.dense.config import UperNetConfig
-from ssmjax.dense.pictures import legend, stacked, with_segments
 from ssmjax.dense.registry import DenseModel
+from ssmjax.predict.pictures import legend, stacked, with_segments
 from ssmjax.weights import Metadata
 from train.data.dense import segmentation_batches
 from train.data.dense.ade20k import PairSplit, open_ade20k, open_pairs

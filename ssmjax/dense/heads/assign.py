@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ssmjax.dense.boxes import iou
+from ssmjax.dense.geometry.boxes import iou
 
 IGNORED, BACKGROUND = -1, 0  # The object k is k + 1.
 

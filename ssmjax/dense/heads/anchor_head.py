@@ -9,7 +9,7 @@ from ssmjax.precision import widened
 
 
 class AnchorPredictions(NamedTuple):
-    """Predictions for anchors, in the order of `ssmjax.dense.anchors.Anchors.boxes`.
+    """Predictions for anchors, in the order of `ssmjax.dense.geometry.anchors.Anchors.boxes`.
 
     Attributes:
       logits: of each level, in float32 (or wider): [B,A] that there is an object, or

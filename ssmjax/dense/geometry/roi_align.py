@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Bool, Float
 
 from kernels.array_types import Array
-from ssmjax.dense.boxes import area
+from ssmjax.dense.geometry.boxes import area
 
 STRIDES = (4, 8, 16, 32)
 FINEST = 56  # Pixels; a square box with a side of twice this is on the second level.

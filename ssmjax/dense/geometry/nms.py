@@ -6,7 +6,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Integer
 
 from kernels.array_types import Array
-from ssmjax.dense.boxes import iou
+from ssmjax.dense.geometry.boxes import iou
 
 
 def best(

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ssmjax.dense.boxes import clip
-from ssmjax.dense.roi_align import bins_of, weights_of
+from ssmjax.dense.geometry.boxes import clip
+from ssmjax.dense.geometry.roi_align import bins_of, weights_of
 
 THRESHOLD = 0.5  # Share covered, or probability, from which a part of a box is of its object.
 

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ssmjax.dense.conv_unit import doubling, fan_out_normal
-from ssmjax.dense.deformable import DeformableAttention, Grids, centres
-from ssmjax.dense.ranges import Features, PlainMambaRanges, RangesConfig
-from ssmjax.dense.resize import resize
-from ssmjax.dense.spatial_prior import SpatialPrior
+from ssmjax.dense.backbones.deformable import DeformableAttention, Grids, centres
+from ssmjax.dense.backbones.ranges import Features, PlainMambaRanges, RangesConfig
+from ssmjax.dense.backbones.spatial_prior import SpatialPrior
+from ssmjax.dense.geometry.resize import resize
 from ssmjax.layers.conv import Cells, GridConv
+from ssmjax.layers.conv_bias import doubling, fan_out_normal
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.models.plain_mamba import PlainMambaConfig

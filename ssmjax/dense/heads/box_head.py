@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssmjax.dense import losses
-from ssmjax.dense.assign import BACKGROUND, IGNORED, assign
-from ssmjax.dense.boxes import decode, encode
-from ssmjax.dense.conv_unit import fan_out_normal
-from ssmjax.dense.losses import Term
-from ssmjax.dense.objects import SCORE_THRESHOLD, Detections, suppressed
-from ssmjax.dense.sample import sample
+from ssmjax.dense.geometry.boxes import decode, encode
+from ssmjax.dense.heads import losses
+from ssmjax.dense.heads.assign import BACKGROUND, IGNORED, assign
+from ssmjax.dense.heads.losses import Term
+from ssmjax.dense.heads.objects import SCORE_THRESHOLD, Detections, suppressed
+from ssmjax.dense.heads.sample import sample
+from ssmjax.layers.conv_bias import fan_out_normal
 from ssmjax.layers.conv_norm import ConvNorm
 from ssmjax.precision import widened
 
@@ -113,7 +113,7 @@ def regions(
       valid: [G] bool.
       num_classes: without the background.
       samples: R.
-      key: random key; None samples evenly, see `ssmjax.dense.sample.sample`.
+      key: random key; None samples evenly, see `ssmjax.dense.heads.sample.sample`.
     """
     assigned = assign(proposals, objects, valid, OVERLAP, OVERLAP, OVERLAP, present)
     own = jnp.where(valid, 1 + jnp.arange(len(objects)), IGNORED)

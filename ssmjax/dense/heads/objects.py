@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssmjax.dense.nms import best_of_classes
+from ssmjax.dense.geometry.nms import best_of_classes
 
 SCORE_THRESHOLD = 0.05  # Below it, nothing is found.
 NMS_THRESHOLD = 0.5
@@ -25,7 +25,7 @@ class Targets(NamedTuple):
       masks: [B,G,height,width] bool or 0 and 1, of the batch's sides; None where no masks are
         learned.
       keys: [B] random keys, for the choice of the anchors and regions of each image that a
-        Mask R-CNN learns from; None chooses evenly, see `ssmjax.dense.sample.sample`.
+        Mask R-CNN learns from; None chooses evenly, see `ssmjax.dense.heads.sample.sample`.
     """
 
     boxes: jax.Array
@@ -46,7 +46,7 @@ class Detections(NamedTuple):
       labels: [B,n] int32 from 0.
       valid: [B,n] bool, false where nothing more is found.
       masks: [B,n,S,S] float32, the probability in each part of the box, S being
-        `ssmjax.dense.mask_head.SIZE`; None if not asked for.
+        `ssmjax.dense.heads.mask_head.SIZE`; None if not asked for.
     """
 
     boxes: jax.Array

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssmjax.dense import losses
-from ssmjax.dense.box_head import Regions
-from ssmjax.dense.conv_unit import ConvTower, convolution, doubling, fan_out_normal
-from ssmjax.dense.masks import mask_targets
+from ssmjax.dense.geometry.masks import mask_targets
+from ssmjax.dense.heads import losses
+from ssmjax.dense.heads.box_head import Regions
+from ssmjax.layers.conv_bias import ConvTower, convolution, doubling, fan_out_normal
 from ssmjax.precision import widened
 
 BINS = 14

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ssmjax.dense.assign import BACKGROUND
+from ssmjax.dense.heads.assign import BACKGROUND
 
 
 def sample(

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ssmjax.analysis.pictures import GAP
-from ssmjax.dense.objects import Detections
+from ssmjax.dense.heads.objects import Detections
 
 SHOWN = 0.3  # Scores from which objects are drawn.
 _COVER = 0.5  # How much of a mask's or segment's colour shows.

@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from ssmjax.dense.ranges import Features, PlainMambaRanges, RangesConfig
+from ssmjax.dense.backbones.ranges import Features, PlainMambaRanges, RangesConfig
 from ssmjax.models.plain_mamba import PlainMambaConfig, final_norm
 from ssmjax.models.run import Run
 

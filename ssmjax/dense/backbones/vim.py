@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssmjax.dense.conv_unit import doubling
-from ssmjax.dense.ranges import CellTokens, Features, Ranges, RangesConfig
+from ssmjax.dense.backbones.ranges import CellTokens, Features, Ranges, RangesConfig
+from ssmjax.layers.conv_bias import doubling
 from ssmjax.layers.mixer import Neighbours
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.layers.pos_embed import resize_inside

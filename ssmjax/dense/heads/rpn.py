@@ -9,20 +9,20 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from ssmjax.dense import losses
-from ssmjax.dense.anchor_head import AnchorPredictions, predict
-from ssmjax.dense.anchors import Anchors
-from ssmjax.dense.assign import BACKGROUND, assign
-from ssmjax.dense.boxes import decode, encode
-from ssmjax.dense.conv_unit import ConvTower, convolution
-from ssmjax.dense.losses import Term
-from ssmjax.dense.nms import best, nms
-from ssmjax.dense.objects import Targets
-from ssmjax.dense.sample import sample
+from ssmjax.dense.geometry.anchors import Anchors
+from ssmjax.dense.geometry.boxes import decode, encode
+from ssmjax.dense.geometry.nms import best, nms
+from ssmjax.dense.heads import losses
+from ssmjax.dense.heads.anchor_head import AnchorPredictions, predict
+from ssmjax.dense.heads.assign import BACKGROUND, assign
+from ssmjax.dense.heads.losses import Term
+from ssmjax.dense.heads.objects import Targets
+from ssmjax.dense.heads.sample import sample
+from ssmjax.layers.conv_bias import ConvTower, convolution
 
 ANCHORS = Anchors(strides=(4, 8, 16, 32, 64), scales=(8,), ratios=(0.5, 1.0, 2.0))
 STDS = (1.0, 1.0, 1.0, 1.0)
-POSITIVE, NEGATIVE, LEAST = 0.7, 0.3, 0.3  # See `ssmjax.dense.assign.assign`.
+POSITIVE, NEGATIVE, LEAST = 0.7, 0.3, 0.3  # See `ssmjax.dense.heads.assign.assign`.
 SAMPLED, MOST_POSITIVE = 256, 128  # Anchors of an image that are learned from.
 NMS_THRESHOLD = 0.7
 
@@ -71,7 +71,7 @@ def rpn_losses(
     Args:
       predicted: objectness and deltas for the anchors of the images.
       targets: their objects.
-      keys: [B] random keys; None samples evenly, see `ssmjax.dense.sample.sample`.
+      keys: [B] random keys; None samples evenly, see `ssmjax.dense.heads.sample.sample`.
     """
     levels = ANCHORS.boxes(predicted.grids)
     boxes = jnp.asarray(np.concatenate(levels))

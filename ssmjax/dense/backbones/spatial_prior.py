@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from ssmjax.dense.conv_unit import fan_out_normal
+from ssmjax.layers.conv_bias import fan_out_normal
 from ssmjax.layers.conv_norm import ConvNorm
 
 

@@ -1,0 +1,1 @@
+"""Boxes, masks and grids of points: arithmetic without parameters."""

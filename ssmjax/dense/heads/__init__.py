@@ -1,0 +1,1 @@
+"""Parts of detectors between maps and objects, and what they learn from."""
