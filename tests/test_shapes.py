@@ -21,9 +21,10 @@ assert not hasattr(kernels.selective_scan, "__wrapped__")
 """
 
 
-def arguments() -> dict[str, Any]:
+def arguments(**others: Any) -> dict[str, Any]:
     tokens, states = jnp.ones((2, 5, 3)), jnp.ones((2, 5, 4))
-    return {"u": tokens, "delta": tokens, "A": -jnp.ones((3, 4)), "B": states, "C": states}
+    scan = {"u": tokens, "delta": tokens, "A": -jnp.ones((3, 4)), "B": states, "C": states}
+    return scan | others
 
 
 def test_a_wrong_shape_is_refused(monkeypatch):
@@ -38,7 +39,7 @@ def test_a_wrong_shape_is_refused(monkeypatch):
 
 def test_the_functions_own_errors_come_first():
     with pytest.raises(ValueError, match="delta has shape"):
-        selective_scan(**arguments() | {"delta": jnp.ones((2, 5, 4))})
+        selective_scan(**arguments(delta=jnp.ones((2, 5, 4))))
 
 
 def test_users_have_no_checks():

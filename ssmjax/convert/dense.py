@@ -51,7 +51,7 @@ def vim_features_table(config: VimFeaturesConfig, at: str = "") -> list[Entry]:
 
 
 def adapter_table(config: AdapterConfig, at: str = "") -> list[Entry]:
-    """The entries of `ssmjax.dense.adapter.PlainMambaAdapter`, as `features_table` has them."""
+    """The entries of the backbone of detectors, as `features_table` has them."""
     positions, *trunk = trunk_table(config.trunk, f"{at}trunk.")
     entries = [positions, Entry("backbone.level_embed", f"{at}level_embed", SAME), *trunk]
     stem = [(f"stem.{3 * i}", f"stem.{3 * i + 1}", f"stem.{i}") for i in range(3)]

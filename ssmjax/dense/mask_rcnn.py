@@ -109,7 +109,7 @@ class MaskRCNN(Detector):
         return jax.vmap(of_image)(found, targets, keys)
 
     def find(self, seen: Maps, image_shapes: jax.Array, *, masks: bool = False) -> Detections:
-        """Objects, and with `masks` theirs, which `ssmjax.dense.masks.paste` puts in place."""
+        """Objects; with `masks` also theirs, for `ssmjax.dense.masks.paste`."""
         found = proposals(self.rpn(seen), image_shapes, self.config.proposals, train=False)
         return self.detect_in(seen, found, image_shapes, masks=masks)
 

@@ -112,9 +112,8 @@ class UperNet(nnx.Module):
           return_positions: also return `ssmjax.dense.ranges.Features.kept`.
 
         Returns:
-          Logits [B,height,width,num_classes] in float32 (or wider), which
-          `ssmjax.dense.resize.resize` brings to the image's original size; followed by what was
-          asked for.
+          Logits [B,height,width,num_classes] in float32 (or wider), followed by what was asked for.
+          `ssmjax.dense.resize.resize` brings logits to an image's original size.
 
         Raises:
           ValueError: images of another shape, or a key is needed and missing.

@@ -105,10 +105,11 @@ def test_paths_without_gaps_share_their_exponentials():
 def test_what_is_no_order_is_refused():
     arrays, _ = random_inputs(8, length=4, positions=False)
     arrays = cast(arrays, "float32")
-    for order, said in (
+    refused: list[tuple[Any, str]] = [
         (np.zeros((2, 4), np.int32), "each of the rows 0 to 3 once"),
         (np.zeros((2, 3), np.int32), r"of shape \(2, 4\)"),
         (np.zeros((2, 4), np.float32), "whole numbers"),
-    ):
+    ]
+    for order, said in refused:
         with pytest.raises(ValueError, match=said):
-            selective_scan(**arrays | {"order": order})
+            selective_scan(**arrays, order=order)

@@ -144,10 +144,11 @@ class TestSelectiveScan:
             7, batch=2, length=7, alignment=alignment, reverse=reverse, positions=False
         )
         arrays = cast(arrays, np.float32)
-        arange = np.tile(np.arange(7, dtype=np.int32), (2, 1))
+        arange: Any = np.tile(np.arange(7, dtype=np.int32), (2, 1))
         without = selective_scan(**arrays, **options, implementation=implementation)
-        moved = options | {"positions": arange + 5}
-        shifted = selective_scan(**arrays, **moved, implementation=implementation)
+        shifted = selective_scan(
+            **arrays, **options, positions=arange + 5, implementation=implementation
+        )
         chex.assert_trees_all_equal(without, shifted)
         assert np.ptp(without) > 0.1
 

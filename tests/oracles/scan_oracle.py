@@ -97,7 +97,7 @@ def _prepare(
     u, delta, A, B, C, D, z, bias, gap_delta = map(
         _f64, (u, delta, A, B, C, D, z, delta_bias, gap_delta)
     )
-    gaps = gaps_in_scan_order(positions, *u.shape[:2], reverse)
+    gaps = gaps_in_scan_order(positions, *u.shape[:2], reverse=reverse)
     if reverse:
         u, delta, B, C, z = map(_flip, (u, delta, B, C, z))
     return u, delta, A, B, C, D, z, bias, delta_softplus, gaps, alignment, gap_delta

@@ -25,7 +25,8 @@ PARTS = {  # Of the official name of an array of a batch norm.
 
 @functools.cache
 def small(**options):
-    return backbone("plainmamba_l1", stem_convs=1, **({"dwconv_blocks": (0,)} | options))
+    chosen = {"depth": 1, "dwconv_blocks": (0,)} | options
+    return backbone("plainmamba_l1", stem_convs=1, **chosen)
 
 
 def batches(steps, size=8):
@@ -100,7 +101,7 @@ def test_each_part_of_a_batch_moves_them_and_a_skipped_step_does_not():
 def test_empty_cells_do_not_count():
     """Of a depthwise block after pruning."""
     prune = {"after_blocks": (1,), "keep_ratio": 0.5}
-    model = small(prune=PruneConfig(**prune), dwconv_blocks=(1,))
+    model = small(depth=2, prune=PruneConfig(**prune), dwconv_blocks=(1,))
     got, want, _ = followed(model, OptimConfig(lr=1e-3), steps=2, prune=Prune(**prune))
     check(got, want)
 

@@ -77,7 +77,7 @@ def test_the_step_of_a_loss_without_labels(compiled, lr):
     kernel, bias = (
         np.array(a[...], np.float64) for a in (Linear().head.kernel, Linear().head.bias)
     )
-    with chex.fake_pmap_and_jit(enable_patching=not compiled):
+    with chex.fake_jit(enable_patching=not compiled):
         state, step = start(Linear(), config, Distance(vector))
         state, metrics = step(state, BATCH)
     x = np.float64(BATCH["image"]).reshape(8, -1)
