@@ -21,6 +21,7 @@ else:
     Array = jax.Array | np.ndarray  # JAX computes with NumPy's arrays too.
 
 Tokens = Float[Array, "B K D"]
+TokensAndFrozen = Float[Array, "B _ D"]  # Those of `Tokens`, perhaps followed by frozen ones.
 InnerTokens = Float[Array, "B K E"]
 TokenStates = Float[Array, "B K N"]
 ChannelStates = Float[Array, "E N"]

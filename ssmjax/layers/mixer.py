@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from kernels.array_types import Tokens
+from kernels.array_types import Tokens, TokensAndFrozen
 from kernels.selective_scan import Scan, run_scan
 from ssmjax.layers.conv import CausalConv, Cells, GridConv
 from ssmjax.layers.ssm import SelectiveSSM, out_projection
@@ -177,7 +177,12 @@ class PathMixer(SelectiveSSM):
         return 2 * self.dt_bias[...]
 
     def __call__(
-        self, x: Tokens, paths: Paths, *, alignment: str, implementation: str | None
+        self,
+        x: TokensAndFrozen,
+        paths: Paths,
+        *,
+        alignment: str,
+        implementation: str | None,
     ) -> tuple[Tokens, Signals]:
         """Mix tokens.
 

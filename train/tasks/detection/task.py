@@ -144,11 +144,11 @@ class Detect(DenseTask):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """To photos in training: scale, padded shapes and flips."""
+        """What is done to photos in training: their scale, padded shapes and flips."""
         return {"scale": self.data.scale, "shapes": self.data.shapes, "flip": self.data.flip}
 
     def plan(self, split: CocoSplit, batch_size: int) -> OnePass:
-        """Photos of one padded shape in each batch."""
+        """Which photos are in each batch of evaluation: those of one padded shape."""
         shapes = None if self.data.own_shapes else self.data.shapes
         return detection_batches.eval_pass(
             split, batch_size=batch_size, scale=self.data.scale, shapes=shapes

@@ -82,7 +82,7 @@ class Segment(DenseTask):
 
     @property
     def sides(self) -> Sides:
-        """Those of evaluation's windows, or of its largest images."""
+        """Height and width of evaluation's windows, or of its largest images."""
         return self.data.window or (min(self.data.scale), max(self.data.scale))
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[PairSplit, PairSplit]:
@@ -125,11 +125,11 @@ class Segment(DenseTask):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """To images in training: scale, and sides of the random parts."""
+        """What is done to images in training: their scale, and sides of the random parts."""
         return {"scale": self.data.scale, "crop": self.data.crop}
 
     def plan(self, split: PairSplit, batch_size: int) -> OnePass:
-        """Images of one size in each batch."""
+        """Which images are in each batch of evaluation: those of one size."""
         return segmentation_batches.eval_pass(split, batch_size=batch_size, scale=self.data.scale)
 
     def score(
