@@ -144,8 +144,8 @@ def for_groups(
     runs = [(0, 0, tokens, full), (full, full * tokens, 1, rest)]
     for group, first, size, count in runs[::-1] if backwards else runs:
 
-        def run(i: Any, carry: Any, run: tuple[int, ...] = (group, first, size, count)) -> Any:
-            group, first, size, count = run
+        def run(i: Any, carry: Any, these: tuple[int, ...] = (group, first, size, count)) -> Any:
+            group, first, size, count = these
             i = count - 1 - i if backwards else i
             return body(group + i, first + i * size, size, carry)
 
