@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from ssmjax import command_line
+from ssmjax.preprocess import Preprocessing
 from ssmjax.run_weights import weight_file
 from tests.train.conftest import losses
-from train import measure
 from train.data.cifar10 import CLASS_NAMES
 from train.finetune import main
 
@@ -45,7 +45,8 @@ def test_log_covers_every_step_asked_for(dense, pruned):
 def test_evaluate_agrees(command, config_file, pruned, tmp_path, monkeypatch):
     """With one program for all of its batches."""
     chex.clear_trace_counter()
-    monkeypatch.setattr(measure, "normalise", chex.assert_max_traces(measure.normalise, n=1))
+    once = chex.assert_max_traces(Preprocessing.normalise, n=1)
+    monkeypatch.setattr(Preprocessing, "normalise", once)
     given = ("--config", config_file, "--checkpoint", pruned, "--confusion", tmp_path / "who.csv")
     code, out, err = command("train.evaluate", *given)
     assert code == 0, err
