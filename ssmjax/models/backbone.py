@@ -131,11 +131,11 @@ def _forward(graphdef, state, images: jax.Array, run: Run) -> tuple[Output, nnx.
     model: Backbone = nnx.merge(graphdef, state)
     config, prune, geometry = model.config, model.config.prune, model.config.geometry
     stream = model.embed(images.astype(config.dtype), train=run.train)
-    everything = geometry.everywhere(len(images))
+    everything = geometry.everywhere(images.shape[0])
     positions, sizes, stages, traces, first = None, None, [], [], 0
     for stage, block in enumerate(prune.after_blocks if prune else ()):
         if prune and config.kept_tokens[stage] < config.image_tokens[stage]:
-            layout = model.layout(len(images), positions)
+            layout = model.layout(images.shape[0], positions)
             stream, signal, traced = model.run_blocks(
                 stream, layout, first, block, prune.strategy, run
             )
@@ -151,7 +151,7 @@ def _forward(graphdef, state, images: jax.Array, run: Run) -> tuple[Output, nnx.
             stream = model.finish_block(block, stream, run)
             first = block
         stages.append(everything if positions is None else positions)
-    layout = model.layout(len(images), positions)
+    layout = model.layout(images.shape[0], positions)
     stream, _, traced = model.run_blocks(stream, layout, first, config.depth, None, run)
     features, summed = model.finish(stream, positions, sizes)
     logits = model.head(features.astype(config.dtype)).astype(summed.dtype)
