@@ -41,7 +41,7 @@ def test_overlaps_against_a_loop(seed, smallest):
     for boxes in (a, b):
         boxes[:, 2:] += boxes[:, :2] + smallest // 2
     want = [[dense_oracle.iou(p, q) for q in b] for p in a]
-    chex.assert_trees_all_close(iou(a, b), want, rtol=1e-6)
+    chex.assert_trees_all_close(iou(a, b), np.array(want), rtol=1e-6)
     chex.assert_trees_all_equal(iou(a, b).T, iou(b, a))
 
 
