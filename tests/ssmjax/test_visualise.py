@@ -127,9 +127,8 @@ def test_the_models_compared(run, faked, model, tmp_path, photo, stored, aligned
     first = [(alignment, "raw", 2, (8,)) for alignment in (None, aligned, "none")]
     assert faked == first + [(*of_model, (1,)) for *of_model, _ in first]
     # Kept are the first 8 cells, on two of which the last model's map is 2 and not 1.
-    chex.assert_trees_all_close(
-        table(out)["mean of 9"], np.array([1, 10 / (8 * 14) ** 0.5]), rtol=1e-7, atol=6e-4
-    )
+    means = np.array(table(out)["mean of 9"])
+    chex.assert_trees_all_close(means, np.array([1, 10 / (8 * 14) ** 0.5]), rtol=1e-7, atol=6e-4)
     assert sorted(os.listdir(tmp_path)) == ["a|photo.png", "pruned.safetensors"]
 
 
