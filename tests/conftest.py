@@ -7,7 +7,8 @@ if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0":
     # A quarter of the time: loops without MLIR's emitters, a program not cut up for many threads.
     os.environ.setdefault(
         "XLA_FLAGS",
-        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+        "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+        " --xla_cpu_parallel_codegen_split_count=1",
     )
 
 import jaxtyping
