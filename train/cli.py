@@ -19,6 +19,7 @@ from ssmjax import command_line
 
 # Modules that config files of earlier versions import, and where these are now.
 MOVED = {
+    "ssmjax.dense.ranges": "ssmjax.dense.backbones.ranges",
     "train.dense_recipes": "train.recipes.dense",
     "train.small_recipes": "train.recipes.small",
     "train.data.dense_config": "train.data.dense.config",

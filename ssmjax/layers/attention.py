@@ -6,6 +6,8 @@ from flax import nnx
 from jaxtyping import Float
 
 from kernels.array_types import Array, Tokens
+from ssmjax.layers.initial import NORMAL
+from ssmjax.precision import wide_dtype
 
 
 class SelfAttention(nnx.Module):
@@ -16,9 +18,8 @@ class SelfAttention(nnx.Module):
     """
 
     def __init__(self, features: int, heads: int, *, dtype, rngs: nnx.Rngs):
-        linear = nnx.initializers.truncated_normal(0.02)
-        self.qkv = nnx.Linear(features, 3 * features, dtype=dtype, kernel_init=linear, rngs=rngs)
-        self.proj = nnx.Linear(features, features, dtype=dtype, kernel_init=linear, rngs=rngs)
+        self.qkv = nnx.Linear(features, 3 * features, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
+        self.proj = nnx.Linear(features, features, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
         self.heads = heads
 
     def __call__(self, x: Tokens) -> tuple[Tokens, Float[Array, "B heads K K"]]:
@@ -33,7 +34,7 @@ class SelfAttention(nnx.Module):
         """
         B, K, D = x.shape
         q, k, v = jnp.moveaxis(self.qkv(x).reshape(B, K, 3, self.heads, -1), 2, 0)
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = wide_dtype(x.dtype)
         products = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)
         weights = jax.nn.softmax(products * q.shape[-1] ** -0.5)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)

@@ -11,7 +11,8 @@ from flax import nnx
 from kernels.array_types import Tokens, TokensAndFrozen
 from kernels.selective_scan import Scan, run_scan
 from ssmjax.layers.conv import CausalConv, Cells, GridConv
-from ssmjax.layers.ssm import SelectiveSSM, out_projection
+from ssmjax.layers.initial import NORMAL
+from ssmjax.layers.ssm import MixerSizes, SelectiveSSM, in_projection, out_projection
 from ssmjax.pruning.select import gather_tokens
 from ssmjax.pruning.strategies.strategy import Signals
 
@@ -23,60 +24,40 @@ class Neighbours(NamedTuple):
     """How the kept tokens of a sequence lie.
 
     Attributes:
-      scan: [B,K] int32 original positions, whose gaps the scan sees; None while nothing is pruned.
-      conv: the same, where convolutions see the gaps too; None: kept tokens are neighbours.
+      positions: [B,K] int32 original positions, whose gaps the scan sees; None while nothing is
+        pruned.
+      conv_positions: the same where convolutions see the gaps too; None: to convolutions, kept
+        tokens are neighbours.
     """
 
-    scan: jax.Array | None
-    conv: jax.Array | None
+    positions: jax.Array | None
+    conv_positions: jax.Array | None
 
 
 class Direction(SelectiveSSM):
     """One scan direction: a causal convolution, then the scan, with parameters of its own."""
 
-    def __init__(self, channels: int, states: int, rank: int, taps: int, *, dtype, rngs: nnx.Rngs):
-        self.conv = CausalConv(channels, taps, rngs=rngs)
-        super().__init__(channels, states, rank, dtype=dtype, rngs=rngs)
+    def __init__(self, sizes: MixerSizes, taps: int, *, rngs: nnx.Rngs):
+        self.conv = CausalConv(sizes.channels, taps, rngs=rngs)
+        super().__init__(sizes, rngs=rngs)
 
     def __call__(
         self, scan: OfScan, x: jax.Array, layout: Neighbours, *, reverse: bool, alignment: str
     ) -> Any:
         """What `scan` makes of this direction's [B,K,E] inputs. See `BidirectionalMixer`."""
-        u = jax.nn.silu(self.conv(x, layout.conv, reverse))
-        gaps = self.gaps(layout.scan, alignment, self.conv.bias[...])
+        u = jax.nn.silu(self.conv(x, layout.conv_positions, reverse))
+        gaps = self.gaps(layout.positions, alignment, self.conv.bias[...])
         return scan(self.inputs(u, *self.project(u), gaps, reverse=reverse))
 
 
 class BidirectionalMixer(nnx.Module):
     """Vim's mixer (`bimamba_type="v2"`): two directions with their own parameters, averaged."""
 
-    def __init__(
-        self,
-        features: int,
-        expand: int,
-        states: int,
-        rank: int,
-        taps: int,
-        depth: int,
-        *,
-        dtype,
-        rngs,
-    ):
-        channels = expand * features
-        linear = nnx.initializers.truncated_normal(0.02)
-        self.in_proj = nnx.Linear(
-            features, 2 * channels, use_bias=False, dtype=dtype, kernel_init=linear, rngs=rngs
-        )
-        self.forward = Direction(channels, states, rank, taps, dtype=dtype, rngs=rngs)
-        self.backward = Direction(channels, states, rank, taps, dtype=dtype, rngs=rngs)
-        self.out_proj = nnx.Linear(
-            channels,
-            features,
-            use_bias=False,
-            dtype=dtype,
-            kernel_init=out_projection(depth),
-            rngs=rngs,
-        )
+    def __init__(self, sizes: MixerSizes, taps: int, *, rngs: nnx.Rngs):
+        self.in_proj = in_projection(sizes, use_bias=False, rngs=rngs)
+        self.forward = Direction(sizes, taps, rngs=rngs)
+        self.backward = Direction(sizes, taps, rngs=rngs)
+        self.out_proj = out_projection(sizes, use_bias=False, rngs=rngs)
 
     def __call__(
         self, x: Tokens, layout: Neighbours, *, alignment: str, implementation: str | None
@@ -109,11 +90,11 @@ class BidirectionalMixer(nnx.Module):
           scan: a function of a direction's scan, whose gate is still missing.
           x: [B,K,E] what is scanned: the first half of what `in_proj` gives; the other is the gate.
           layout: how the tokens lie.
-          alignment: as above.
+          alignment: `previous`, `zero_token` or `none`; see `PruneConfig`.
         """
         forward = self.forward(scan, x, layout, reverse=False, alignment=alignment)
         backward = self.backward(scan, x, layout, reverse=True, alignment=alignment)
-        return jax.tree.map(lambda ahead, back: (ahead + back) / 2, forward, backward)
+        return jax.tree.map(lambda one, other: (one + other) / 2, forward, backward)
 
 
 class Paths(NamedTuple):
@@ -145,30 +126,12 @@ class PathMixer(SelectiveSSM):
     `paired`. The bias of delta counts twice: once in `dt_proj`, once in the scan.
     """
 
-    def __init__(
-        self,
-        features: int,
-        expand: int,
-        states: int,
-        rank: int,
-        conv_size: int,
-        depth: int,
-        *,
-        paired: bool,
-        dtype,
-        rngs,
-    ):
-        channels = expand * features
-        linear = nnx.initializers.truncated_normal(0.02)
-        self.in_proj = nnx.Linear(
-            features, 2 * channels, dtype=dtype, kernel_init=linear, rngs=rngs
-        )
-        self.conv = GridConv(channels, conv_size, use_bias=True, rngs=rngs)
-        super().__init__(channels, states, rank, dtype=dtype, rngs=rngs)
-        self.direction_B = nnx.Param(linear(rngs.params(), (5, states)))
-        self.out_proj = nnx.Linear(
-            channels, features, dtype=dtype, kernel_init=out_projection(depth), rngs=rngs
-        )
+    def __init__(self, sizes: MixerSizes, conv_size: int, *, paired: bool, rngs: nnx.Rngs):
+        self.in_proj = in_projection(sizes, use_bias=True, rngs=rngs)
+        self.conv = GridConv(sizes.channels, conv_size, use_bias=True, rngs=rngs)
+        super().__init__(sizes, rngs=rngs)
+        self.direction_B = nnx.Param(NORMAL(rngs.params(), (5, sizes.states)))
+        self.out_proj = out_projection(sizes, use_bias=True, rngs=rngs)
         self.paired = paired
 
     @property

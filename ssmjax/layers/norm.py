@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import errors, nnx
 from jax import lax
 
+from ssmjax.precision import widened
+
 MOMENTUM = 0.1  # Of PyTorch: how far stored statistics move to those of a batch.
 
 
@@ -81,7 +83,7 @@ class BatchNorm(nnx.Module):
         Raises:
           ValueError: with `train`, inside a function that JAX transforms, of a norm from outside.
         """
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = widened(x)
         if not train:
             return self._normalised(wide, self.mean[...], self.var[...]).astype(x.dtype)
         shares = 1 if self.synchronised else self.devices

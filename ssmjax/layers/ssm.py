@@ -1,26 +1,54 @@
 """What the mixers of all families share: the input-dependent delta, B and C, and A and D."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from kernels.selective_scan import Gaps, Scan
+from ssmjax.layers.initial import NORMAL, residual_uniform, step_bias
+from ssmjax.precision import widened
+
+
+class MixerSizes(NamedTuple):
+    """The sizes of a mixer.
+
+    Attributes:
+      features: D, the width of a token.
+      channels: E, inner channels.
+      states: N, states per channel.
+      rank: R, rank of delta.
+      depth: blocks of the model, the more the smaller `out_projection` starts.
+      dtype: compute dtype.
+    """
+
+    features: int
+    channels: int
+    states: int
+    rank: int
+    depth: int
+    dtype: jnp.dtype
 
 
 class SelectiveSSM(nnx.Module):
     """The parameters of one selective scan over E channels with N states."""
 
-    def __init__(self, channels: int, states: int, rank: int, *, dtype, rngs: nnx.Rngs):
-        linear = nnx.initializers.truncated_normal(0.02)
+    def __init__(self, sizes: MixerSizes, *, rngs: nnx.Rngs):
+        channels, states, rank = sizes.channels, sizes.states, sizes.rank
         self.x_proj = nnx.Linear(
-            channels, rank + 2 * states, use_bias=False, dtype=dtype, kernel_init=linear, rngs=rngs
+            channels,
+            rank + 2 * states,
+            use_bias=False,
+            dtype=sizes.dtype,
+            kernel_init=NORMAL,
+            rngs=rngs,
         )
         bound = rank**-0.5
         self.dt_kernel = nnx.Param(
             jax.random.uniform(rngs.params(), (rank, channels), minval=-bound, maxval=bound)
         )
-        self.dt_bias = nnx.Param(_inverse_softplus_of_log_uniform(rngs.params(), channels))
+        self.dt_bias = nnx.Param(step_bias(rngs.params(), channels))
         self.A_log = nnx.Param(jnp.tile(jnp.log(jnp.arange(1.0, states + 1)), (channels, 1)))
         self.D = nnx.Param(jnp.ones(channels))
         self.rank, self.states = rank, states
@@ -79,19 +107,28 @@ class SelectiveSSM(nnx.Module):
 
     def _delta(self, low_rank: jax.Array) -> jax.Array:
         """[..., R] to raw steps [..., E], in float32 (or wider) whatever the compute dtype."""
-        return low_rank.astype(jnp.promote_types(low_rank.dtype, jnp.float32)) @ self.dt_kernel[...]
+        return widened(low_rank) @ self.dt_kernel[...]
 
 
-def out_projection(depth: int):
-    """The official initialiser of `out_proj`: one residual a block, so divided by sqrt(depth).
+def in_projection(sizes: MixerSizes, *, use_bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
+    """Tokens [...,D] to what is scanned and its gate, [...,2E]."""
+    return nnx.Linear(
+        sizes.features,
+        2 * sizes.channels,
+        use_bias=use_bias,
+        dtype=sizes.dtype,
+        kernel_init=NORMAL,
+        rngs=rngs,
+    )
 
-    Kaiming uniform with a = sqrt(5), whose variance is 1 / (3 fan_in).
-    """
-    return nnx.initializers.variance_scaling(1 / (3 * depth), "fan_in", "uniform")
 
-
-def _inverse_softplus_of_log_uniform(key: jax.Array, channels: int) -> jax.Array:
-    """Biases whose softplus is log-uniform in [1e-3, 1e-1], the official Mamba initialisation."""
-    log = jax.random.uniform(key, (channels,), minval=np.log(1e-3), maxval=np.log(1e-1))
-    delta = jnp.maximum(jnp.exp(log), 1e-4)
-    return delta + jnp.log(-jnp.expm1(-delta))
+def out_projection(sizes: MixerSizes, *, use_bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
+    """Gated outputs [...,E] to tokens [...,D]."""
+    return nnx.Linear(
+        sizes.channels,
+        sizes.features,
+        use_bias=use_bias,
+        dtype=sizes.dtype,
+        kernel_init=residual_uniform(sizes.depth),
+        rngs=rngs,
+    )

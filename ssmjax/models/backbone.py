@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Num
 
+from ssmjax.layers.initial import NORMAL
 from ssmjax.layers.norm import changing_statistics
+from ssmjax.models.config import BackboneConfig
 from ssmjax.models.run import Run
 from ssmjax.models.trunk import Trunk
 from ssmjax.pruning.config import PruneConfig
@@ -124,6 +126,17 @@ class Backbone(Trunk):
         model = nnx.merge(graphdef, jax.tree.map(lambda array: array, state))  # New variables.
         model.config = dataclasses.replace(self.config, prune=prune)
         return model
+
+
+def head(config: BackboneConfig, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """The head of a classifier."""
+    return nnx.Linear(
+        config.embed_dim,
+        config.num_classes,
+        dtype=jnp.dtype(config.dtype),
+        kernel_init=NORMAL,
+        rngs=rngs,
+    )
 
 
 @partial(jax.jit, static_argnums=0)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
+from ssmjax.layers.ssm import MixerSizes
 from ssmjax.pruning.config import PruneConfig, check_whole, whole_number
 from ssmjax.pruning.geometry import Geometry
 from ssmjax.pruning.strategies import STRATEGIES
@@ -166,6 +167,18 @@ class SSMConfig(BackboneConfig):
     def rank(self) -> int:
         """R, rank of delta."""
         return -(-self.embed_dim // 16)
+
+    @property
+    def mixer(self) -> MixerSizes:
+        """The sizes of each block's mixer."""
+        return MixerSizes(
+            self.embed_dim,
+            self.channels,
+            self.d_state,
+            self.rank,
+            self.depth,
+            jnp.dtype(self.dtype),
+        )
 
 
 def trunk_config(config: Any) -> BackboneConfig:

@@ -13,9 +13,9 @@ from ssmjax.layers.norm import BatchNorm
 from ssmjax.layers.patch_embed import StemPatchEmbed
 from ssmjax.layers.pos_embed import resize_inside
 from ssmjax.layers.scan_paths import scan_paths
-from ssmjax.models.backbone import Backbone
+from ssmjax.models.backbone import Backbone, head
 from ssmjax.models.config import SSMConfig
-from ssmjax.models.trunk import Trunk, stack
+from ssmjax.models.trunk import Trunk
 from ssmjax.precision import widened
 from ssmjax.pruning.config import PruneConfig, whole_number
 from ssmjax.pruning.positions import kept_at, nearest_kept
@@ -97,15 +97,7 @@ class Block(nnx.Module):
             config.embed_dim, epsilon=BLOCK_EPSILON, use_fast_variance=False, rngs=rngs
         )
         self.mixer = PathMixer(
-            config.embed_dim,
-            config.expand,
-            config.d_state,
-            config.rank,
-            config.conv_size,
-            config.depth,
-            paired=config.paired_paths,
-            dtype=self.dtype,
-            rngs=rngs,
+            config.mixer, config.conv_size, paired=config.paired_paths, rngs=rngs
         )
 
     def __call__(self, stream, layout, drop, *, alignment, implementation):
@@ -159,12 +151,19 @@ def cells_of(grid: tuple[int, int], positions: jax.Array | None, conv: str) -> C
 class PlainMambaTrunk(Trunk):
     """PlainMamba from images to tokens and through its blocks, at any size of images."""
 
+    block = Block
+
     config: PlainMambaConfig
 
     def __init__(self, config: PlainMambaConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        normal = nnx.initializers.truncated_normal(0.02)
-        self.patch_embed = StemPatchEmbed(
+        super().__init__(config, rngs=rngs)
+        self.dwconvs = nnx.List(
+            [DepthwiseBlock(config.embed_dim, rngs=rngs) for _ in config.dwconv_blocks]
+        )
+
+    @staticmethod
+    def patches(config: PlainMambaConfig, *, rngs: nnx.Rngs) -> StemPatchEmbed:
+        return StemPatchEmbed(
             config.in_channels,
             config.embed_dim,
             config.patch_size,
@@ -172,11 +171,6 @@ class PlainMambaTrunk(Trunk):
             config.stem_convs,
             dtype=jnp.dtype(config.dtype),
             rngs=rngs,
-        )
-        self.pos_embed = nnx.Param(normal(rngs.params(), (1, config.length, config.embed_dim)))
-        self.blocks = stack(Block, config, rngs)
-        self.dwconvs = nnx.List(
-            [DepthwiseBlock(config.embed_dim, rngs=rngs) for _ in config.dwconv_blocks]
         )
 
     def tokens(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -211,13 +205,7 @@ class PlainMamba(PlainMambaTrunk, Backbone):
         # As the official classifiers; its detectors and segmentors synchronise them.
         self.set_attributes(BatchNorm, synchronised=False)
         self.norm = final_norm(config.embed_dim, rngs=rngs)
-        self.head = nnx.Linear(
-            config.embed_dim,
-            config.num_classes,
-            dtype=jnp.dtype(config.dtype),
-            kernel_init=nnx.initializers.truncated_normal(0.02),
-            rngs=rngs,
-        )
+        self.head = head(config, rngs=rngs)
 
     def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
         """Patches plus position embeddings."""

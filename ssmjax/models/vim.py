@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +9,9 @@ from flax import nnx
 
 from ssmjax.layers.mixer import BidirectionalMixer, Neighbours
 from ssmjax.layers.norm import RMSNorm
-from ssmjax.layers.patch_embed import PatchEmbed
-from ssmjax.models.backbone import Backbone
+from ssmjax.models.backbone import Backbone, head
 from ssmjax.models.config import SSMConfig
-from ssmjax.models.trunk import Trunk, stack
+from ssmjax.models.trunk import Trunk
 from ssmjax.precision import wide_dtype
 from ssmjax.pruning.config import PruneConfig
 from ssmjax.pruning.select import gather_tokens
@@ -52,18 +50,8 @@ class Block(nnx.Module):
     """Add, normalise, mix. The residual stream is float32; the mixer's output is added later."""
 
     def __init__(self, config: VimConfig, *, rngs: nnx.Rngs):
-        dtype = jnp.dtype(config.dtype)
-        self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON, dtype=dtype)
-        self.mixer = BidirectionalMixer(
-            config.embed_dim,
-            config.expand,
-            config.d_state,
-            config.rank,
-            CONV_TAPS,
-            config.depth,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON, dtype=jnp.dtype(config.dtype))
+        self.mixer = BidirectionalMixer(config.mixer, CONV_TAPS, rngs=rngs)
 
     def __call__(self, stream, layout, drop, *, alignment, implementation):
         """See `ssmjax.models.block.Block`."""
@@ -76,27 +64,13 @@ class Block(nnx.Module):
 class VimTrunk(Trunk):
     """Vim from images to tokens and through its blocks."""
 
-    block: ClassVar[type[Block]] = Block
+    block = Block
 
     config: VimConfig
 
     def __init__(self, config: VimConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        dtype = jnp.dtype(config.dtype)
-        embedding = nnx.initializers.truncated_normal(0.02)
-        self.patch_embed = PatchEmbed(
-            config.in_channels,
-            config.embed_dim,
-            config.patch_size,
-            config.step,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        if config.class_index is not None:
-            self.cls_token = nnx.Param(embedding(rngs.params(), (1, 1, config.embed_dim)))
-        self.pos_embed = nnx.Param(embedding(rngs.params(), (1, config.length, config.embed_dim)))
-        self.blocks = stack(self.block, config, rngs)
-        self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON, dtype=dtype)
+        super().__init__(config, rngs=rngs)
+        self.norm = RMSNorm(config.embed_dim, epsilon=EPSILON, dtype=jnp.dtype(config.dtype))
 
 
 def lay_out(positions: jax.Array | None, conv: str) -> Neighbours:
@@ -109,13 +83,7 @@ class Vim(VimTrunk, Backbone):
 
     def __init__(self, config: VimConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
-        self.head = nnx.Linear(
-            config.embed_dim,
-            config.num_classes,
-            dtype=jnp.dtype(config.dtype),
-            kernel_init=nnx.initializers.truncated_normal(0.02),
-            rngs=rngs,
-        )
+        self.head = head(config, rngs=rngs)
 
     def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
         """Patches with the class token in the middle, plus position embeddings; no residual yet."""

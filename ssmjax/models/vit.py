@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssmjax.layers.attention import SelfAttention
-from ssmjax.layers.patch_embed import PatchEmbed
-from ssmjax.models.backbone import Backbone
+from ssmjax.layers.initial import NORMAL
+from ssmjax.models.backbone import Backbone, head
 from ssmjax.models.config import BackboneConfig
-from ssmjax.models.trunk import stack
 from ssmjax.precision import widened
 from ssmjax.pruning.config import PruneConfig, check_whole
 from ssmjax.pruning.strategies.strategy import Signals
@@ -76,9 +75,8 @@ class MLP(nnx.Module):
     """Linear, GELU, linear, on each token."""
 
     def __init__(self, features: int, hidden: int, *, dtype, rngs: nnx.Rngs):
-        linear = nnx.initializers.truncated_normal(0.02)
-        self.fc1 = nnx.Linear(features, hidden, dtype=dtype, kernel_init=linear, rngs=rngs)
-        self.fc2 = nnx.Linear(hidden, features, dtype=dtype, kernel_init=linear, rngs=rngs)
+        self.fc1 = nnx.Linear(features, hidden, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
+        self.fc2 = nnx.Linear(hidden, features, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
@@ -117,29 +115,15 @@ class Block(nnx.Module):
 class ViT(Backbone):
     """Vision Transformer (arXiv 2010.11929) as DeiT has it (arXiv 2012.12877), pruned as EViT."""
 
+    block = Block
     prunes_inside = True
 
     config: ViTConfig
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        dtype = jnp.dtype(config.dtype)
-        embedding = nnx.initializers.truncated_normal(0.02)
-        self.patch_embed = PatchEmbed(
-            config.in_channels,
-            config.embed_dim,
-            config.patch_size,
-            config.step,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.cls_token = nnx.Param(embedding(rngs.params(), (1, 1, config.embed_dim)))
-        self.pos_embed = nnx.Param(embedding(rngs.params(), (1, config.length, config.embed_dim)))
-        self.blocks = stack(Block, config, rngs)
+        super().__init__(config, rngs=rngs)
         self.norm = _norm(config.embed_dim, rngs)
-        self.head = nnx.Linear(
-            config.embed_dim, config.num_classes, dtype=dtype, kernel_init=embedding, rngs=rngs
-        )
+        self.head = head(config, rngs=rngs)
 
     def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
         """The class token, then patches, plus position embeddings."""

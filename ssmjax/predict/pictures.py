@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ssmjax.analysis.pictures import GAP
 from ssmjax.dense.heads.objects import Detections
+from ssmjax.pruning.strategies.blind import GOLDEN_RATIO
 
 SHOWN = 0.3  # Scores from which objects are drawn.
 _COVER = 0.5  # How much of a mask's or segment's colour shows.
@@ -38,9 +39,9 @@ def with_objects(
         left, top, right, bottom = (float(side) for side in found.boxes[i])
         label = int(found.labels[i])
         draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=_colour(label))
-        said = f"{class_names[label]} {100 * float(found.scores[i]):.0f}%"
-        draw.rectangle(draw.textbbox((left, top), said, font), fill=_colour(label))
-        draw.text((left, top), said, _WHITE, font)
+        caption = f"{class_names[label]} {100 * float(found.scores[i]):.0f}%"
+        draw.rectangle(draw.textbbox((left, top), caption, font), fill=_colour(label))
+        draw.text((left, top), caption, _WHITE, font)
     return picture
 
 
@@ -58,11 +59,11 @@ def legend(classes: np.ndarray, class_names: Sequence[str], width: int) -> Image
     draw, left = ImageDraw.Draw(picture), 2
     counts = np.bincount(classes.ravel())
     for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]:
-        said = str(class_names[label])
-        right = left + round(font.getlength(said))
+        name = str(class_names[label])
+        right = left + round(font.getlength(name))
         if right > width:
             break
-        draw.text((left, 1), said, _colour(int(label)), font)
+        draw.text((left, 1), name, _colour(int(label)), font)
         left = right + GAP
     return picture
 
@@ -83,7 +84,7 @@ def stacked(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def _colour(label: int) -> tuple[int, int, int]:
-    """Of a class: neighbours in number are far apart in hue."""
-    hue = (label * 0.618033988749895) % 1  # The golden ratio.
+    """The colour of a class: classes next to each other in number are far apart in hue."""
+    hue = (label * GOLDEN_RATIO) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 0.75)
     return round(255 * red), round(255 * green), round(255 * blue)

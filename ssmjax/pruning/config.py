@@ -51,12 +51,13 @@ class PruneConfig:
     convs: ClassVar[tuple[str, ...]] = CONV
 
     def __post_init__(self) -> None:
-        given = self.after_blocks
-        blocks = [whole_number(b) for b in given] if isinstance(given, list | tuple) else []
+        is_list = isinstance(self.after_blocks, list | tuple)
+        blocks = [whole_number(block) for block in self.after_blocks] if is_list else []
         numbers = [block for block in blocks if block is not None and block >= 1]
         if not blocks or blocks != sorted(set(numbers)):
             raise ValueError(
-                f"after_blocks is {given!r}; give increasing 1-based block numbers, as (5, 10, 15)."
+                f"after_blocks is {self.after_blocks!r}; give increasing 1-based block numbers, as "
+                "(5, 10, 15)."
             )
         object.__setattr__(self, "after_blocks", tuple(numbers))
         try:
