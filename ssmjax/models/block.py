@@ -41,15 +41,8 @@ class Block(Protocol):
 class HalvedBlock(Block, Protocol):
     """A block inside which tokens are pruned: a whole one is its two halves."""
 
-    def first_half(
-        self,
-        stream: Stream,
-        layout: Any,
-        drop: DropPath,
-        *,
-        alignment: str,
-        implementation: str | None,
-    ) -> Passed:
+    @property
+    def first_half(self) -> Block:
         """Up to where tokens are pruned."""
         ...
 

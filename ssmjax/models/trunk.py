@@ -14,6 +14,7 @@ from jax import lax
 from ssmjax.layers.drop_path import drop_path
 from ssmjax.layers.initial import NORMAL
 from ssmjax.layers.patch_embed import PatchEmbed
+from ssmjax.models.block import Block
 from ssmjax.models.config import BackboneConfig
 from ssmjax.models.run import Run
 from ssmjax.pruning.strategies.strategy import Strategy
@@ -32,7 +33,7 @@ class Trunk(nnx.Module):
     a `ssmjax.models.block.Block`, or in the latter case a `HalvedBlock`.
     """
 
-    block: ClassVar[Callable[..., nnx.Module]]
+    block: ClassVar[Callable[..., Block]]
     prunes_inside: ClassVar[bool] = False
 
     config: BackboneConfig
