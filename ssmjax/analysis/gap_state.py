@@ -63,9 +63,9 @@ def main() -> None:
     """The command: compute, draw."""
     options = command_line.parse(Options, description=__doc__ or "")
     command_line.check_png("--out", options.out)
-    everything = np.arange(LENGTH)
+    everything = range(LENGTH)
     kept = [p for p in everything if p not in GAP]
-    u = 1.2 + np.sin(0.9 * everything)
+    u = 1.2 + np.sin(0.9 * np.arange(LENGTH))
     u[list(GAP)] *= 0.1
     figure = new_figure()
     axes = figure.add_subplot(xlabel="position in the sequence", ylabel="hidden state")

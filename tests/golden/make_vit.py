@@ -164,7 +164,7 @@ def make_manifest(timm, name):
 
 def main():
     sys.meta_path.append(Empty())
-    import timm
+    import timm  # pyright: ignore[reportMissingImports]
 
     assert timm.__version__ == VERSION
     for case in CASES:

@@ -1,7 +1,5 @@
 """Every implementation, compiled or step by step, on arrays of the device or NumPy's."""
 
-from typing import Any
-
 import chex
 import numpy as np
 import pytest
@@ -16,12 +14,9 @@ from tests.oracles.scan_cases import (
     random_inputs,
     value_and_gradients,
 )
+from tests.variants import in_all_variants
 
 pytestmark = pytest.mark.usefixtures("interpreted")
-
-in_all_variants: Any = chex.variants(
-    with_jit=True, without_jit=True, with_device=True, without_device=True
-)
 
 
 class TestVariants(chex.TestCase):

@@ -168,6 +168,7 @@ def xla_flops(module, call, *shape):
     graphdef, params = nnx.split(module)
     function = jax.jit(lambda params, x: call(nnx.merge(graphdef, params), x))
     cost = function.lower(params, jax.ShapeDtypeStruct(shape, jnp.float32)).cost_analysis()
+    assert cost is not None
     return cost["flops"]
 
 

@@ -15,6 +15,7 @@ import ssmjax
 from tests.oracles import golden, vim_oracle
 from tests.oracles.compare import assert_close
 from tests.ssmjax.blank import blank_model
+from tests.variants import in_all_variants
 
 TOLERANCES = golden.tolerances()
 # Cases of published sizes run the registered config, so that it is tested too.
@@ -107,7 +108,7 @@ def _check(case, got, dtype):
 class TestVariants(chex.TestCase):
     """Each family inside a compiled function or alone, on arrays of the device or NumPy's."""
 
-    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @in_all_variants
     @parameterized.parameters(*MICRO)
     def test_model(self, name):
         case = _case(name)

@@ -73,6 +73,7 @@ def test_matching_against_loops(local, class_index):
         names = np.delete(np.arange(places + 1), class_index)
     importance = "similarity_local" if local else "similarity_global"
     got = judged(importance, jnp.asarray(given), class_index=class_index, grid=(3, 3))
+    assert got.targets is not None
     for even, (likeness, odd) in numpy_match(features[0], local).items():
         chex.assert_trees_all_close(got.scores[0, names[even]], -likeness, rtol=1e-7, atol=1e-6)
         assert got.targets[0, names[even]] == names[odd]

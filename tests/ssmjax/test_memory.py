@@ -18,6 +18,7 @@ def needed(name, prune):
     images = jax.ShapeDtypeStruct((1, 48, 48, 3), jnp.float32)
     compiled = jax.jit(lambda model, images: model(images)).lower(model, images).compile()
     sizes = compiled.memory_analysis()
+    assert sizes is not None
     return sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + sizes.output_size_in_bytes
 
 

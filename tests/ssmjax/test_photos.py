@@ -40,7 +40,8 @@ def test_upright_and_of_the_size(tmp_path):
     ],
 )
 def test_fitting(size, want):
-    assert fitting(*size, (1333, 800)) == fitting(*size, (800, 1333)) == want
+    height, width = size
+    assert fitting(height, width, (1333, 800)) == fitting(height, width, (800, 1333)) == want
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ssmjax import PruneConfig
 from ssmjax.pruning.select import gather_tokens, select_tokens
+from tests.variants import in_all_variants
 
 NAN, INF = np.nan, np.inf
 
@@ -36,7 +37,7 @@ def test_protected_tokens_beat_every_score():
 
 
 class TestVariants(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @in_all_variants
     def test_select_and_gather(self):
         scores = np.array([[INF, 3, NAN, 5], [1, 2, 2, 0]], np.float32)
         protected = np.array([[False, False, True, False], [False] * 4])

@@ -15,10 +15,12 @@ from flax import nnx
 
 import ssmjax
 from ssmjax import PruneConfig
+from ssmjax.models.config import SSMConfig
 from ssmjax.pruning.geometry import Geometry
 from ssmjax.pruning.reduce import Present, reduce_tokens
 from ssmjax.pruning.strategies import STRATEGIES
 from ssmjax.pruning.stream import Stream
+from tests.variants import in_all_variants
 
 SMALL = {"depth": 2, "embed_dim": 16, "patch_size": 4, "img_size": (20, 24)}
 FAMILIES = {
@@ -137,7 +139,8 @@ class TestEveryStrategy:
         tokens = jax.random.normal(jax.random.key(2), (2, 31, 4))
         for count in (25, 11):
             merged = stage(importance, "merge", count, signal=tokens, class_index=15)
-            (features,), positions, sizes = merged
+            (features, *_), positions, sizes = merged
+            assert sizes is not None
             chex.assert_shape([sizes, positions], (2, count + 1))
             chex.assert_trees_all_close(sizes.sum(axis=1), 31, rtol=1e-7)
             total = np.einsum("bk,bkd->bd", sizes, features)
@@ -148,7 +151,7 @@ class TestEveryStrategy:
 
     def test_dropping_leaves_tokens_as_they_are(self, importance):
         tokens = jax.random.normal(jax.random.key(2), (2, 30, 4))
-        (features,), positions, sizes = stage(importance, "drop", 11, signal=tokens)
+        (features, *_), positions, sizes = stage(importance, "drop", 11, signal=tokens)
         assert sizes is None
         kept = np.take_along_axis(np.asarray(tokens), np.asarray(positions)[..., None], axis=1)
         chex.assert_trees_all_equal(features, kept)
@@ -174,7 +177,7 @@ class TestEveryStrategy:
 
 
 class TestVariants(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @in_all_variants
     @parameterized.parameters("drop", "merge")
     def test_a_stage_by_sums(self, reduction):
         tokens = np.random.default_rng(7).standard_normal((2, 30, 4)).astype(np.float32)
@@ -224,6 +227,7 @@ def test_merged_tokens_weigh_by_size():
         signal=None,
         key=None,
     )
+    assert second.sizes is not None
     chex.assert_trees_all_close(second.sizes.sum(), 30, rtol=1e-7)
     total = (np.asarray(second.stream[0])[..., 0] * np.asarray(second.sizes)).sum()
     chex.assert_trees_all_close(total, tokens.sum(), rtol=1e-6)
@@ -244,6 +248,6 @@ def test_pooling_counts_each_patch_once(images):
 
 
 def test_what_a_family_cannot_give_is_refused(monkeypatch):
-    monkeypatch.setattr(ssmjax.models.config.SSMConfig, "signals", ("delta",))
+    monkeypatch.setattr(SSMConfig, "signals", ("delta",))
     with pytest.raises(ValueError, match="'clip', which needs the blocks' output; .* delta"):
         ssmjax.create_model("vim_tiny_patch16_224", prune=PruneConfig((1,), 0.5))

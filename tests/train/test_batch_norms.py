@@ -60,7 +60,7 @@ def followed(model, config, *, devices=1, steps=20, prune=DENSE, skip=()):
         if number in skip:
             pixels[-1, 0, 0, 0] = np.inf
         else:
-            images = (np.float64(pixels) / 255 - MEAN) / STD
+            images = (pixels.astype(np.float64) / 255 - MEAN) / STD
             for part in range(config.accumulate):
                 rows = images[part :: config.accumulate]
                 shares = devices if config.batch_norm == "device" else 1

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import chex
@@ -240,6 +241,7 @@ def test_workers_make_the_same_batches_in_the_same_order_and_end():
     split = split_of(photos(14, 16, 16), unreadable=[3])
     expected = take(train(split, augment=AUGMENTED, first=2), 7)
     batches = train(split, augment=AUGMENTED, first=2, workers=2)
+    assert isinstance(batches, Generator)
     assert_same(take(batches, 7), expected)
     assert multiprocessing.active_children()
     batches.close()

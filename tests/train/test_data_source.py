@@ -68,7 +68,7 @@ def to_tfrecord(folder, lengths):
     """Store the digits as TFDS does with TensorFlow: tfrecord files of `lengths` records."""
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     builder = tfds.builder_from_directory(folder)
-    records = list(builder.as_data_source("train", deserialize_method=raw))
+    records = list(builder.as_data_source("train", deserialize_method=raw))  # pyright: ignore[reportCallIssue]
     for number, length in enumerate(lengths):
         shard, records = records[:length], records[length:]
         framed = [struct.pack("<QI", len(each), 0) + each + bytes(4) for each in shard]
@@ -186,7 +186,7 @@ def test_photos_made_up_by_tfds(tmp_path):
     data = DataConfig(name="imagenet2012", data_dir=str(tmp_path))
     with tfds.testing.mock_data(num_examples=5):
         split = open_split(data, "validation")
-        expected = tfds.builder("imagenet2012").as_data_source("validation")[3]
+        expected = tfds.builder("imagenet2012").as_data_source("validation")[3]  # pyright: ignore[reportCallIssue]
     assert split.num_classes == 1000 and split.class_names[0] == "n01440764"
     assert len(split.source) == 5 and split.folder is None
     (example,) = pickle.loads(pickle.dumps(split)).source.__getitems__([3])

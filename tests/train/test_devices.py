@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from tests.train.processes import free_port, run_processes
 from tests.train.test_checkpoint import assert_same, restore, save
@@ -140,6 +140,7 @@ def test_one_process():
     batch = {"image": np.arange(8 * mesh.size, dtype=np.uint8).reshape(-1, 2, 2, 2)}
     placed = place_batch(batch, mesh)["image"]
     chex.assert_type(placed, jnp.uint8)
+    assert isinstance(placed.sharding, NamedSharding)
     assert placed.sharding.spec == PartitionSpec("data")
     chex.assert_trees_all_equal(placed, batch["image"])
 

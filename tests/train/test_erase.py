@@ -42,7 +42,8 @@ def boxes(masks):
 
 def distance(a, b):
     """Largest distance of two samples' distribution functions."""
-    return stats.ks_2samp(a, b).statistic
+    statistic, _ = stats.ks_2samp(a, b)
+    return float(statistic)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,9 @@ def allocated(config):
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     program = jax.jit(jax.value_and_grad(value)).lower(params, others, task.step_batch(model), key)
-    return program.compile().memory_analysis().temp_size_in_bytes
+    sizes = program.compile().memory_analysis()
+    assert sizes is not None
+    return sizes.temp_size_in_bytes
 
 
 @pytest.mark.parametrize("remat", [False, True])

@@ -27,7 +27,8 @@ def timm_box(share, row, column):
 
 def distance(a, b):
     """Largest distance of two samples' distribution functions."""
-    return stats.ks_2samp(a, b).statistic
+    statistic, _ = stats.ks_2samp(a, b)
+    return float(statistic)
 
 
 def draws(seed, **alphas):

@@ -98,6 +98,7 @@ def test_config_file_of_windows(home, monkeypatch):
     arguments = ["--config", "~/c.py", "--workdir", "~/run", "--model.weights", "~/w"]
     monkeypatch.setattr(sys, "argv", ["train.finetune", *arguments])
     config, options = cli.parse(Config, finetune.RunOptions, "")
+    assert isinstance(config.data, DataConfig)
     assert config.seed == 7 and config.data.data_dir == f"{home}/d"
     assert options.workdir == home / "run" and config.model.weights == f"{home}/w"
 

@@ -8,7 +8,7 @@ import pytest
 from tests.train.conftest import ROOT
 from train.cli import load_config
 from train.compare.config import Comparison
-from train.config import Config
+from train.config import Config, DataConfig
 from train.engine import optim
 
 PHOTOS = 1_281_167  # Of ImageNet's training split.
@@ -41,6 +41,7 @@ def imagenet(name, way):
 def test_classifiers(name, way):
     images, gpus, rates, per, clip, ema, drop_path, dtype, crop = OFFICIAL[name]
     config = imagenet(name, way)
+    assert isinstance(config.data, DataConfig)
     chosen, model, augment = config.optim, config.model, config.data.augment
     batch = images * gpus
     assert (chosen.batch_size, chosen.accumulate, chosen.epochs) == (batch, 1, 30)
@@ -89,6 +90,7 @@ def test_the_authors_own_logs_stand_beside_what_they_published(name, numbers):
     assert all(number in own for number in numbers.split())
     blocks = {"vim_small_prune": (5, 10, 15), "vim_tiny_prune": (10, 20)}[name]
     prune = imagenet(*name.rsplit("_", 1)).prune
+    assert prune is not None
     assert (prune.after_blocks, prune.keep_ratio) == (blocks, 0.8)
 
 
@@ -100,7 +102,9 @@ def test_no_open_run_backs_the_evit_rows(path):
 @pytest.mark.parametrize("name", ["figure2", "table1", "table3", "table4"])
 def test_comparisons_fine_tune_on_parts_of_photos_as_they_evaluate_on_crops(name):
     path = ROOT / "configs" / f"compare_{name}.py"
-    augment = load_config(str(path), Comparison).data.augment
+    data = load_config(str(path), Comparison).data
+    assert isinstance(data, DataConfig)
+    augment = data.augment
     assert (augment.crop, augment.flip) == ("random_resized", 0.5)
 
 

@@ -74,9 +74,9 @@ def test_decay_of_the_average(warmup, decays):
 def test_the_step_of_a_loss_without_labels(compiled, lr):
     config = OptimConfig(lr=lr, clip=None, weight_decay=0.0, ema=0.9)
     vector = np.array([1, 200, -3], np.float32)
-    kernel, bias = (
-        np.array(a[...], np.float64) for a in (Linear().head.kernel, Linear().head.bias)
-    )
+    head = Linear().head
+    assert head.bias is not None
+    kernel, bias = (np.array(a[...], np.float64) for a in (head.kernel, head.bias))
     with chex.fake_jit(enable_patching=not compiled):
         state, step = start(Linear(), config, Distance(vector))
         state, metrics = step(state, BATCH)

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from ssmjax.convert.load import shapes_of
-from ssmjax.dense.backbones.adapter import AdapterConfig, Interaction
+from ssmjax.dense.backbones.adapter import AdapterConfig, Interaction, PlainMambaAdapter
 from ssmjax.dense.backbones.ranges import DensePruneConfig
 from ssmjax.dense.backbones.spatial_prior import SpatialPrior
 from ssmjax.models.plain_mamba import PlainMambaConfig
@@ -175,6 +175,7 @@ def test_pruned_cells_go_on_in_both_branches():
     """They take what is injected and keep it over the blocks; the side branch reads them all."""
     images = jax.random.normal(jax.random.key(1), (2, 64, 96, 3))
     model = small(prune=DensePruneConfig(after_blocks=(1,), keep_ratio=0.5))
+    assert isinstance(model, PlainMambaAdapter)
     sizes = jnp.array([[64, 96], [33, 48]])  # The second fills 3 x 3 of 4 x 6 cells.
     found, _ = run(model, images, image_sizes=sizes)
     (first, x), (c, last) = found.intermediates["x"], found.intermediates["c"]

@@ -23,7 +23,7 @@ assigned = jax.jit(assign, static_argnums=(3, 4, 5))
 
 def padded(gts, G):
     """[G,4] with what may stand in padding, and [G] bool."""
-    rest = np.float32([[0, 0, 0, 0], [0, 0, 50, 50], [np.nan] * 4])[: G - len(gts)]
+    rest = np.array([[0, 0, 0, 0], [0, 0, 50, 50], [np.nan] * 4], np.float32)[: G - len(gts)]
     return np.concatenate([gts, rest]), np.arange(len(gts) + len(rest)) < len(gts)
 
 

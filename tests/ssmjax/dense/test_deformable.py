@@ -40,14 +40,15 @@ def case(dtype, grids=GRIDS, seed=0):
     values = draw.normal(size=(B, cells, M, 3))
     locations = draw.uniform(-0.4, 1.4, (B, Q, M, len(grids), points, 2))
     weights = draw.normal(size=(B, Q, M, len(grids), points))
-    return tuple(a.astype(dtype) for a in (values, locations, weights))
+    return values.astype(dtype), locations.astype(dtype), weights.astype(dtype)
 
 
 @pytest.mark.parametrize("unit", units.ALL)
 def test_official(unit):
     sides = [int(side) for side in unit.numbers("msda.value")]
     grids = tuple(zip(sides[::2], sides[1::2], strict=True))
-    got = sample(*(jnp.asarray(unit[f"msda.{n}"]) for n in ("value", "loc", "weights")), grids)
+    arrays = {n: jnp.asarray(unit[f"msda.{n}"]) for n in ("value", "loc", "weights")}
+    got = sample(arrays["value"], arrays["loc"], arrays["weights"], grids)
     assert_close(got, unit["msda.out"], 2e-6)
 
 
@@ -61,17 +62,20 @@ def test_loops(grids):
 
 @pytest.mark.parametrize("which", range(3))
 def test_gradients(which):
-    arrays = list(case(np.float64))
+    arrays = case(np.float64)
     way = np.random.default_rng(9).normal(size=arrays[which].shape)
     step = 1e-6
 
     def moved(by):
-        return [a + by * way if i == which else a for i, a in enumerate(arrays)]
+        changed = list(arrays)
+        changed[which] = changed[which] + by * way
+        values, locations, weights = changed
+        return looped(values, locations, weights, GRIDS)
 
-    numeric = (looped(*moved(step), GRIDS) - looped(*moved(-step), GRIDS)) / (2 * step)
+    numeric = (moved(step) - moved(-step)) / (2 * step)
     with jax.enable_x64(True):
         function = functools.partial(sample, grids=GRIDS)
-        gradient = jax.grad(lambda a: jnp.sum(jnp.sin(function(*a))))(tuple(arrays))[which]
+        gradient = jax.grad(lambda a: jnp.sum(jnp.sin(function(*a))))(arrays)[which]
     want = np.sum(numeric * np.cos(looped(*arrays, GRIDS)))
     assert_close(np.sum(np.asarray(gradient) * way), want, 1e-6)
 
@@ -84,6 +88,7 @@ def test_far_locations_give_zero():
 
 def test_first_values():
     attention = DeformableAttention(12, 3, 2, 4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    assert attention.offsets.bias is not None
     offsets = np.asarray(attention.offsets.bias[...]).reshape(3, 2, 4, 2)
     for head in range(3):
         angle = 2 * math.pi * head / 3

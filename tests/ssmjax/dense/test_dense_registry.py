@@ -18,9 +18,10 @@ from ssmjax.dense.heads.box_head import BoxHead
 from ssmjax.dense.heads.fpn import FPN
 from ssmjax.dense.heads.mask_head import MaskHead
 from ssmjax.dense.heads.rpn import RPN
+from ssmjax.dense.mask_rcnn import MaskRCNN
 from ssmjax.dense.pretrained import load_classifier
 from ssmjax.dense.registry import create_model, list_models
-from ssmjax.dense.retinanet import RetinaHead
+from ssmjax.dense.retinanet import RetinaHead, RetinaNet
 from ssmjax.models.config import options
 from ssmjax.preprocess import Preprocessing
 from ssmjax.registry import config_overrides
@@ -104,6 +105,7 @@ def test_there_and_back(family, tmp_path):
 
 def test_the_flat_layer_reads_channels_first():
     model = small("maskrcnn")
+    assert isinstance(model, MaskRCNN)
     kernel = model.box_head.hidden.kernel[...].reshape(7, 7, 8, 8)
     theirs = to_torch_state_dict(model)["roi_head.bbox_head.shared_fcs.0.weight"]
     chex.assert_trees_all_equal(theirs.reshape(8, 8, 7, 7).transpose(2, 3, 1, 0), kernel)
@@ -141,6 +143,7 @@ def test_first_values():
     """What the published training starts from."""
     size = {"dtype": jnp.float32, "rngs": nnx.Rngs(0)}
     retina = RetinaHead(8, 3, **size)
+    assert retina.classes.bias is not None
     chex.assert_trees_all_close(retina.classes.bias[...], -np.log(99), rtol=1e-6)
     box = BoxHead(32, 64, 80, **size)
     for kernel, std in (
@@ -187,7 +190,10 @@ def test_pruned_detector(family):
     """On images that have padding, each of another size."""
     model = small(family, prune=DensePruneConfig((1,), 0.5))
     if family == "retinanet":  # By the recipe its scores are below the threshold.
-        model.head.classes.bias.set_value(model.head.classes.bias[...] + 4)
+        assert isinstance(model, RetinaNet)
+        bias = model.head.classes.bias
+        assert bias is not None
+        bias.set_value(bias[...] + 4)
     images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
     shapes = jnp.array([[64, 40], [50, 64]])
     options = {"masks": True} if family == "maskrcnn" else {}

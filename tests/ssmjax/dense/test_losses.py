@@ -1,5 +1,7 @@
 """Losses: official values, padding and gradients."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,13 @@ from absl.testing import parameterized
 
 from ssmjax.dense.heads import losses
 from tests.ssmjax.dense import units
+from tests.variants import in_all_variants
 
 
 class TestVariants(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    variant: Any  # Chex declares that it only raises.
+
+    @in_all_variants
     @parameterized.parameters(units.ALL)
     def test_official_values(self, unit):
         assert set(unit["loss.weights"].tolist()) <= {0, 1}
@@ -93,9 +98,13 @@ def test_padding_adds_nothing():
 
 
 def test_gradients_are_finite_however_sure_the_logits():
-    maps = np.float32([200, -200, 0])[:, None, None, None] * np.ones((3, 2, 2, 3), np.float32)
+    maps = np.array([200, -200, 0], np.float32)[:, None, None, None] * np.ones(
+        (3, 2, 2, 3), np.float32
+    )
     logits, valid = maps[:, 0, 0], np.ones(3, bool)
-    total = jax.grad(lambda *args: sum(losses_of(*args, valid).values()), argnums=(0, 1))
+    total = jax.grad(
+        lambda logits, maps: sum(losses_of(logits, maps, valid).values()), argnums=(0, 1)
+    )
     gradients = total(logits, maps)
     chex.assert_tree_all_finite(gradients)
     assert min(np.abs(gradient).max() for gradient in gradients) > 0.01

@@ -109,6 +109,7 @@ def _check_second_stage(name):
         of = np.asarray(wanted.objects[i])[positive]
         chex.assert_trees_all_equal(of, case.want[f"fixedprops.pos_gt{i}"])
         sides = targets.padded_shapes[i]
+        assert targets.masks is not None
         targets_of.append(
             mask_targets(targets.masks[i], of, wanted.boxes[i][positive], sides, SIZE)
         )
@@ -141,7 +142,7 @@ def _check_heads(name):
 
 
 def _check_detections(name):
-    case, *_, found = first(name)
+    case, _, _, _, _, _, _, found = first(name)
     for i in range(len(case.images)):
         rows = found.boxes[i], found.scores[i], found.valid[i]
         whole.check_rows(case, f"e2e.det{i}.boxes_scores", *rows, labels=found.labels[i])

@@ -98,7 +98,7 @@ def test_lengths_that_bins_divide(bins):
 
 def test_boxes_without_area_and_padding_give_zeros():
     maps = random_maps(np.random.default_rng(3))
-    boxes = np.float32([[9, 9, 9, 9], [9, 9, 9, 40], [9, 9, 40, 9], [9, 9, 40, 40]])
+    boxes = np.array([[9, 9, 9, 9], [9, 9, 9, 40], [9, 9, 40, 9], [9, 9, 40, 40]], np.float32)
     boxes = np.concatenate([boxes, boxes[3:], np.full((1, 4), np.nan, np.float32)])
     valid = np.array([True] * 4 + [False] * 2)
     got = np.asarray(aligned(maps, boxes, valid, 3))

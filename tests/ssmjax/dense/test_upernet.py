@@ -17,6 +17,7 @@ from ssmjax.dense.upernet import classify
 from ssmjax.models.run import Run
 from tests.oracles import downstream as golden
 from tests.ssmjax.dense import whole
+from tests.variants import in_all_variants
 
 TINY = golden.names("upernet_tiny_*")
 
@@ -35,7 +36,9 @@ def evaluated(model, images, labels):
 
 def labels_of(case):
     """As the fixture's words have them."""
-    modulus, ignored = map(int, re.search(r"mod (\d+), the value (\d+)", case.about["gt"]).groups())
+    rule = re.search(r"mod (\d+), the value (\d+)", case.about["gt"])
+    assert rule is not None
+    modulus, ignored = map(int, rule.groups())
     B, height, width, _ = case.images.shape
     b, y, x = np.ogrid[:B, :height, :width]
     labels = (5 * (y // 16) + 3 * (x // 16) + 7 * b) % modulus
@@ -72,7 +75,7 @@ def test_official(name):
 
 
 class TestVariants(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    @in_all_variants
     def test_official(self):
         case, model = loaded(TINY[0])
         logits = self.variant(lambda model, images: model(images))(model, case.images)

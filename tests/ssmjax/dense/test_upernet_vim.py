@@ -14,6 +14,7 @@ import ssmjax
 from ssmjax.analysis.flops import count_parameters
 from ssmjax.convert.load import load_torch_state_dict, shapes_of, table, to_torch_state_dict
 from ssmjax.dense.backbones.ranges import DensePruneConfig
+from ssmjax.dense.backbones.vim import VimFeaturesConfig
 from ssmjax.dense.config import PAPER, PRESETS
 from ssmjax.dense.flops import flops
 from ssmjax.dense.pretrained import load_classifier
@@ -118,6 +119,7 @@ def test_official_names_and_sizes():
     assert set(flat_params(model)) == {entry.ours for entry in table(model.config)}
     small = PRESETS["upernet_vim_small"]
     assert small.width == small.backbone.trunk.embed_dim == 384
+    assert isinstance(small.backbone, VimFeaturesConfig)
     assert small.backbone.shown == "sum" and small.backbone.ends == (6, 12, 18, 24)
 
 

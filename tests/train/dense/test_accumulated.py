@@ -8,6 +8,7 @@ import pytest
 
 from ssmjax.dense.registry import create_model
 from ssmjax.layers.norm import BatchNorm
+from ssmjax.preprocess import Preprocessing
 from train.config import OptimConfig
 from train.engine import optim
 from train.engine.step import init_state, make_train_step
@@ -30,7 +31,7 @@ MODELS = {
     "maskrcnn_plainmamba_l1": DETECTOR | {"hidden": 16, "proposals": 40, "samples": 32},
     "upernet_plainmamba_l1": {"auxiliary_width": 16, "dropout": 0.0},
 }
-NORMALISED = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+NORMALISED = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 OBJECTS = (3, 0, 1, 2)  # Of each image: parts of a batch have different numbers.
 SIDE = 64
 
@@ -64,7 +65,7 @@ def stepped(name, parts):
     config = OptimConfig(batch_size=4, accumulate=parts, clip=None)
     model = create_model(name, **SIZES, **MODELS[name])
     optimizer = optim.optimizer(config, optax.constant_schedule(1e-3))
-    state, loss = init_state(model, optimizer), kind(*NORMALISED, remat=False)
+    state, loss = init_state(model, optimizer), kind(NORMALISED, remat=False)
     step = make_train_step(model, optimizer, config, loss, jax.random.key(0), state)
     state, told = step(state, batch_of(name))
     return told["loss"], optax.tree.get(state.opt_state, "mu")

@@ -18,9 +18,9 @@ def test_rle_of_both_kinds_and_polygons_of_several_parts(tmp_path):
     mask = np.random.default_rng(0).integers(0, 2, (20, 30)).astype(np.uint8)
     columns = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(columns)) + 1
-    counts = np.diff([0, *changes, len(columns)]).tolist()
+    counts = np.diff([0, *changes.tolist(), len(columns)]).tolist()
     counts = [0, *counts] if columns[0] else counts
-    coded = rle.encode(np.asfortranarray(mask))["counts"].decode()
+    coded = rle.encode(np.asfortranarray(mask))["counts"].decode()  # pyright: ignore[reportAttributeAccessIssue]
     outlines = [
         {"size": [20, 30], "counts": counts},
         {"size": [20, 30], "counts": coded},
@@ -96,7 +96,7 @@ def test_runs_of_compressed_rle(share):
         mask[:, : width // 2] |= rng.random() < 0.5
         columns = np.concatenate([[False], mask.ravel(order="F")])
         ends = np.append(np.flatnonzero(np.diff(columns)), mask.size)
-        text = rle.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+        text = rle.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()  # pyright: ignore[reportAttributeAccessIssue]
         chex.assert_trees_all_equal(run_lengths(text), np.diff(ends, prepend=0))
 
 

@@ -12,7 +12,7 @@ from train.data.dense.batches import normalise
 
 @pytest.mark.parametrize(("name", "scale"), [("coco", (1333, 800)), ("ade", (2048, 512))])
 def test_sizes(units, name, scale):
-    sizes = [fitting(*size, scale) for size in units["geom.in_hw"].tolist()]
+    sizes = [fitting(height, width, scale) for height, width in units["geom.in_hw"].tolist()]
     chex.assert_trees_all_equal(np.array(sizes), units[f"geom.{name}_resized_hw"])
     padded = [transforms.padded(*size) for size in sizes]
     want = "padded" if name == "coco" else "aligned"
@@ -21,7 +21,8 @@ def test_sizes(units, name, scale):
 
 def test_resize_is_that_of_opencv_to_the_last_bit(units):
     image = units["pipe.image_bgr_u8"]
-    size = fitting(*image.shape[:2], (266, 160))
+    height, width = image.shape[:2]
+    size = fitting(height, width, (266, 160))
     assert size == tuple(units["pipe.resized_shape"][:2])
     resized = transforms.resize(image, size)
     chex.assert_trees_all_equal(resized.ravel()[::37], units["pipe.resized_sub"])

@@ -20,7 +20,9 @@ from tests.train.conftest import ROOT
 from train import finetune
 from train.cli import load_config
 from train.config import Config
+from train.data.dense.config import DetectionData, SegmentationData
 from train.engine import optim
+from train.tasks.dense import DenseTask
 from train.tasks.task import open_task
 
 GROUPS = json.loads((ROOT / "tests/golden/downstream/optimizer_groups.json").read_text())
@@ -40,7 +42,9 @@ def test_optimizer_groups(name):
     group, config = GROUPS[name], config_of(name)
     preset = PRESETS[name.replace("_", "_plainmamba_")]
     params = nnx.state(nnx.eval_shape(lambda: registry.build(preset)), nnx.Param)
-    mask = nnx.to_flat_state(open_task(config).decayed(params))
+    task = open_task(config)
+    assert isinstance(task, DenseTask)
+    mask = nnx.to_flat_state(task.decayed(params))
     decays = {".".join(map(str, path)): leaf.get_value() for path, leaf in mask}
     theirs = {e.theirs: decays[e.ours] for e in table(preset) if e.ours in decays}
     plain = sorted(theirs_name for theirs_name, decayed in theirs.items() if not decayed)
@@ -79,13 +83,16 @@ def test_vim(size, blocks):
     assert (chosen.lr, chosen.weight_decay, chosen.layer_decay) == numbers
     assert not chosen.layer_decay_blocks
     assert (chosen.steps, chosen.batch_size, chosen.b2, chosen.clip) == (60_000, 32, 0.999, None)
+    assert isinstance(config.data, SegmentationData)
     assert (config.data.window, config.data.stride) == ((512, 512), (341, 341))
     rate = optim.schedule(chosen, 632)
     wanted = [numbers[0] * 1e-6, numbers[0] * 0.5 * (1 - 750 / 60_000), numbers[0] / 2]
     chex.assert_trees_all_close([rate(s) for s in (0, 750, 30_000)], wanted, rtol=1e-4)
     model = nnx.eval_shape(lambda: registry.build(PRESETS[f"upernet_vim_{size}"]))
     params = nnx.state(model, nnx.Param)
-    masks = open_task(config).decayed(params), optim.layer_scales(params, 0.5, (), blocks=blocks)
+    task = open_task(config)
+    assert isinstance(task, DenseTask)
+    masks = task.decayed(params), optim.layer_scales(params, 0.5, (), blocks=blocks)
     decays, scales = (
         {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(mask)}
         for mask in masks
@@ -144,6 +151,7 @@ def test_numbers_of_the_recipes(path):
         steps, official = -(-20_210 // batch), 1000 if of_vim else 8000
         assert abs(config.evaluate_every * steps - official) <= steps / 2
     else:
+        assert isinstance(config.data, DetectionData)
         assert config.evaluate_every == 1 and config.data.own_shapes
         assert config.data.shapes == ((800, 1344), (1344, 800))
 

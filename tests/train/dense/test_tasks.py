@@ -179,6 +179,7 @@ def test_photos_are_evaluated_in_shapes_of_their_own(folder, monkeypatch, own, s
     model = nnx.Dict(config=nnx.static(PRESETS["retinanet_plainmamba_l1"]))
     metadata, runtime = Metadata("", {}, (), PLAIN), Runtime(make_mesh(), bars())
     scores = task.score(model, task.eval_split(()), metadata, runtime, "")
+    assert isinstance(scores, detect.DetectionScores)
     assert seen == shapes and scores.box["AP"] == 0
     assert str(scores).endswith(f"4 images  shapes {len(shapes)}")
 
