@@ -137,7 +137,7 @@ class TestEveryStrategy:
         tokens = jax.random.normal(jax.random.key(2), (2, 31, 4))
         for count in (25, 11):
             merged = stage(importance, "merge", count, signal=tokens, class_index=15)
-            (features,), positions, sizes = merged
+            (features, *_), positions, sizes = merged
             chex.assert_shape([sizes, positions], (2, count + 1))
             chex.assert_trees_all_close(sizes.sum(axis=1), 31, rtol=1e-7)
             total = np.einsum("bk,bkd->bd", sizes, features)
@@ -148,7 +148,7 @@ class TestEveryStrategy:
 
     def test_dropping_leaves_tokens_as_they_are(self, importance):
         tokens = jax.random.normal(jax.random.key(2), (2, 30, 4))
-        (features,), positions, sizes = stage(importance, "drop", 11, signal=tokens)
+        (features, *_), positions, sizes = stage(importance, "drop", 11, signal=tokens)
         assert sizes is None
         kept = np.take_along_axis(np.asarray(tokens), np.asarray(positions)[..., None], axis=1)
         chex.assert_trees_all_equal(features, kept)
