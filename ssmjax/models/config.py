@@ -182,10 +182,10 @@ class SSMConfig(BackboneConfig):
 
 
 def trunk_config(config: Any) -> BackboneConfig:
-    """The sizes of a classifier, or of the trunk in a dense model or its backbone, from a config."""
-    return (
-        config if isinstance(config, BackboneConfig) else getattr(config, "backbone", config).trunk
-    )
+    """The sizes of a classifier, or of the trunk of a dense model or of its backbone."""
+    if isinstance(config, BackboneConfig):
+        return config
+    return getattr(config, "backbone", config).trunk
 
 
 def options(config: Any) -> dict[str, Any]:
