@@ -182,8 +182,10 @@ class SSMConfig(BackboneConfig):
 
 
 def trunk_config(config: Any) -> BackboneConfig:
-    """The sizes of a classifier, or of the trunk in a dense model's backbone, from its config."""
-    return config if isinstance(config, BackboneConfig) else config.backbone.trunk
+    """The sizes of a classifier, or of the trunk of a dense model or of its backbone."""
+    if isinstance(config, BackboneConfig):
+        return config
+    return getattr(config, "backbone", config).trunk
 
 
 def options(config: Any) -> dict[str, Any]:
