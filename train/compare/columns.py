@@ -35,7 +35,8 @@ def columns_of(found: Sequence[Line]) -> list[Column]:
     score = found[0].facts.heading.removesuffix(" %")
     if heads_were_fresh(found):
         scores = _score_columns(
-            *("untrained", "trained"),
+            "untrained",
+            "trained",
             f"untrained: {score} before training, each seed with a fresh head of its own; mean ± "
             "sample standard deviation over the seeds.",
             f"trained: {score} after the same training for all.",
@@ -43,7 +44,8 @@ def columns_of(found: Sequence[Line]) -> list[Column]:
         )
     else:
         scores = _score_columns(
-            *("zero-shot", "fine-tuned"),
+            "zero-shot",
+            "fine-tuned",
             f"zero-shot: {score} before any fine-tuning; of a dense model, as it was given.",
             f"fine-tuned: mean ± sample standard deviation of {score} over the seeds, all after "
             "the same fine-tune.",

@@ -23,13 +23,13 @@ def write_plots(lines: Sequence[Line], stem: Path) -> None:
         "flops": ("FLOPs (multiply-adds of one image)", lambda line: line.facts.flops),
         "speed": ("images/s", lambda line: line.facts.images_per_second),
     }
-    for name, (label, place) in axes.items():
-        drawn = [line for line in lines if place(line) and (line.accuracy or _published(line))]
+    for name, (label, x_of) in axes.items():
+        drawn = [line for line in lines if x_of(line) and (line.accuracy or _published(line))]
         if drawn:
-            _draw(drawn, place, label, stem.with_name(f"{stem.name}_{name}.png"))
+            _draw(drawn, x_of, label, stem.with_name(f"{stem.name}_{name}.png"))
 
 
-def _draw(lines: Sequence[Line], place: Callable[[Line], float], label: str, path: Path) -> None:
+def _draw(lines: Sequence[Line], x_of: Callable[[Line], float], label: str, path: Path) -> None:
     figure = new_figure()
     axes = figure.add_subplot(xlabel=label, ylabel=lines[0].facts.heading)
     axes.xaxis.set_major_formatter(_with_prefix)
@@ -48,20 +48,20 @@ def _draw(lines: Sequence[Line], place: Callable[[Line], float], label: str, pat
             "capsize": 3,
         }
         title = f"{backbone}, {method}" if len(set(backbones)) > 1 else method
-        measured = sorted((line for line in members if line.accuracy), key=place)
+        measured = sorted((line for line in members if line.accuracy), key=x_of)
         if measured:
             found = [mean_and_deviation(line.accuracy) for line in measured]
             axes.errorbar(
-                [place(line) for line in measured],
+                [x_of(line) for line in measured],
                 [100 * mean for mean, _ in found],
                 [100 * (deviation or 0) for _, deviation in found],
                 label=title,
                 **look,
             )
-        published = sorted((line for line in members if _published(line)), key=place)
+        published = sorted((line for line in members if _published(line)), key=x_of)
         if published:
             axes.errorbar(
-                [place(line) for line in published],
+                [x_of(line) for line in published],
                 [line.facts.paper_score for line in published],
                 label=f"{title} (published)",
                 markerfacecolor="none",

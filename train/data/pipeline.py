@@ -1,4 +1,4 @@
-"""From a split to batches of photos of one size, read, decoded and augmented ahead on `grain`.
+"""Batches of photos of one size: read, decoded, augmented and prefetched on `grain`.
 
 A batch follows from its number: the number says which photos are in it, and with the row drives the
 augmentation. So the state of the data is that one number, and a run can go on at any batch, with
@@ -190,7 +190,7 @@ class _EvalBatch:
         return batch
 
 
-@functools.lru_cache(maxsize=2)  # Batches ahead may be of the next epoch already.
+@functools.lru_cache(maxsize=2)  # Prefetched batches may be of the next epoch already.
 def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The photos of a split, [count] int64, in the order of an epoch."""
     return np.random.default_rng((seed, epoch)).permutation(count)

@@ -1,4 +1,4 @@
-"""Batches made from their numbers, ahead of the step that takes them, on `grain`."""
+"""Prefetched batches, each made from its number, on `grain`."""
 
 import contextlib
 import multiprocessing
@@ -18,7 +18,7 @@ Batch = dict[str, np.ndarray]
 
 LAST = 2**62  # Of the training batches' numbers: never reached.
 
-# Two threads prepare batches ahead; they rest while these four wait for the training step.
+# Two threads prefetch batches; they rest while these four wait for the training step.
 _THREADS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 _NO_THREADS = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # A worker is one itself.
 _WORKER_AHEAD = 2  # Batches that wait, from each worker.

@@ -65,8 +65,8 @@ class Unreadable:
                     "--data.max-unreadable."
                 )
             self._new.append(name)
-            said = f"skipped the unreadable photo {name} of {self._split.title}"
-            self._console.print(Text(printable(said)), soft_wrap=True)  # No name is markup.
+            sentence = f"skipped the unreadable photo {name} of {self._split.title}"
+            self._console.print(Text(printable(sentence)), soft_wrap=True)  # No name is markup.
 
     def new_names(self) -> list[str]:
         """Names of those met since this was asked last."""

@@ -30,7 +30,7 @@ class OptimConfig:
       epochs: passes over the training split; may be a fraction.
       steps: length of the run in steps; None is what `epochs` says.
       warmup_epochs: epochs of rising learning rate, counted in `epochs`.
-      warmup_steps: the same in steps, in its place.
+      warmup_steps: steps of rising learning rate; give either these or `warmup_epochs`.
       warmup_lr: learning rate at the start of the warm-up.
       batch_size: images a step, on all devices together.
       accumulate: parts that a batch is worked through in, one after the other; needs less memory.

@@ -119,7 +119,7 @@ def _scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArg
 def decay_mask(params: nnx.State):
     """Matrices and kernels decay, not norms, biases, A_log, D and embeddings.
 
-    Told by name, since stacking over blocks hides their rank.
+    It goes by their names, since stacking over blocks hides their rank.
     """
     return jax.tree.map_with_path(lambda path, _: keys(path)[-1] in DECAYED, params)
 

@@ -187,8 +187,8 @@ def open_session(
 def _evaluation(job: Job, model: Model, log: Log) -> Callable[[TrainState], Metrics]:
     """What measures a state, and saves the weights of one that is better than all in the log.
 
-    Where parameters are averaged it measures the average, whose main metric tells what is best, and
-    then the raw ones.
+    Where parameters are averaged it measures the average, by whose main metric one is better,
+    and then the raw ones.
     """
     main, mesh = job.task.metrics[0], job.runtime.mesh
     graphdef, _, _, others = nnx.split(model, nnx.Param, nnx.BatchStat, ...)

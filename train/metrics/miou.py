@@ -74,9 +74,9 @@ def coverage(matrix: np.ndarray, class_names: Sequence[str]) -> str:
     if there.all():
         return f"means over all {len(there):,} classes"
     absent = [name for name, has in zip(class_names, there, strict=True) if not has]
-    said = f"means over {there.sum():,} of {len(there):,} classes, no pixel of {listed(absent)}"
+    means = f"means over {there.sum():,} of {len(there):,} classes, no pixel of {listed(absent)}"
     wrongly = [n for n, f, t in zip(class_names, found, there, strict=True) if f and not t]
-    return said + (f"; mIoU has 0 for {listed(wrongly)}, which was found" if wrongly else "")
+    return means + (f"; mIoU has 0 for {listed(wrongly)}, which was found" if wrongly else "")
 
 
 def scores(matrix: np.ndarray) -> Scores:

@@ -92,8 +92,8 @@ class DenseTask:
         """Nothing is wrong that opening does not find."""
 
     def remarks(self, split: Any) -> Sequence[str]:
-        """None: all images are there."""
-        return ()
+        """Sentences on what a split leaves out."""
+        return split.remarks
 
     def start(self, class_names: tuple[str, ...]) -> tuple[DenseModel, Metadata]:
         """A model whose values are of weights, or fresh but for a classifier's in the backbone."""

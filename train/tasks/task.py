@@ -15,7 +15,7 @@ CHANNELS = 3  # Of photos.
 
 
 def open_task(config: TaskConfig) -> Task:
-    """The task of a config, told by its data.
+    """The task of a config, by the kind of its data.
 
     Raises:
       ValueError: what the task does not have is asked for, or a model of other images than photos.

@@ -80,7 +80,7 @@ def open_coco(
     """Read annotations, and check that their images are there.
 
     Left out of the objects: crowds, those marked `ignore`, those without area, narrower or lower
-    than a pixel, or outside their image. Where an area is not told, that of the box is taken.
+    than a pixel, or outside their image. Where an area is missing, that of the box is taken.
 
     Labels are numbers of the categories in the order of their ids, so COCO's ids, 1 to 90, become 0
     to 79. What is measured may have them in another order and lack some: its categories are known

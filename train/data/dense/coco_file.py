@@ -51,7 +51,7 @@ def read_annotations(path: Path) -> dict[str, Any]:
 
     Returns:
       {"categories", "images" and "annotations": lists of dicts, "without_area": how many of the
-      last do not tell theirs}; "iscrowd" is 0 where it is not told, and "area" that of the box.
+      last do not tell theirs}; "iscrowd" is 0 where it is missing, and "area" that of the box.
 
     Raises:
       DataError: the file is missing or not JSON, or a field is missing or of another kind.

@@ -62,10 +62,10 @@ class Found:
         """
         kinds = collections.Counter(kind for name, kind in self.left_out if name.startswith(below))
         ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-        said = [_counted(count, kind) for kind, count in ordered[:_KINDS]]
+        parts = [_counted(count, kind) for kind, count in ordered[:_KINDS]]
         if others := sum(count for _, count in ordered[_KINDS:]):
-            said.append(f"{others:,} of other kinds")
-        return ", ".join(said)
+            parts.append(f"{others:,} of other kinds")
+        return ", ".join(parts)
 
 
 def is_hidden(name: str) -> bool:
@@ -162,10 +162,10 @@ def _spelled(folder: Path) -> Path:
     return above / _names(above, is_folder).get(same_name(folder.name), folder.name)
 
 
-def _names(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> dict[str, str]:
-    """{name as in NFC: name} of what is wanted in a folder; empty where it cannot be listed."""
+def _names(folder: Path, chosen: Callable[[os.DirEntry[str]], bool]) -> dict[str, str]:
+    """{name as in NFC: name} of what is chosen in a folder; empty where it cannot be listed."""
     try:
-        return {same_name(entry.name): entry.name for entry in os.scandir(folder) if wanted(entry)}
+        return {same_name(entry.name): entry.name for entry in os.scandir(folder) if chosen(entry)}
     except (OSError, ValueError):  # The latter of a name that no file can have.
         return {}
 

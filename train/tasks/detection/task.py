@@ -1,7 +1,7 @@
 """Detection: boxes of objects, and their masks where the model finds masks."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -116,10 +116,6 @@ class Detect(DenseTask):
             classes=class_names,
         )
 
-    def remarks(self, split: CocoSplit) -> Sequence[str]:
-        """Sentences on images and objects."""
-        return split.remarks
-
     def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
         """The sum of the model's losses."""
         return DetectionLoss(metadata.preprocessing, self.config.optim.remat)
@@ -177,7 +173,10 @@ class Detect(DenseTask):
                 image_id, shape = int(batch["image_id"][i]), batch["original_shape"][i]
                 drawn = whole_masks(one.masks, boxes, shape)[valid] if masks else None
                 results[image_id] = coco.detections(
-                    *(image_id, boxes[valid], one.scores[valid], one.labels[valid]),
+                    image_id,
+                    boxes[valid],
+                    one.scores[valid],
+                    one.labels[valid],
                     category_ids,
                     drawn,
                 )
@@ -201,10 +200,8 @@ class Detect(DenseTask):
         for batch in detection_batches.eval_batches(first, plan, scale=self.data.scale):
             h, w = batch["img_shape"][0]
             sized = {name: batch[name] for name in ("image", "img_shape")}
-            found = find(
-                *(graphdef, state, sized, jax.random.key(0), metadata.preprocessing),
-                *(isinstance(model.config, MaskRCNNConfig), None),
-            )
+            key, with_masks = jax.random.key(0), isinstance(model.config, MaskRCNNConfig)
+            found = find(graphdef, state, sized, key, metadata.preprocessing, with_masks, None)
             one = jax.tree.map(lambda a: np.asarray(a[0]), found)
             masks = None if one.masks is None else whole_masks(one.masks, one.boxes, (h, w))
             found = one._replace(masks=masks)

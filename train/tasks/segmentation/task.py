@@ -1,7 +1,6 @@
 """Segmentation: the class of each pixel."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -94,10 +93,6 @@ class Segment(DenseTask):
         """What to measure on."""
         return self._open(self.data.eval_split, class_names)
 
-    def remarks(self, split: PairSplit) -> Sequence[str]:
-        """Sentences on classes without a pixel, files that were left out and turned images."""
-        return split.remarks
-
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
         """The sum of the model's losses."""
         return SegmentationLoss(metadata.preprocessing, self.config.optim.remat)
@@ -170,11 +165,9 @@ class Segment(DenseTask):
         rows = []
         graphdef, state = nnx.split(model)
         for batch in segmentation_batches.eval_batches(first, plan, scale=self.data.scale):
-            size = batch["img_shape"]
-            logits = class_logits(
-                *(graphdef, state, {"image": batch["image"]}, jax.random.key(0)),
-                *(metadata.preprocessing, None, self._windows),
-            )
+            size, images, key = batch["img_shape"], {"image": batch["image"]}, jax.random.key(0)
+            how = metadata.preprocessing
+            logits = class_logits(graphdef, state, images, key, how, None, self._windows)
             found = label_pixels(logits, size, tuple(size[0].tolist()), None)
             image, found = batch["image"][0], np.asarray(found[0])
             rows.append([Image.fromarray(image), with_segments(image, found)])
