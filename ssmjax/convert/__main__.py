@@ -27,7 +27,7 @@ from ssmjax.convert.positions import Grid, patches_of
 from ssmjax.fitting import unwrapped
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import trunk_config
-from ssmjax.registry import config_overrides, create_model, list_models
+from ssmjax.registry import config_overrides, create_model, entry, list_models
 from ssmjax.weights import Metadata, read_metadata, save_weights
 
 if TYPE_CHECKING:
@@ -174,10 +174,13 @@ def _similar(state: Mapping[str, np.ndarray]) -> str | None:
     """The first registered model with the names and shapes of `state`."""
     for name in list_models():
         with contextlib.suppress(ValueError):  # Of models that have no official checkpoints.
-            shapes = official_shapes(_outline(name, state))
-            arrays, _ = unwrapped(state, shapes)
-            if {key: array.shape for key, array in arrays.items()} == shapes:
-                return name
+            names = {row.theirs for row in table(entry(name).config)}
+            arrays, _ = unwrapped(state, names)
+            # Names are quickly compared; shapes take the outline of a model.
+            if set(arrays) == names:
+                shapes = official_shapes(_outline(name, state))
+                if {key: array.shape for key, array in arrays.items()} == shapes:
+                    return name
     return None
 
 
