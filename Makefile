@@ -9,7 +9,7 @@ NPM := $(if $(shell command -v npm),,$(comma)npm)
 WORKDIR ?= runs/demo
 export TFDS_DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: demo dense test test-slow lint
+.PHONY: demo dense test test-fast test-optimised test-slow lint
 
 demo: $(VENV)/demo
 	$(RUN) -m train.finetune --config configs/cifar10_vim_prune.py --workdir $(WORKDIR) --resume auto $(ARGS)
@@ -22,9 +22,15 @@ dense: $(VENV)/dense data/composites data/trees
 data/composites data/trees: | $(VENV)/dense
 	$(RUN) -m train.data.$(@F) --path $@
 
+# Two at a time: what runs on one core beside what takes all.
+test: $(VENV)/test
+	$(MAKE) --jobs 2 test-fast lint test-optimised
+
 # Tests of one file mostly stay together, as they share what is compiled.
-test: $(VENV)/test lint
+test-fast: $(VENV)/test
 	$(RUN) -m pytest -n auto --dist worksteal -m "not slow"
+
+test-optimised: $(VENV)/test
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -m "optimised and not slow"
 
 test-slow: $(VENV)/test
