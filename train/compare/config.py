@@ -9,7 +9,7 @@ import tyro
 from ssmjax import PruneConfig
 from train.config import Config, DataConfig, ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData, SegmentationData
-from train.hosts.fields import check, expand, path_field
+from train.hosts.fields import AT_LEAST_1, check, expand, path_field
 from train.tasks.task import open_task
 
 
@@ -116,8 +116,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         expand(self)
-        rule = "it must be at least 1"
-        check(self, "", ("eval_batch_size",), rule, lambda value: value >= 1)
+        check(self, "", AT_LEAST_1, "eval_batch_size")
         for field in ("measure", "seeds"):
             values = getattr(self, field)
             if not values or len(set(values)) < len(values):

@@ -49,6 +49,7 @@ class DenseTask:
 
     kinds: ClassVar[tuple[type, ...]]  # Of the configs of its models.
     batches: ClassVar[Any]  # The module that makes batches of its data.
+    changes: ClassVar[tuple[str, ...]]  # Fields of its data: what is done to images in training.
 
     def __post_init__(self) -> None:
         chosen, prune = self.config.optim, self.config.prune
@@ -168,11 +169,6 @@ class DenseTask:
         """Which parameters decay; the same of equal optimisers, which share a compiled step."""
         raise NotImplementedError
 
-    @property
-    def changes(self) -> dict[str, Any]:
-        """What is done to images in training, as arguments of the batches."""
-        raise NotImplementedError
-
     def plan(self, split: Any, batch_size: int) -> OnePass:
         """Which images are in each batch of evaluation."""
         raise NotImplementedError
@@ -196,7 +192,7 @@ class DenseTask:
         return self.batches.train_batches(
             split,
             self.order(split),
-            **self.changes,
+            **{name: getattr(self.data, name) for name in self.changes},
             first=first,
             workers=runtime.workers,
             process=runtime.process,

@@ -28,6 +28,7 @@ from train.data.composites.draw import Pasted, composite, number_of_objects, par
 from train.data.decode import decode
 from train.data.dense.coco_writer import CocoWriter, new_data_set
 from train.data.fetching.wheel import Wheel, wheel_files
+from train.hosts.fields import AT_LEAST_0, AT_LEAST_1, check
 
 CLASS_NAMES = cifar10.CLASS_NAMES
 BACKGROUND = len(CLASS_NAMES)  # In the label images.
@@ -79,11 +80,8 @@ class CompositesOptions:
     data_dir: Path = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
 
     def __post_init__(self) -> None:
-        for name in ("train", "test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be at least 0.")
+        check(self, "", AT_LEAST_1, "train", "test")
+        check(self, "", AT_LEAST_0, "seed")
 
 
 def main() -> None:

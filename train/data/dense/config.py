@@ -3,7 +3,7 @@
 import dataclasses
 
 from train.data.dense.transforms import MULTIPLE
-from train.hosts.fields import check, expand, path_field
+from train.hosts.fields import SHARE, check, expand, path_field
 
 Shape = tuple[int, int]
 
@@ -49,8 +49,7 @@ class DetectionData:
             raise ValueError("data.shapes is empty; give heights and widths, as 800 1344.")
         for shape in self.shapes:
             _check_sides("data.shapes", shape, MULTIPLE)
-        rule = "it must be between 0 and 1"
-        check(self, "data.", ("flip",), rule, lambda value: 0 <= value <= 1)
+        check(self, "data.", SHARE, "flip")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Batches of images with boxes and masks, padded to a few shapes."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ssmjax.photos import fitting
 from train.data.dense import transforms
-from train.data.dense.batches import Epochs, OnePass, Shape, one_pass, smallest_shape
+from train.data.dense.batches import Epochs, OnePass, Shape, every_image, one_pass, smallest_shape
 from train.data.dense.coco import CocoSplit, Photo, bitmaps
 from train.data.dense.files import read_image
 from train.data.dense.turned import check_not_turned
@@ -47,9 +48,7 @@ def train_batches(
       scale: longer and shorter side that photos are resized to fit, the ratio kept.
       shapes: height and width that batches are padded to; each takes the smallest that holds it.
       flip: probability of a flip from left to right.
-      first: number of the first batch; a run resumes with the number of batches it has seen.
-      workers: processes that make the batches; 0 makes them in threads of this one.
-      process: number and count of the processes that train together; each gets its own rows.
+      first, workers, process: as of `train.data.pipeline.train_batches`.
 
     Returns:
       An iterator over dicts, with b = `order.batch_size` / count, H, W one of `shapes`, and G
@@ -95,34 +94,6 @@ def eval_pass(
         for size in sizes.tolist()
     ]
     return one_pass(own, batch_size)
-
-
-def eval_batches(
-    split: CocoSplit,
-    plan: OnePass,
-    *,
-    scale: Shape,
-    workers: int = 0,
-    process: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
-    """Every photo once, without its objects.
-
-    Args: `plan` is `eval_pass` of the same split and scale; the others as of `train_batches`.
-
-    Returns:
-      An iterator over dicts with `image`, `img_shape`, `pad_shape`, `index` and `mask` as of
-      `train_batches`, and
-        `scale_factor` [b,4] float32, what boxes of the original photo are multiplied by;
-        `original_shape` [b,2] int32, its height and width;
-        `image_id` [b] int64, as in the annotations.
-      All processes get equally many. Rows that fill up a batch have `mask` False, `index` and
-      `image_id` -1, sizes and factors 1, and a black image.
-
-    Raises: as `train_batches`.
-    """
-    batch_size = len(plan.batches[0][1])
-    make = _EvalBatch(split, plan, own_rows(batch_size, process), scale)
-    return prefetched(make, 0, len(plan.batches), workers)
 
 
 def slots(objects: np.ndarray, most: int) -> int:
@@ -210,7 +181,14 @@ class _TrainBatch:
 
 @dataclasses.dataclass(frozen=True)
 class _EvalBatch:
-    """Makes the evaluation batch of a number."""
+    """Makes the evaluation batch of a number: images without their objects.
+
+    It has `image`, `img_shape`, `pad_shape`, `index` and `mask` as of `train_batches`, and
+      `scale_factor` [b,4] float32, what boxes of the original image are multiplied by;
+      `original_shape` [b,2] int32, its height and width;
+      `image_id` [b] int64, as in the annotations.
+    In rows that fill it up `image_id` is -1, and sizes and factors are 1.
+    """
 
     split: CocoSplit
     plan: OnePass
@@ -240,3 +218,6 @@ class _EvalBatch:
             batch["scale_factor"][i] = transforms.scale_factor(original, size)
             batch["original_shape"][i], batch["image_id"][i] = original, photo.image_id
         return batch
+
+
+eval_batches = functools.partial(every_image, _EvalBatch)

@@ -29,7 +29,7 @@ from train.engine import optim
 from train.hosts.devices import InFlight, place_batch, place_state
 from train.hosts.runtime import Runtime
 from train.tasks.classification.accuracy import Scores, count, inference
-from train.tasks.classification.loss import ClassificationLoss, make_loss
+from train.tasks.classification.loss import ClassificationLoss
 from train.tasks.config import TaskConfig
 
 
@@ -117,13 +117,10 @@ class Classify:
 
     def loss(self, model: Backbone, metadata: Metadata) -> ClassificationLoss:
         """Cross entropy, and what the dense model says where the run follows it."""
-        chosen = self.config.optim
-        return make_loss(
-            chosen,
-            self.data.augment,
-            num_classes=model.config.num_classes,
-            preprocessing=metadata.preprocessing,
-            teacher=model.with_prune(None) if chosen.distill else None,
+        chosen, classes = self.config.optim, model.config.num_classes
+        teacher = nnx.split(model.with_prune(None)) if chosen.distill else ()
+        return ClassificationLoss(
+            chosen, self.data.augment, classes, metadata.preprocessing, *teacher
         )
 
     def steps_per_epoch(self, split: Split) -> int:

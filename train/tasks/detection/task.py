@@ -74,6 +74,7 @@ class Detect(DenseTask):
 
     kinds = (MaskRCNNConfig, RetinaNetConfig)
     batches = detection_batches
+    changes = "scale", "shapes", "flip"
     heading = "box AP"
     picture_name = "detections.png"
 
@@ -137,11 +138,6 @@ class Detect(DenseTask):
             return not (name[-1].endswith("bias") or name[-1] in PLAIN or name in norms)
 
         return jax.tree.map_with_path(decays, params)
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """What is done to photos in training: their scale, padded shapes and flips."""
-        return {"scale": self.data.scale, "shapes": self.data.shapes, "flip": self.data.flip}
 
     def plan(self, split: CocoSplit, batch_size: int) -> OnePass:
         """Which photos are in each batch of evaluation: those of one padded shape."""

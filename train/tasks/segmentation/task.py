@@ -75,6 +75,7 @@ class Segment(DenseTask):
 
     kinds = (UperNetConfig,)
     batches = segmentation_batches
+    changes = "scale", "crop"
     metrics = "mIoU", "aAcc", "mAcc"  # As mmsegmentation calls them.
     heading = "mIoU %"
     picture_name = "segments.png"
@@ -117,11 +118,6 @@ class Segment(DenseTask):
             return not (name[-1] in PLAIN or name in norms)
 
         return jax.tree.map_with_path(decays, params)
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """What is done to images in training: their scale, and sides of the random parts."""
-        return {"scale": self.data.scale, "crop": self.data.crop}
 
     def plan(self, split: PairSplit, batch_size: int) -> OnePass:
         """Which images are in each batch of evaluation: those of one size."""
