@@ -39,25 +39,21 @@ SCIKIT_IMAGE = Wheel(
 SCIKIT_LEARN = Wheel(
     "scikit-learn", "1.9.1", "52a0703bbc07ad27f560fa63fa68e4c54dd735bfbbf65b4dd3c225dc7547b6df"
 )
-# Without chelsea.png, which is a cat.
-BACKGROUNDS = {
+# Names of photos in `skimage/data` and in `sklearn/datasets/images`. Not chelsea.png: it is a cat.
+_PHOTOS = {
     "train": (
-        (
-            SCIKIT_IMAGE,
-            tuple(
-                f"skimage/data/{name}"
-                for name in (
-                    *("astronaut.png", "brick.png", "grass.png", "gravel.png", "ihc.png"),
-                    *("hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg", "rocket.jpg"),
-                )
-            ),
-        ),
-        (SCIKIT_LEARN, ("sklearn/datasets/images/flower.jpg",)),
+        "astronaut.png brick.png grass.png gravel.png ihc.png hubble_deep_field.jpg "
+        "motorcycle_left.png retina.jpg rocket.jpg",
+        "flower.jpg",
     ),
-    "test": (
-        (SCIKIT_IMAGE, ("skimage/data/coffee.png",)),
-        (SCIKIT_LEARN, ("sklearn/datasets/images/china.jpg",)),
-    ),
+    "test": ("coffee.png", "china.jpg"),
+}
+BACKGROUNDS = {
+    split: (
+        (SCIKIT_IMAGE, tuple(f"skimage/data/{name}" for name in first.split())),
+        (SCIKIT_LEARN, tuple(f"sklearn/datasets/images/{name}" for name in second.split())),
+    )
+    for split, (first, second) in _PHOTOS.items()
 }
 
 

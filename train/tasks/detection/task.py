@@ -68,13 +68,14 @@ def _percent(value: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Detect(DenseTask):
-    """A `train.engine.task.Task`."""
+    """A `train.engine.task.Task`, which says what each method is for."""
 
     data: DetectionData
 
     kinds = (MaskRCNNConfig, RetinaNetConfig)
     batches = detection_batches
     changes = "scale", "shapes", "flip"
+    needs = "img_shape"
     heading = "box AP"
     picture_name = "detections.png"
 
@@ -95,7 +96,6 @@ class Detect(DenseTask):
         return self.data.shapes[0]
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[CocoSplit, CocoSplit]:
-        """What to train on and what to measure on."""
         data, folder = self.data, self.folder
         train_split = open_coco(
             folder / data.train_annotations,
@@ -107,7 +107,6 @@ class Detect(DenseTask):
         return train_split, self.eval_split(train_split.class_names)
 
     def eval_split(self, class_names: tuple[str, ...]) -> CocoSplit:
-        """What to measure on."""
         data, folder = self.data, self.folder
         return open_coco(
             folder / data.eval_annotations,
@@ -118,7 +117,6 @@ class Detect(DenseTask):
         )
 
     def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
-        """The sum of the model's losses."""
         return DetectionLoss(metadata.preprocessing, self.config.optim.remat)
 
     def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
@@ -140,7 +138,7 @@ class Detect(DenseTask):
         return jax.tree.map_with_path(decays, params)
 
     def plan(self, split: CocoSplit, batch_size: int) -> OnePass:
-        """Which photos are in each batch of evaluation: those of one padded shape."""
+        """Images of one padded shape in each batch."""
         shapes = None if self.data.own_shapes else self.data.shapes
         return detection_batches.eval_pass(
             split, batch_size=batch_size, scale=self.data.scale, shapes=shapes
@@ -156,12 +154,11 @@ class Detect(DenseTask):
         *,
         confusion: bool = False,
     ) -> DetectionScores:
-        """COCO's numbers, of all processes' detections."""
         if confusion:
             raise ValueError("--confusion is for classes of photos or pixels; leave it out.")
         masks, category_ids = isinstance(model.config, MaskRCNNConfig), split.category_ids
         results, plan = {}, self.plan_on(runtime.mesh, split)
-        for batch, inputs in self.inputs(model, split, plan, "img_shape", runtime, title):
+        for batch, inputs in self.inputs(model, split, plan, runtime, title):
             found = own_rows(find(*inputs, metadata.preprocessing, masks, runtime.mesh))
             for i in np.flatnonzero(batch["mask"]):
                 one = jax.tree.map(lambda a, i=i: a[i], found)
@@ -182,13 +179,11 @@ class Detect(DenseTask):
         return DetectionScores(box, mask[0] if masks else {}, len(results), len(plan.shapes))
 
     def inference(self, model: DenseModel) -> tuple[jax.stages.Wrapped, tuple]:
-        """Detections."""
-        return find, (*self.noise(model, "img_shape"), self.masks, None)
+        return find, (*self.noise(model), self.masks, None)
 
     def picture(
         self, model: DenseModel, metadata: Metadata, split: CocoSplit
     ) -> Image.Image | None:
-        """What is found on the first photos."""
         first = dataclasses.replace(split, photos=split.photos[: self.config.pictures])
         plan = self.plan(first, 1)
         rows = []
@@ -220,6 +215,5 @@ class Detect(DenseTask):
         return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
     def outputs(self, model: DenseModel) -> list[str]:
-        """Detections."""
         B = self.config.optim.batch_size
         return [f"detections {[B, DETECTIONS]} of {model.config.num_classes} classes"]
