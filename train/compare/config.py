@@ -98,9 +98,6 @@ class Comparison:
       eval_batch_size: photos a step in evaluation and in measuring speed and memory.
       evaluate_every: epochs between evaluations; the end is evaluated in any case.
       checkpoint_every: steps between checkpoints.
-
-    Raises:
-      ValueError: naming the entry or field, and what would be right.
     """
 
     models: tyro.conf.Suppress[Mapping[str, ModelConfig]] = dataclasses.field(default_factory=dict)

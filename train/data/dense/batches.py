@@ -65,12 +65,7 @@ class OnePass:
 
 
 def one_pass(shapes: Sequence[Shape], batch_size: int) -> OnePass:
-    """Batches of the images of each shape, in order.
-
-    Args:
-      shapes: of each image, padded.
-      batch_size: B, of all processes together.
-    """
+    """Batches, of all processes together, of the images of each padded shape, in order."""
     batches = []
     for shape in sorted(set(shapes)):
         index = np.array([i for i, own in enumerate(shapes) if own == shape], np.int64)

@@ -89,8 +89,8 @@ def open_coco(
     Args:
       annotations: a file such as instances_train2017.json.
       images: the folder that its file names are in.
-      masks: whether the outlines are needed: to learn from, those of what is learnt, which are
-        kept for `bitmaps`; to measure on, all.
+      masks: whether outlines are needed: to learn from, those of what is learnt, kept for
+        `bitmaps`; to measure on, all.
       keep_empty: whether images without any annotation stay; those whose objects are all left out
         do in either case.
       learn: whether the split is to learn from or to measure on, which the remarks tell of; what is
@@ -239,10 +239,10 @@ def _why_none(left_out: collections.Counter[str]) -> str:
     """The end of a sentence on annotations without an object, empty where none was left out."""
     if not left_out:
         return ""
-    said = f"; left out are {_reasons(left_out)}"
+    end = f"; left out are {_reasons(left_out)}"
     if left_out["without area"]:
-        said += ': where boxes are right, write width times height as "area", or leave it out'
-    return said
+        end += ': where boxes are right, write width times height as "area", or leave it out'
+    return end
 
 
 def _reasons(left_out: collections.Counter[str]) -> str:

@@ -26,9 +26,6 @@ class DetectionData:
         code does, and compiles for each such size; otherwise to `shapes`, for which position
         embeddings are resized to more columns than the image has.
       flip: probability of a flip from left to right.
-
-    Raises:
-      ValueError: naming the field, and what would be right.
     """
 
     path: str = path_field("data/coco")
@@ -69,9 +66,6 @@ class SegmentationData:
       window: height and width, multiples of 32, of the parts that evaluation looks at, whose
         logits are averaged; None: images as they are.
       stride: rows and columns from window to window.
-
-    Raises:
-      ValueError: naming the field, and what would be right.
     """
 
     path: str = path_field("data/ADEChallengeData2016")

@@ -97,12 +97,7 @@ def eval_pass(
 
 
 def slots(objects: np.ndarray, most: int) -> int:
-    """How many slots for objects a batch has.
-
-    Args:
-      objects: how many each of its photos has.
-      most: how many any photo of the split has.
-    """
+    """How many slots a batch has for the objects of its images; `most` has any of the split."""
     needed = max(FEWEST_SLOTS, int(objects.max()))
     return min(1 << (needed - 1).bit_length(), most)
 
