@@ -110,10 +110,11 @@ class Classify:
     def loss(self, model: Backbone, metadata: Metadata) -> ClassificationLoss:
         """Cross entropy, and what the dense model says where the run follows it."""
         chosen, classes = self.config.optim, model.config.num_classes
-        teacher = nnx.split(model.with_prune(None)) if chosen.distill else ()
-        return ClassificationLoss(
-            chosen, self.data.augment, classes, metadata.preprocessing, *teacher
-        )
+        loss = ClassificationLoss(chosen, self.data.augment, classes, metadata.preprocessing)
+        if not chosen.distill:
+            return loss
+        graphdef, state = nnx.split(model.with_prune(None))
+        return dataclasses.replace(loss, teacher_graphdef=graphdef, teacher_state=state)
 
     def steps_per_epoch(self, split: Split) -> int:
         return epoch_steps(split, self.config.optim.batch_size)

@@ -28,7 +28,7 @@ from train.tasks.dense import DenseTask, Sides, bare_norms
 from train.tasks.detection.loss import DetectionLoss, find, whole_masks
 
 PLAIN = ("A_log", "D", "direction_B", "pos_embed", "level_embed")  # They never decay.
-OBJECTS = 100  # On a photo, where shapes alone are looked at.
+OBJECTS = 100  # On an image, where shapes alone are looked at.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Detect(DenseTask):
         return stacked(rows)
 
     def step_batch(self, model: DenseModel) -> dict[str, jax.ShapeDtypeStruct]:
-        """Photos of the first shape, with as many objects as COCO's have at most."""
+        """Images of the first shape, with as many objects as COCO's have at most."""
         B, (height, width) = self.config.optim.batch_size, self.sides
         shapes = {
             "image": ((B, height, width, 3), np.uint8),
