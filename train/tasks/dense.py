@@ -90,6 +90,17 @@ class DenseTask:
             return read_metadata(chosen.weights).model
         return chosen.name
 
+    def open(self, class_names: tuple[str, ...], *, learn: bool) -> Any:
+        """The split to learn from, or the one to measure on, of the classes that weights know."""
+        raise NotImplementedError
+
+    def open_splits(self, class_names: tuple[str, ...]) -> tuple[Any, Any]:
+        train_split = self.open(class_names, learn=True)
+        return train_split, self.eval_split(train_split.class_names)
+
+    def eval_split(self, class_names: tuple[str, ...]) -> Any:
+        return self.open(class_names, learn=False)
+
     def check(self, split: Any) -> None:
         """Opening has found all that is wrong."""
 

@@ -21,10 +21,7 @@ from train.data.sources.classes import listed
 def read_classes(path: Path, count: int, zero_is_none: bool) -> np.ndarray:
     """The classes in a label image, [H,W] uint8, 255 where there is none.
 
-    Args:
-      path: of the label image.
-      count: of the classes.
-      zero_is_none: whether 0 is no class, and class c is c + 1; otherwise class c is c.
+    With `zero_is_none` 0 is no class, and class c is c + 1; otherwise class c is c.
 
     Raises:
       DataError: the file is missing or unreadable, or a label is not that of a class.

@@ -95,24 +95,14 @@ class Detect(DenseTask):
         """The first of the padded shapes."""
         return self.data.shapes[0]
 
-    def open_splits(self, class_names: tuple[str, ...]) -> tuple[CocoSplit, CocoSplit]:
-        data, folder = self.data, self.folder
-        train_split = open_coco(
-            folder / data.train_annotations,
-            folder / data.train_images,
-            masks=self.masks,
-            keep_empty=data.keep_empty,
-            classes=class_names,
-        )
-        return train_split, self.eval_split(train_split.class_names)
-
-    def eval_split(self, class_names: tuple[str, ...]) -> CocoSplit:
+    def open(self, class_names: tuple[str, ...], *, learn: bool) -> CocoSplit:
         data, folder = self.data, self.folder
         return open_coco(
-            folder / data.eval_annotations,
-            folder / data.eval_images,
+            folder / (data.train_annotations if learn else data.eval_annotations),
+            folder / (data.train_images if learn else data.eval_images),
             masks=self.masks,
-            learn=False,
+            keep_empty=data.keep_empty or not learn,
+            learn=learn,
             classes=class_names,
         )
 

@@ -86,12 +86,13 @@ class Segment(DenseTask):
         """Height and width of evaluation's windows, or of its largest images."""
         return self.data.window or (min(self.data.scale), max(self.data.scale))
 
-    def open_splits(self, class_names: tuple[str, ...]) -> tuple[PairSplit, PairSplit]:
-        train_split = self._open(self.data.train_split, class_names)
-        return train_split, self.eval_split(train_split.class_names)
-
-    def eval_split(self, class_names: tuple[str, ...]) -> PairSplit:
-        return self._open(self.data.eval_split, class_names)
+    def open(self, class_names: tuple[str, ...], *, learn: bool) -> PairSplit:
+        data, folder = self.data, self.folder
+        split = data.train_split if learn else data.eval_split
+        if data.class_names is None:
+            return open_ade20k(folder, split, class_names)
+        images, labels = folder / "images" / split, folder / "labels" / split
+        return open_pairs(images, labels, data.class_names, class_names)
 
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
         return SegmentationLoss(metadata.preprocessing, self.config.optim.remat)
@@ -183,11 +184,3 @@ class Segment(DenseTask):
     def _windows(self) -> tuple[Sides, Sides] | None:
         window, stride = self.data.window, self.data.stride
         return None if window is None or stride is None else (window, stride)
-
-    def _open(self, split: str, known: tuple[str, ...]) -> PairSplit:
-        folder = self.folder
-        if self.data.class_names is None:
-            return open_ade20k(folder, split, known)
-        return open_pairs(
-            folder / "images" / split, folder / "labels" / split, self.data.class_names, known
-        )
