@@ -1,7 +1,5 @@
 """Whether a split has photos of all its classes, before hours go into training on it."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

@@ -1,7 +1,5 @@
 """The end of a run: its results as a table on screen and in files, and its curve as a picture."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

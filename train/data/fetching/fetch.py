@@ -1,7 +1,5 @@
 """Fetching a published file into a folder, verified and in one piece."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """Fetching a published npm package, whose code never runs."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import shutil

@@ -11,8 +11,6 @@ Others read it by the name that its folder under `data_dir` has:
     tfds.data_source("photo_folder/flowers-train-0123456789ab", split="train", data_dir=...)
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The photos of a run, whatever holds them: encoded images with labels, in random access."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ their checksum (4 bytes). The checksums are not compared: a wrong length leads o
 to another number of records than the data set says, and a damaged photo does not decode.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Sequence
