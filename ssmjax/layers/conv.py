@@ -20,13 +20,9 @@ class CausalConv(nnx.Module):
 
     def __init__(self, channels: int, taps: int, *, rngs: nnx.Rngs):
         bound = taps**-0.5  # PyTorch's default for a depthwise Conv1d.
-        shape = (taps, channels)
-        self.kernel = nnx.Param(
-            jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
-        )
-        self.bias = nnx.Param(
-            jax.random.uniform(rngs.params(), (channels,), minval=-bound, maxval=bound)
-        )
+        uniform = partial(jax.random.uniform, minval=-bound, maxval=bound)
+        self.kernel = nnx.Param(uniform(rngs.params(), (taps, channels)))
+        self.bias = nnx.Param(uniform(rngs.params(), (channels,)))
 
     def __call__(self, x: jax.Array, positions: jax.Array | None, reverse: bool) -> jax.Array:
         """Convolve kept tokens.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Num
 
-from ssmjax.layers.initial import NORMAL
+from ssmjax.layers.initial import linear
 from ssmjax.layers.norm import changing_statistics
 from ssmjax.models.config import BackboneConfig
 from ssmjax.models.run import Run
@@ -130,13 +130,7 @@ class Backbone(Trunk):
 
 def head(config: BackboneConfig, *, rngs: nnx.Rngs) -> nnx.Linear:
     """The head of a classifier."""
-    return nnx.Linear(
-        config.embed_dim,
-        config.num_classes,
-        dtype=jnp.dtype(config.dtype),
-        kernel_init=NORMAL,
-        rngs=rngs,
-    )
+    return linear(config.embed_dim, config.num_classes, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssmjax.layers.attention import SelfAttention
-from ssmjax.layers.initial import NORMAL
+from ssmjax.layers.initial import linear
 from ssmjax.models.backbone import Backbone, head
 from ssmjax.models.config import BackboneConfig
 from ssmjax.precision import widened
@@ -75,8 +75,8 @@ class MLP(nnx.Module):
     """Linear, GELU, linear, on each token."""
 
     def __init__(self, features: int, hidden: int, *, dtype, rngs: nnx.Rngs):
-        self.fc1 = nnx.Linear(features, hidden, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
-        self.fc2 = nnx.Linear(hidden, features, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
+        self.fc1 = linear(features, hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = linear(hidden, features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))

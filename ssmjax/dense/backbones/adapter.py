@@ -17,7 +17,7 @@ from ssmjax.dense.geometry.resize import resize
 from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.conv_bias import doubling, fan_out_normal
 from ssmjax.layers.drop_path import drop_path
-from ssmjax.layers.initial import NORMAL
+from ssmjax.layers.initial import linear
 from ssmjax.layers.norm import BatchNorm
 from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.plain_mamba import final_norm as token_norm
@@ -84,9 +84,9 @@ class ConvFFN(nnx.Module):
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
         D, width = config.trunk.embed_dim, config.ffn_width
         dtype = jnp.dtype(config.trunk.dtype)
-        self.rise = nnx.Linear(D, width, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
+        self.rise = linear(D, width, dtype=dtype, rngs=rngs)
         self.conv = GridConv(width, 3, use_bias=True, kernel_init=fan_out_normal(3, 1), rngs=rngs)
-        self.fall = nnx.Linear(width, D, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
+        self.fall = linear(width, D, dtype=dtype, rngs=rngs)
 
     def __call__(self, c: jax.Array, grids: Grids) -> jax.Array:
         """[B,S,D] to [B,S,D] of the compute dtype, S counting the cells of all grids."""

@@ -1,5 +1,6 @@
 """The second stage of Faster R-CNN: what is in each region, and where exactly."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -46,28 +47,13 @@ class BoxHead(nnx.Module):
     """Convolutions with batch norm over all regions of the batch, then linear layers."""
 
     def __init__(self, width: int, hidden: int, num_classes: int, *, dtype, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal
-        self.convs = nnx.List(
-            [
-                ConvNorm(
-                    width, width, 3, 1, dtype=dtype, rngs=rngs, kernel_init=fan_out_normal(3, width)
-                )
-                for _ in range(CONVS)
-            ]
-        )
-        self.hidden = nnx.Linear(
-            BINS * BINS * width,
-            hidden,
-            dtype=dtype,
-            kernel_init=nnx.initializers.xavier_uniform(),
-            rngs=rngs,
-        )
-        self.classes = nnx.Linear(
-            hidden, num_classes + 1, dtype=dtype, kernel_init=normal(0.01), rngs=rngs
-        )
-        self.deltas = nnx.Linear(
-            hidden, num_classes * 4, dtype=dtype, kernel_init=normal(0.001), rngs=rngs
-        )
+        options = {"dtype": dtype, "rngs": rngs}
+        xavier, normal = nnx.initializers.xavier_uniform(), nnx.initializers.normal
+        unit = partial(ConvNorm, width, width, 3, 1, kernel_init=fan_out_normal(3, width))
+        self.convs = nnx.List([unit(**options) for _ in range(CONVS)])
+        self.hidden = nnx.Linear(BINS * BINS * width, hidden, kernel_init=xavier, **options)
+        self.classes = nnx.Linear(hidden, num_classes + 1, kernel_init=normal(0.01), **options)
+        self.deltas = nnx.Linear(hidden, num_classes * 4, kernel_init=normal(0.001), **options)
 
     def __call__(
         self, features: jax.Array, valid: jax.Array, *, train: bool = False
