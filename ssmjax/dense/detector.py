@@ -14,7 +14,7 @@ from ssmjax.models.run import Run
 
 
 class Detector(nnx.Module):
-    """A detector, to be used under `jit`; each kind gives its `backbone`, `look`, `terms`, `find`."""
+    """A detector, for use under `jit`; each kind gives `backbone`, `look`, `terms` and `find`."""
 
     backbone: PlainMambaAdapter
 

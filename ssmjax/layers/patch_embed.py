@@ -45,7 +45,7 @@ class StemPatchEmbed(nnx.Module):
         self.proj = _projection(STEM_FEATURES, features, self.size, self.stride, **options)
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """[B,height,width,channels] to [B,H*W,D]; `train` is that of `BatchNorm`."""
+        """[B,height,width,channels] to [B,H*W,D]."""
         x = images
         for layer in self.stem:
             x = layer(x, train=train)

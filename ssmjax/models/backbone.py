@@ -44,10 +44,7 @@ class Backbone(Trunk):
     head: nnx.Linear
 
     def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
-        """[B,height,width,channels] to the stream before the first block; K is L.
-
-        `train` is that of `ssmjax.layers.norm.BatchNorm`.
-        """
+        """[B,height,width,channels] to the stream before the first block; K is L."""
         raise NotImplementedError
 
     def finish(

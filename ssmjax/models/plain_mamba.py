@@ -176,12 +176,8 @@ class PlainMambaTrunk(Trunk):
     def tokens(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Patches plus position embeddings, resized where the images have another grid.
 
-        Args:
-          images: [B,height,width,channels] of the compute dtype.
-          train: that of `ssmjax.layers.norm.BatchNorm`.
-
-        Returns:
-          [B,N,D] in float32 (or wider), in raster order of `config.grid_of(height, width)`.
+        [B,height,width,channels] of the compute dtype become [B,N,D] in float32 (or wider), in
+        raster order of `config.grid_of(height, width)`.
         """
         patches = self.patch_embed(images, train=train)
         grid = self.config.grid_of(*images.shape[1:3])
@@ -208,7 +204,6 @@ class PlainMamba(PlainMambaTrunk, Backbone):
         self.head = head(config, rngs=rngs)
 
     def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
-        """Patches plus position embeddings."""
         return Stream(self.tokens(images, train=train))
 
     def layout(self, batch: int, positions: jax.Array | None) -> Paths:

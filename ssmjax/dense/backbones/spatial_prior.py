@@ -29,14 +29,9 @@ class SpatialPrior(nnx.Module):
         self.projections = nnx.List([convolution(x, features, 1, **options) for x in widths])
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-        """Look at images.
+        """[B,height,width,channels] to four maps [B,height/s,width/s,D], s being 4, 8, 16 and 32.
 
-        Args:
-          images: [B,height,width,channels] of the compute dtype, both sides multiples of 32.
-          train: that of `ssmjax.layers.norm.BatchNorm`.
-
-        Returns:
-          Four maps [B,height/s,width/s,D] of the compute dtype, s being 4, 8, 16 and 32.
+        All are of the compute dtype; height and width are multiples of 32.
         """
         x = images
         for unit in self.stem:

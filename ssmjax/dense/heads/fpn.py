@@ -34,14 +34,9 @@ class FPN(nnx.Module):
         self.extra = nnx.List([unit(width, 3, stride=2) for _ in range(extra)])
 
     def __call__(self, maps: Sequence[jax.Array], *, train: bool = False) -> tuple[jax.Array, ...]:
-        """Mix levels.
+        """[B,H/2^l,W/2^l,D] of the backbone, the finest first, to five [B,H/2^l,W/2^l,width].
 
-        Args:
-          maps: [B,H/2^l,W/2^l,D] of the backbone, the finest first.
-          train: that of `ssmjax.layers.norm.BatchNorm`.
-
-        Returns:
-          Five maps of `width` channels, the finest first, in the compute dtype.
+        The latter are of the compute dtype.
         """
         merged = [
             lateral(x.astype(lateral.conv.dtype), train=train)
