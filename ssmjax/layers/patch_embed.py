@@ -16,14 +16,16 @@ class PatchEmbed(nnx.Module):
     """Convolution of `patch_size` moved by `stride`, without padding; patches in raster order."""
 
     def __init__(self, in_channels: int, features: int, patch_size: int, stride: int, **options):
-        self.proj = _projection(in_channels, features, patch_size, stride, **options)
+        size = patch_size, patch_size
+        self.proj = nnx.Conv(in_channels, features, size, stride, padding="VALID", **options)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B,height,width,channels] to [B,H*W,D]."""
-        return _in_a_row(self.proj(images))
+        x = self.proj(images)
+        return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
-class StemPatchEmbed(nnx.Module):
+class StemPatchEmbed(PatchEmbed):
     """PlainMamba's patches: a stem at half resolution, then a convolution of patch_size / 2.
 
     Zeros are added at the bottom and the right, so that every pixel is used ("corner" padding).
@@ -42,7 +44,7 @@ class StemPatchEmbed(nnx.Module):
         unit = partial(ConvNorm, STEM_FEATURES, STEM_FEATURES, STEM_SIZES[1], 1, **options)
         self.stem = nnx.List([first, *(unit() for _ in range(stem_convs))])
         self.size, self.stride = patch_size // 2, stride // 2
-        self.proj = _projection(STEM_FEATURES, features, self.size, self.stride, **options)
+        super().__init__(STEM_FEATURES, features, self.size, self.stride, **options)
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """[B,height,width,channels] to [B,H*W,D]."""
@@ -51,13 +53,4 @@ class StemPatchEmbed(nnx.Module):
             x = layer(x, train=train)
         size, step = self.size, self.stride
         missing = [max((-(-side // step) - 1) * step + size - side, 0) for side in x.shape[1:3]]
-        return _in_a_row(self.proj(jnp.pad(x, ((0, 0), *((0, m) for m in missing), (0, 0)))))
-
-
-def _projection(before: int, after: int, size: int, stride: int, **options) -> nnx.Conv:
-    return nnx.Conv(before, after, (size, size), stride, padding="VALID", **options)
-
-
-def _in_a_row(maps: jax.Array) -> jax.Array:
-    """[B,H,W,D] to [B,H*W,D]."""
-    return maps.reshape(maps.shape[0], -1, maps.shape[-1])
+        return super().__call__(jnp.pad(x, ((0, 0), *((0, m) for m in missing), (0, 0))))

@@ -203,15 +203,16 @@ class Ranges(Trunk):
         first, last = (0, *self.ends)[number], self.ends[number]
         prune = self.config.prune
 
-        def through(start: int, stop: int, strategy: Strategy | None):
-            return self.run_blocks(tokens.present, self.layout(tokens), start, stop, strategy, run)
+        def through(tokens: CellTokens, stop: int, strategy: Strategy | None = None):
+            layout = self.layout(tokens)
+            stream, signal, _ = self.run_blocks(tokens.present, layout, first, stop, strategy, run)
+            return tokens.restored(stream), signal
 
         for stage, block in enumerate(prune.after_blocks if prune else ()):
             present = tokens.positions.shape[1]
             if not (prune and first < block <= last and prune.count(present) < present):
                 continue
-            stream, signal, _ = through(first, block, prune.strategy)
-            tokens, first = tokens.restored(stream), block
+            tokens, signal = through(tokens, block, prune.strategy)
             left = reduce_tokens(
                 prune,
                 Present(tokens.present, tokens.positions, None),
@@ -220,8 +221,8 @@ class Ranges(Trunk):
                 signal=signal,
                 key=run.choice_key(stage),
             )
-            tokens = tokens._replace(kept=left.positions)
-        return tokens.restored(through(first, last, None)[0]) if first < last else tokens
+            tokens, first = tokens._replace(kept=left.positions), block
+        return through(tokens, last)[0] if first < last else tokens
 
 
 class PlainMambaRanges(PlainMambaTrunk, Ranges):

@@ -1,5 +1,6 @@
 """Spatial prior: a small convolutional pyramid beside the trunk."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,8 +26,9 @@ class SpatialPrior(nnx.Module):
         )
         widths = (width, 2 * width, 4 * width, 4 * width)
         self.stages = nnx.List([unit(widths[i], widths[i + 1], 2) for i in range(3)])
-        options["kernel_init"] = fan_out_normal(1, features)
-        self.projections = nnx.List([convolution(x, features, 1, **options) for x in widths])
+        init = fan_out_normal(1, features)
+        project = partial(convolution, features=features, size=1, kernel_init=init, **options)
+        self.projections = nnx.List([project(before) for before in widths])
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
         """[B,height,width,channels] to four maps [B,height/s,width/s,D], s being 4, 8, 16 and 32.

@@ -59,7 +59,9 @@ class BoxHead(nnx.Module):
     def __call__(
         self, features: jax.Array, valid: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        """Look at regions, of whose features [B,R,BINS,BINS,width] those are real that are `valid`.
+        """Look at regions by their features [B,R,BINS,BINS,width].
+
+        The statistics of batch norms leave out those that are not `valid` [B,R].
 
         Returns:
           [B,R,num_classes+1] logits, the last of the background, and [B,R,num_classes,4] deltas,
