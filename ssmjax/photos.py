@@ -48,7 +48,7 @@ def middle(image: np.ndarray, size: Size, crop_pct: float) -> np.ndarray:
     """The middle of an image, as in evaluation.
 
     The image is resized in proportion until it just covers `size` / `crop_pct`, rounded down; the
-    middle of that, of this size, is taken. For square sizes, pixel by pixel what timm does.
+    middle of that is taken. For square sizes, pixel by pixel what timm does.
 
     Args:
       image: of any size.
