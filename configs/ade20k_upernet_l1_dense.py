@@ -1,7 +1,6 @@
 r"""UperNet on PlainMamba-L1, ADE20K, dense: what the pruned ones stand beside.
 
-Weights:   python -m ssmjax.convert plain_mamba_l1.pth --model plainmamba_l1 \
-               --out weights/plainmamba_l1.safetensors
+Weights:   plain_mamba_l1.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/ade20k_upernet_l1_dense.py \
                --workdir runs/ade20k_upernet_l1_dense
 Hardware:  not run yet.

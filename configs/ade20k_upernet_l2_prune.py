@@ -1,7 +1,6 @@
 r"""UperNet on PlainMamba-L2, ADE20K, pruned, hidden states aligned.
 
-Weights:   python -m ssmjax.convert plain_mamba_l2.pth --model plainmamba_l2 \
-               --out weights/plainmamba_l2.safetensors
+Weights:   plain_mamba_l2.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/ade20k_upernet_l2_prune.py \
                --workdir runs/ade20k_upernet_l2_prune
 Hardware:  not run yet.

@@ -1,7 +1,6 @@
 r"""UperNet on Vim-S, ADE20K, dense.
 
-Weights:   python -m ssmjax.convert vim_s_midclstok_80p5acc.pth --model vim_small_patch16_224 \
-               --out weights/vim_small_patch16_224.safetensors
+Weights:   vim_s_midclstok_80p5acc.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/ade20k_upernet_vim_small_dense.py \
                --workdir runs/ade20k_upernet_vim_small_dense
 Hardware:  not run yet.

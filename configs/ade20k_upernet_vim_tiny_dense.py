@@ -1,7 +1,6 @@
 r"""UperNet on Vim-T, ADE20K, dense.
 
-Weights:   python -m ssmjax.convert vim_t_midclstok_76p1acc.pth --model vim_tiny_patch16_224 \
-               --out weights/vim_tiny_patch16_224.safetensors
+Weights:   vim_t_midclstok_76p1acc.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/ade20k_upernet_vim_tiny_dense.py \
                --workdir runs/ade20k_upernet_vim_tiny_dense
 Hardware:  not run yet.

@@ -1,7 +1,6 @@
 r"""Mask R-CNN on PlainMamba-L1, COCO, dense: what the pruned ones stand beside.
 
-Weights:   python -m ssmjax.convert plain_mamba_l1.pth --model plainmamba_l1 \
-               --out weights/plainmamba_l1.safetensors
+Weights:   plain_mamba_l1.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/coco_maskrcnn_l1_dense.py \
                --workdir runs/coco_maskrcnn_l1_dense
 Hardware:  not run yet.

@@ -1,7 +1,6 @@
 r"""Mask R-CNN on PlainMamba-L2, COCO, dense: what the pruned ones stand beside.
 
-Weights:   python -m ssmjax.convert plain_mamba_l2.pth --model plainmamba_l2 \
-               --out weights/plainmamba_l2.safetensors
+Weights:   plain_mamba_l2.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/coco_maskrcnn_l2_dense.py \
                --workdir runs/coco_maskrcnn_l2_dense
 Hardware:  not run yet.

@@ -1,7 +1,6 @@
 r"""Mask R-CNN on PlainMamba-L3, COCO, dense: what the pruned ones stand beside.
 
-Weights:   python -m ssmjax.convert plain_mamba_l3.pth --model plainmamba_l3 \
-               --out weights/plainmamba_l3.safetensors
+Weights:   plain_mamba_l3.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/coco_maskrcnn_l3_dense.py \
                --workdir runs/coco_maskrcnn_l3_dense
 Hardware:  not run yet.

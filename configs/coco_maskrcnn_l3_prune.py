@@ -1,7 +1,6 @@
 r"""Mask R-CNN on PlainMamba-L3, COCO, pruned, hidden states aligned.
 
-Weights:   python -m ssmjax.convert plain_mamba_l3.pth --model plainmamba_l3 \
-               --out weights/plainmamba_l3.safetensors
+Weights:   plain_mamba_l3.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/coco_maskrcnn_l3_prune.py \
                --workdir runs/coco_maskrcnn_l3_prune
 Hardware:  not run yet.

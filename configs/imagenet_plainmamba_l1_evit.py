@@ -1,7 +1,6 @@
 r"""PlainMamba-L1 on ImageNet-1k, pruned the EViT way, without alignment (table 1 of the paper).
 
-Weights:   python -m ssmjax.convert plain_mamba_l1.pth --model plainmamba_l1 \
-               --out weights/plainmamba_l1.safetensors
+Weights:   plain_mamba_l1.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/imagenet_plainmamba_l1_evit.py \
                --workdir runs/plainmamba_l1_evit
 Hardware:  not run yet.

@@ -1,7 +1,6 @@
 r"""PlainMamba-L2 on ImageNet-1k, dense: what the pruned ones stand beside (table 1 of the paper).
 
-Weights:   python -m ssmjax.convert plain_mamba_l2.pth --model plainmamba_l2 \
-               --out weights/plainmamba_l2.safetensors
+Weights:   plain_mamba_l2.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.evaluate --config configs/imagenet_plainmamba_l2_dense.py \
                --checkpoint weights/plainmamba_l2.safetensors
 Hardware:  not run yet.

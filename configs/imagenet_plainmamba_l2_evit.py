@@ -1,7 +1,6 @@
 r"""PlainMamba-L2 on ImageNet-1k, pruned the EViT way, without alignment (table 1 of the paper).
 
-Weights:   python -m ssmjax.convert plain_mamba_l2.pth --model plainmamba_l2 \
-               --out weights/plainmamba_l2.safetensors
+Weights:   plain_mamba_l2.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/imagenet_plainmamba_l2_evit.py \
                --workdir runs/plainmamba_l2_evit
 Hardware:  not run yet.

@@ -1,7 +1,6 @@
 r"""PlainMamba-L3 on ImageNet-1k, pruned the EViT way, without alignment (table 1 of the paper).
 
-Weights:   python -m ssmjax.convert plain_mamba_l3.pth --model plainmamba_l3 \
-               --out weights/plainmamba_l3.safetensors
+Weights:   plain_mamba_l3.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/imagenet_plainmamba_l3_evit.py \
                --workdir runs/plainmamba_l3_evit
 Hardware:  not run yet.

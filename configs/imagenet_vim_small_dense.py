@@ -1,7 +1,6 @@
 r"""Vim-S on ImageNet-1k, dense: what the pruned ones stand beside (table 1 of the paper).
 
-Weights:   python -m ssmjax.convert vim_s_midclstok_80p5acc.pth --model vim_small_patch16_224 \
-               --out weights/vim_small_patch16_224.safetensors
+Weights:   vim_s_midclstok_80p5acc.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.evaluate --config configs/imagenet_vim_small_dense.py \
                --checkpoint weights/vim_small_patch16_224.safetensors
 Hardware:  not run yet.

@@ -1,7 +1,6 @@
 r"""Vim-S on ImageNet-1k, pruned, hidden states aligned (table 1 of the paper).
 
-Weights:   python -m ssmjax.convert vim_s_midclstok_80p5acc.pth --model vim_small_patch16_224 \
-               --out weights/vim_small_patch16_224.safetensors
+Weights:   vim_s_midclstok_80p5acc.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/imagenet_vim_small_prune.py \
                --workdir runs/vim_small_prune
 Hardware:  not run yet.

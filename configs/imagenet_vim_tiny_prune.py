@@ -1,7 +1,6 @@
 r"""Vim-T on ImageNet-1k, pruned, hidden states aligned (table 1 of the paper).
 
-Weights:   python -m ssmjax.convert vim_t_midclstok_76p1acc.pth --model vim_tiny_patch16_224 \
-               --out weights/vim_tiny_patch16_224.safetensors
+Weights:   vim_t_midclstok_76p1acc.pth, converted as train/recipes/classification.py says.
 Command:   python -m train.finetune --config configs/imagenet_vim_tiny_prune.py \
                --workdir runs/vim_tiny_prune
 Hardware:  not run yet.

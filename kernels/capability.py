@@ -53,9 +53,6 @@ def only_on_cuda(
       kernel: who asks, for the error.
       oldest: the first compute capability that will do.
 
-    Returns:
-      x.
-
     Raises:
       NotImplementedError: when lowered for another platform or for an older GPU that is here.
     """

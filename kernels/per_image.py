@@ -83,8 +83,8 @@ def _partitioned(function: _Flat, batch_axes: Sequence[int | None], depth: int) 
 
     def partition(mesh: Any, arguments: Any, results: Any) -> tuple[Any, ...]:
         sharding = batch_sharding(mesh, arguments)
-        given = tuple(sharding(axis) for axis in batch_axes)
-        return mesh, function, tuple(sharding(depth) for _ in results), given
+        of_arguments = tuple(sharding(axis) for axis in batch_axes)
+        return mesh, function, tuple(sharding(depth) for _ in results), of_arguments
 
     def run(*arrays: jax.Array) -> _Arrays:
         whole = custom_partitioning(function)

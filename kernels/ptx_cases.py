@@ -17,9 +17,9 @@ B, K, E, N = 128, 197, 768, 16
 def arguments(dtype: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """Abstract arguments of a gated scan, tokens of `dtype` and parameters of float32."""
     shapes = {"u": (B, K, E), "delta": (B, K, E), "z": (B, K, E), "B": (B, K, N), "C": (B, K, N)}
-    given = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
+    tokens = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
     shapes = {"A": (E, N), "D": (E,), "delta_bias": (E,)}
-    return given | {name: jax.ShapeDtypeStruct(s, jnp.float32) for name, s in shapes.items()}
+    return tokens | {name: jax.ShapeDtypeStruct(s, jnp.float32) for name, s in shapes.items()}
 
 
 def forward(arrays: dict[str, Any], positions: jax.Array | None) -> jax.Array:

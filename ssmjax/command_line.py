@@ -77,7 +77,7 @@ def pruning(
 
     Args:
       after_blocks, keep_ratio: the options.
-      kind: of the result, as `ssmjax.registry.Entry.prunes` tells it.
+      kind: of the result: `prunes` of a `ssmjax.registry.Entry`.
 
     Raises:
       ValueError: one option without the other, or as `PruneConfig` does.
@@ -112,8 +112,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except (ValueError, NotImplementedError, OSError) as error:
-        said = " ".join(filter(None, map(str.strip, str(error).splitlines())))
-        print(f"error: {printable(said)}", file=sys.stderr)
+        sentence = " ".join(filter(None, map(str.strip, str(error).splitlines())))
+        print(f"error: {printable(sentence)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
@@ -137,5 +137,5 @@ def _sentence(box: str) -> str:
     """What tyro says in the first part of a framed box, as one line without the frame."""
     lines = box[box.index("╭") :].splitlines()[1:] if "╭" in box else box.splitlines()
     words = [line.strip("│╭╮╰╯ ") for line in lines]
-    said = itertools.takewhile(lambda line: not line.startswith("─"), words)
-    return f"{' '.join(said).removesuffix('.')}. See --help for all options."
+    first = itertools.takewhile(lambda line: not line.startswith("─"), words)
+    return f"{' '.join(first).removesuffix('.')}. See --help for all options."

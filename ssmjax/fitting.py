@@ -38,14 +38,14 @@ class MisfitError(ValueError):
         super().__init__(f"{start}{freed}: {_listed(problems)}.")
 
 
-def unwrapped(arrays: Mapping[Any, Any], wanted: Collection[str]) -> tuple[dict[str, Any], str]:
+def unwrapped(arrays: Mapping[Any, Any], known: Collection[str]) -> tuple[dict[str, Any], str]:
     """Arrays by the names of a model, whatever stands before these.
 
     Args:
       arrays: by name; a prefix that most names have, such as "model." or "module.backbone.", goes
-        where more of the wanted names are found without it, and so do the parts of names that
+        where more of the known names are found without it, and so do the parts of names that
         PyTorch's wrappers add.
-      wanted: the names of the model.
+      known: the names of the model.
 
     Returns:
       The arrays by their new names, and the prefix that went, or nothing.
@@ -55,16 +55,16 @@ def unwrapped(arrays: Mapping[Any, Any], wanted: Collection[str]) -> tuple[dict[
     choices = [names, bare]
     for variant in (names, bare):
         choices += [[n.removeprefix(p) for n in variant] for p in _shared_prefixes(variant)]
-    wanted = set(wanted)
+    known = set(known)
     # No two arrays may get one name; of equal choices the first one changes least.
     sound = [choice for choice in choices if len(set(choice)) == len(choice)]
-    best = max(sound, key=lambda choice: len(wanted.intersection(choice)), default=names)
+    best = max(sound, key=lambda choice: len(known.intersection(choice)), default=names)
     changed = [pair for pair in zip(names, best, strict=True) if pair[0] != pair[1]]
     prefix = _removed(*changed[0]) if changed else ""
     return dict(zip(best, arrays.values(), strict=True)), prefix
 
 
-def in_dtype(name: str, given: np.ndarray, dtype: Any) -> np.ndarray:
+def in_dtype(name: str, numbers: np.ndarray, dtype: Any) -> np.ndarray:
     """Numbers for the variable `name` in its dtype.
 
     Counts may be floating-point numbers, as in a file that was cast as a whole, if they are whole.
@@ -73,16 +73,17 @@ def in_dtype(name: str, given: np.ndarray, dtype: Any) -> np.ndarray:
       ValueError: what is wrong with them, without the name.
     """
     whole = np.issubdtype(dtype, np.integer)
-    if given.dtype.name not in FLOATS and not (whole and np.issubdtype(given.dtype, np.integer)):
-        raise ValueError(f"holds {given.dtype}, not {'whole numbers' if whole else KIND}")
-    if whole and given.dtype.name in FLOATS:
-        given = given.astype(np.float64)
-        if (given != np.trunc(given)).any() or not np.isfinite(given).all():
-            raise ValueError(f"holds {given.max()}, which is not a whole number")
+    is_float = numbers.dtype.name in FLOATS
+    if not is_float and not (whole and np.issubdtype(numbers.dtype, np.integer)):
+        raise ValueError(f"holds {numbers.dtype}, not {'whole numbers' if whole else KIND}")
+    if whole and is_float:
+        numbers = numbers.astype(np.float64)
+        if (numbers != np.trunc(numbers)).any() or not np.isfinite(numbers).all():
+            raise ValueError(f"holds {numbers.max()}, which is not a whole number")
     with np.errstate(over="ignore", invalid="ignore"):  # What overflows is found below.
-        array = given.astype(dtype, copy=False)
-    if whole and (array != given).any():
-        raise ValueError(f"holds {given.max()}, more than {np.dtype(dtype)} can")
+        array = numbers.astype(dtype, copy=False)
+    if whole and (array != numbers).any():
+        raise ValueError(f"holds {numbers.max()}, more than {np.dtype(dtype)} can")
     if not np.isfinite(array).all():
         raise ValueError("holds values that are not finite")
     if name.endswith(".var") and (array < 0).any():

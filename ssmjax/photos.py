@@ -1,4 +1,7 @@
-"""Photos for models, and pictures for people: how commands read, prepare and write image files."""
+"""Image files, as commands read them for models and write them for people.
+
+Images are [H,W,3] uint8, sizes are (height, width) in pixels.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,34 +17,16 @@ from ssmjax.decode import decode
 from ssmjax.models.config import BackboneConfig
 from ssmjax.preprocess import Preprocessing
 
-Size = tuple[int, int]  # Height and width, in pixels.
+Size = tuple[int, int]
 
 
 def read_image(path: Path, size: Size, crop_pct: float = 1.0) -> np.ndarray:
-    """Read the middle of a photo.
-
-    Args:
-      path: of a file that `read_photo` reads.
-      size: of the result; what has another shape is cut off.
-      crop_pct: see `middle`.
-
-    Returns:
-      [height,width,3] uint8.
-
-    Raises:
-      ValueError: there is no such file, or it is not a whole, readable image.
-    """
+    """The `middle` of the image in a file; raises ValueError as `read_photo` does."""
     return middle(read_photo(path), size, crop_pct)
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Read a photo as people see it; `ssmjax.decode` says how, as it does for training.
-
-    Args:
-      path: of any format that it reads.
-
-    Returns:
-      [H,W,3] uint8.
+    """The image in a file of any format that `ssmjax.decode` reads, by its rule.
 
     Raises:
       ValueError: there is no such file, or it is not a whole, readable image.
@@ -59,55 +44,40 @@ def read_photo(path: Path) -> np.ndarray:
         ) from error
 
 
-def middle(photo: np.ndarray, size: Size, crop_pct: float) -> np.ndarray:
-    """The middle of a photo, as in evaluation.
+def middle(image: np.ndarray, size: Size, crop_pct: float) -> np.ndarray:
+    """The middle of an image, as in evaluation.
 
-    The photo is resized in proportion until it just covers `size` / `crop_pct`, rounded down; the
+    The image is resized in proportion until it just covers `size` / `crop_pct`, rounded down; the
     middle of that is taken. For square sizes, pixel by pixel what timm does.
 
     Args:
-      photo: [H,W,3] uint8.
+      image: of any size.
       size: of the result.
       crop_pct: share of the shorter side that is taken, above 0 to 1.
-
-    Returns:
-      [height,width,3] uint8.
     """
-    H, W = photo.shape[:2]
+    H, W = image.shape[:2]
     height, width = (math.floor(side / crop_pct) for side in size)
     wide = H * width < W * height  # Then the height decides, else the width.
     whole = (height, height * W // H) if wide else (width * H // W, width)
     top, left = (round((covered - side) / 2) for covered, side in zip(whole, size, strict=True))
-    return resize(photo, whole)[top : top + size[0], left : left + size[1]]
+    return resize(image, whole)[top : top + size[0], left : left + size[1]]
 
 
-def resize(photo: np.ndarray, size: Size) -> np.ndarray:
-    """A whole photo, stretched where its shape is another one.
+def resize(image: np.ndarray, size: Size) -> np.ndarray:
+    """A whole image of another size, stretched where its shape is another one; perhaps read-only.
 
     By Pillow's bicubic interpolation, which averages where it shrinks (antialiasing), as in timm.
-
-    Args:
-      photo: [H,W,3] uint8.
-      size: of the result.
-
-    Returns:
-      [height,width,3] uint8, perhaps read-only.
     """
-    if photo.shape[:2] == size:
-        return photo
+    if image.shape[:2] == size:
+        return image
     height, width = size
-    return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def fitting(height: int, width: int, scale: Size) -> Size:
-    """The size of a whole photo that fits into `scale`, with the ratio kept.
+    """The size that brings an image of height and width into `scale`, with the ratio kept.
 
-    Args:
-      height, width: of the photo.
-      scale: the longer and the shorter side, in any order.
-
-    Returns:
-      As mmcv rounds them, at least 1.
+    `scale` is the longest and the shortest side, in any order. Rounded as mmcv does, to at least 1.
     """
     long, short = max(scale), min(scale)
     factor = min(long / max(height, width), short / min(height, width))
@@ -115,15 +85,7 @@ def fitting(height: int, width: int, scale: Size) -> Size:
 
 
 def read_images(paths: Sequence[Path], config: BackboneConfig, crop_pct: float) -> np.ndarray:
-    """Read photos for a model.
-
-    Args:
-      paths: of one photo or more.
-      config: of the model.
-      crop_pct: see `middle`.
-
-    Returns:
-      [n,height,width,3] uint8, of the model's size.
+    """[n,height,width,3] uint8, the `middle` of the images in files, for a model of such a config.
 
     Raises:
       ValueError: no path, one that cannot be read (see `read_photo`), or a model of other images.
@@ -142,7 +104,7 @@ def in_batches(
     preprocessing: Preprocessing,
     batch: int,
 ) -> Any:
-    """What a function makes of many photos, computed `batch` of them at once.
+    """What a function makes of many images, computed `batch` of them at once.
 
     Args:
       function: from [b,height,width,3] float32, normalised, to arrays [b,...] in any pytree.

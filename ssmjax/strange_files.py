@@ -14,10 +14,10 @@ def absent(path: Path) -> str:
     return "check the path"
 
 
-def instead(path: Path, wanted: Literal["safetensors", "torch"]) -> str:
+def instead(path: Path, expected: Literal["safetensors", "torch"]) -> str:
     """What a file that cannot be read is, and what to do, as a part of a sentence.
 
-    Where its first bytes do not tell, or tell what was wanted, it may be cut short.
+    Where its first bytes are unknown, or of what was expected, it may be cut short.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -27,9 +27,9 @@ def instead(path: Path, wanted: Literal["safetensors", "torch"]) -> str:
         return "it is a pointer of Git LFS: fetch the file itself with git lfs pull"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "it is a web page: download the file itself"
-    if wanted != "torch" and head.startswith(_PYTORCH):
+    if expected != "torch" and head.startswith(_PYTORCH):
         return "it is a file of PyTorch: turn it into a weight file with python -m ssmjax.convert"
-    if wanted != "safetensors" and head[8:9] == b"{" and head[4:8] == bytes(4):
+    if expected != "safetensors" and head[8:9] == b"{" and head[4:8] == bytes(4):
         return "it is a safetensors file: name it so"
     if _is_text(head):
         return "it is a text: name the file with the weights"

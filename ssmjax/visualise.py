@@ -46,10 +46,7 @@ class Options(command_line.ClassifierOptions):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command: parse, draw. Raises ValueError or OSError, one sentence for people."""
-    _visualise(command_line.parse(Options, arguments))
-
-
-def _visualise(options: Options) -> None:
+    options = command_line.parse(Options, arguments)
     if options.out is not None:
         command_line.check_png("--out", options.out)
     elif options.kind == "tokens":

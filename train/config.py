@@ -8,7 +8,7 @@ import dataclasses
 from train.augment.config import AugmentConfig
 from train.data.config import DataConfig
 from train.engine.config import OptimConfig
-from train.hosts.fields import check
+from train.hosts.fields import AT_LEAST_1, check
 from train.tasks.config import ModelConfig, TaskConfig
 
 __all__ = ["AugmentConfig", "Config", "DataConfig", "ModelConfig", "OptimConfig"]
@@ -32,5 +32,5 @@ class Config(TaskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fields = ("evaluate_every", "checkpoint_every", "keep_checkpoints", "log_every")
-        check(self, "", fields, "it must be at least 1", lambda value: value >= 1)
+        fields = "evaluate_every", "checkpoint_every", "keep_checkpoints", "log_every"
+        check(self, "", AT_LEAST_1, *fields)

@@ -62,9 +62,7 @@ def finetune(config: Config, options: RunOptions, runtime: Runtime) -> None:
             scores = scores_of(job, other.model, other.title)
             results.append(Result(*other, scores[task.metrics[0]]))
         model = task.with_prune(model, config.prune)
-        sinks = (
-            open_sinks(workdir, dataclasses.asdict(config), options.wandb) if runtime.first else []
-        )
+        sinks = open_sinks(workdir, dataclasses.asdict(config), options.wandb)
         trace = workdir / "profile" if options.profile and runtime.first else None
         trained = train(job, model, sinks, trace)
     if runtime.first:

@@ -19,6 +19,7 @@ from ssmjax import command_line
 from train.cli import load_config
 from train.config import Config
 from train.engine.learner import check_parts
+from train.hosts.fields import AT_LEAST_1, check
 from train.hosts.options import TargetOptions
 from train.reports.memory import GIB, Devices, devices_of, estimate
 from train.tasks.task import open_task
@@ -42,8 +43,7 @@ class TableOptions:
     def __post_init__(self) -> None:
         if not self.configs:
             raise ValueError("No config was given; name files, as configs/imagenet_*.py.")
-        if self.devices < 1:
-            raise ValueError(f"--devices is {self.devices}; it must be at least 1.")
+        check(self, "--", AT_LEAST_1, "devices")
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def contenders(pruned: bool) -> dict[str, Contender]:
 def _of_jax(scan: Callable[..., Any], rotation: Sequence[Arguments]) -> Prepared:
     """The phases of a scan written in JAX; floating-point arguments are differentiated."""
     names = [name for name in rotation[0] if name != "positions"]
-    sets = [([given[name] for name in names], given["positions"]) for given in rotation]
+    sets = [([case[name] for name in names], case["positions"]) for case in rotation]
 
     def run(positions: Any, *arrays: jax.Array) -> jax.Array:
         return scan(**dict(zip(names, arrays, strict=True)), positions=positions)
@@ -125,7 +125,7 @@ def _mamba_ssm(rotation: Sequence[Arguments]) -> Prepared:
             array = array.transpose(1, 2).contiguous()
         return array.detach().requires_grad_()
 
-    sets = [{k: tensor(k, a) for k, a in given.items() if a is not None} for given in rotation]
+    sets = [{k: tensor(k, a) for k, a in case.items() if a is not None} for case in rotation]
 
     def saving(i: int) -> Any:
         y = selective_scan_fn(**sets[i], delta_softplus=True)

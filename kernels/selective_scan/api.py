@@ -95,32 +95,25 @@ def selective_scan(
             f'gap_delta belongs to alignment="constant" and only to it; alignment is {alignment!r} '
             f"and gap_delta is {'missing' if gap_delta is None else 'given'}."
         )
-    arrays = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
-    arrays |= {"delta_bias": delta_bias, "gap_delta": gap_delta}
-    given = {name: jnp.asarray(array) for name, array in arrays.items() if array is not None}
-    _check_arrays(given)
+    operands = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
+    operands |= {"delta_bias": delta_bias, "gap_delta": gap_delta}
+    arrays = {name: jnp.asarray(array) for name, array in operands.items() if array is not None}
+    _check_arrays(arrays)
     if positions is not None:
-        _check_positions(positions, given["u"].shape[:2])
+        _check_positions(positions, arrays["u"].shape[:2])
         positions = jnp.asarray(positions).astype(jnp.int32)
     if order is not None:
         order = jnp.asarray(order)
-        _check_order(order, given["u"].shape[:2])
+        _check_order(order, arrays["u"].shape[:2])
         order = order.astype(jnp.int32)
-    gaps = Gaps(positions, alignment, given.pop("gap_delta", None))
-    inputs = Scan(**given, gaps=gaps, order=order, softplus=delta_softplus, reverse=reverse)
+    gaps = Gaps(positions, alignment, arrays.pop("gap_delta", None))
+    inputs = Scan(**arrays, gaps=gaps, order=order, softplus=delta_softplus, reverse=reverse)
     y, last_state = run_scan(inputs, implementation)
     return (y, last_state) if return_last_state else y
 
 
 def run_scan(inputs: Scan, implementation: str | None = None) -> tuple[InnerTokens, States]:
-    """`selective_scan` of inputs that need no check.
-
-    Args:
-      inputs: of the shapes and dtypes that `Scan` states.
-      implementation: as in `selective_scan`.
-
-    Returns:
-      y [B,K,E] and the last state [B,E,N], as in `selective_scan`.
+    """y and the last state, as `selective_scan` gives them, of inputs that need no check.
 
     Raises:
       ValueError: an unknown implementation.
@@ -138,18 +131,18 @@ def _best(inputs: Scan) -> str:
     return "pallas_triton" if single and capability.has_cuda() else "reference"
 
 
-def _check_arrays(given: dict[str, jax.Array]) -> None:
+def _check_arrays(arrays: dict[str, jax.Array]) -> None:
     for name, axes in (("u", "[B,K,E]"), ("A", "[E,N]")):
-        if given[name].ndim != axes.count(",") + 1:
-            raise ValueError(f"{name} has shape {given[name].shape}; it must be {axes}.")
-    (b, k, e), n = given["u"].shape, given["A"].shape[1]
+        if arrays[name].ndim != axes.count(",") + 1:
+            raise ValueError(f"{name} has shape {arrays[name].shape}; it must be {axes}.")
+    (b, k, e), n = arrays["u"].shape, arrays["A"].shape[1]
     tokens, channels, states = (b, k, e), (e,), (b, k, n)
     shapes = {"u": tokens, "delta": tokens, "A": (e, n), "B": states, "C": states, "D": channels}
     shapes |= {"z": tokens, "delta_bias": channels, "gap_delta": channels}
-    for name, array in given.items():
+    for name, array in arrays.items():
         if array.shape != shapes[name]:
             raise ValueError(
-                f"{name} has shape {array.shape}; u {(b, k, e)} and A {given['A'].shape} ask for "
+                f"{name} has shape {array.shape}; u {(b, k, e)} and A {arrays['A'].shape} ask for "
                 f"{shapes[name]}."
             )
         if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -159,18 +152,18 @@ def _check_arrays(given: dict[str, jax.Array]) -> None:
 
 
 def _check_positions(positions: jax.typing.ArrayLike, shape: tuple[int, ...]) -> None:
-    given = positions if isinstance(positions, Tracer) else np.asarray(positions)
-    if given.shape != shape:
-        raise ValueError(f"positions has shape {given.shape}; u asks for {shape}.")
-    if not jnp.issubdtype(given.dtype, jnp.integer):
-        raise ValueError(f"positions has dtype {given.dtype}; it must be integer.")
-    if isinstance(given, Tracer):
+    positions = positions if isinstance(positions, Tracer) else np.asarray(positions)
+    if positions.shape != shape:
+        raise ValueError(f"positions has shape {positions.shape}; u asks for {shape}.")
+    if not jnp.issubdtype(positions.dtype, jnp.integer):
+        raise ValueError(f"positions has dtype {positions.dtype}; it must be integer.")
+    if isinstance(positions, Tracer):
         return
-    least, most = given.min(), given.max()
+    least, most = positions.min(), positions.max()
     if least < 0 or most > np.iinfo(np.int32).max:
         wrong = least if least < 0 else most
         raise ValueError(f"positions holds {wrong}; original positions are 0 to 2**31 - 1.")
-    falls = given[:, 1:] <= given[:, :-1]
+    falls = positions[:, 1:] <= positions[:, :-1]
     if falls.any():
         row = int(np.argmax(falls.any(axis=1)))
         raise ValueError(f"positions[{row}] is not strictly increasing; sort the kept indices.")

@@ -34,8 +34,8 @@ def gradients(
       dlast: [B,N,E] float32, with respect to the last state.
     """
     states = saved.shape[2]
-    given = operands | {"saved": saved, "dy": dy, "dlast": dlast}
-    grads = per_image(partial(_launch, plan), given, SHARED)
+    arrays = operands | {"saved": saved, "dy": dy, "dlast": dlast}
+    grads = per_image(partial(_launch, plan), arrays, SHARED)
     BC = grads.pop("BC").sum(axis=1)
     grads |= zip(triton_block.STATES, jnp.split(BC[..., : 2 * states], 2, axis=-1), strict=True)
     grads |= {name: grads[name].sum(axis=0) for name in SHARED if name in grads}
@@ -45,10 +45,10 @@ def gradients(
 
 
 @partial(jax.jit, static_argnums=0)  # Traced once for all layers of a model.
-def _launch(plan: Plan, given: Operands) -> Operands:
+def _launch(plan: Plan, arrays: Operands) -> Operands:
     """Gradients by image: those of B and C together, by block of channels, as "BC"."""
-    saved, dy, dlast = (given[name] for name in ("saved", "dy", "dlast"))
-    operands = {name: given[name] for name in given.keys() - {"saved", "dy", "dlast"}}
+    saved, dy, dlast = (arrays[name] for name in ("saved", "dy", "dlast"))
+    operands = {name: arrays[name] for name in arrays.keys() - {"saved", "dy", "dlast"}}
     batch, length, channels = dy.shape
     blocks = channels // LANES
     shapes = {name: operands[name] for name in triton_block.TOKENS if name in operands}

@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write = partial(write_checkpoint, out, model)
     else:
         name = str(options.model)
-        model, given = _read(options, name)
+        model, noted = _read(options, name)
         overrides = config_overrides(name, model.config)
-        classes = _class_names(model, given)
+        classes = _class_names(model, noted)
         metadata = Metadata(name, overrides, classes, imagenet.preprocessing(name))
         write = partial(save_weights, out, model, metadata)
     try:
@@ -106,10 +106,10 @@ def _check(options: Options) -> None:
         raise ValueError(f"--model is missing; choose one of {', '.join(list_models())}.")
 
 
-def _class_names(model: Model, given: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that a checkpoint gives, or of the data that such models are published for."""
+def _class_names(model: Model, noted: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that a checkpoint notes, or of the data that such models are published for."""
     is_classifier, count = isinstance(model, Backbone), model.config.num_classes
-    choice = (tuple(imagenet.synsets()), given) if is_classifier else (given, COCO, ADE20K)
+    choice = (tuple(imagenet.synsets()), noted) if is_classifier else (noted, COCO, ADE20K)
     return next((names for names in choice if len(names) == count), ())
 
 
@@ -119,8 +119,8 @@ def _read(options: Options, name: str) -> tuple[Model, tuple[str, ...]]:
     overrides = {"img_size": size[0] if len(size) == 1 else size} if size else {}
     _outline(name, {}, **overrides)  # Finds a wrong name or size before a large file is read.
     state, class_names, noted = read_checkpoint(options.checkpoint, ema=options.ema)
-    given = (options.grid[0], options.grid[-1]) if options.grid else noted
-    if noted not in (None, given):
+    grid = (options.grid[0], options.grid[-1]) if options.grid else noted
+    if noted not in (None, grid):
         raise ValueError(
             f"--grid is {' '.join(map(str, options.grid))}, and {options.checkpoint} says that it "
             f"is of {noted[0]} x {noted[1]} patches; leave --grid out."
@@ -128,8 +128,8 @@ def _read(options: Options, name: str) -> tuple[Model, tuple[str, ...]]:
     model = _outline(name, state, **overrides)
     try:
         if not size:
-            _check_positions(model, state, given)
-        load_torch_state_dict(model, state, grid=given)
+            _check_positions(model, state, grid)
+        load_torch_state_dict(model, state, grid=grid)
     except ValueError as error:
         similar = _similar(state)
         hint = f"; it looks like {similar}" if similar not in (None, name) else ""
@@ -150,10 +150,10 @@ def _outline(name: str, state: Mapping[str, np.ndarray], **overrides) -> Model:
 
 def _check_positions(outline: Model, state: Mapping[str, np.ndarray], grid: Grid | None) -> None:
     """Refuse position embeddings that would have to be resized."""
-    wanted, config = official_shapes(outline), trunk_config(outline.config)
-    given = unwrapped(state, wanted)[0]
+    shapes, config = official_shapes(outline), trunk_config(outline.config)
+    arrays = unwrapped(state, shapes)[0]
     for entry in table(outline.config):
-        array = given.get(entry.theirs)
+        array = arrays.get(entry.theirs)
         if entry.positions is None or array is None:
             continue
         patches = patches_of(array.shape, config)
@@ -163,9 +163,9 @@ def _check_positions(outline: Model, state: Mapping[str, np.ndarray], grid: Grid
                 f"{config.grid[0]} x {config.grid[1]}; give the size of its images by --img-size, "
                 "or that to resize it to."
             )
-        if patches is not None and array.shape != wanted[entry.theirs]:
+        if patches is not None and array.shape != shapes[entry.theirs]:
             raise ValueError(
-                f"{entry.theirs} has shape {array.shape}, not {wanted[entry.theirs]}; "
+                f"{entry.theirs} has shape {array.shape}, not {shapes[entry.theirs]}; "
                 "--img-size would resize it."
             )
 

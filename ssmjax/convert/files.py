@@ -165,10 +165,9 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore")  # About kinds of files that are refused below.
             return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # Broken bytes make torch raise nearly anything.
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        if wanted:
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
-                f"{path} is refused: it asks for {wanted[1]}, which could run any code; only "
+                f"{path} is refused: it asks for {code[1]}, which could run any code; only "
                 "tensors and plain values are read. Ask for a file with the state_dict alone."
             ) from error
         raise ValueError(

@@ -88,7 +88,7 @@ def fill(
     Args:
       model, state_dict, grid: as of `load_torch_state_dict`.
       entries: of a table.
-      prefix: what the names were freed of before, to be told.
+      prefix: what the names were freed of before, for the error.
 
     Raises:
       ValueError: as `load_torch_state_dict` does for what is missing, unused or does not fit.
@@ -105,9 +105,8 @@ def fill(
         target = target if entry.block is None else target[entry.block, ...]
         try:
             array = _fitted(model, entry, state_dict[entry.theirs], target.dtype, grid)
-            wanted = shapes[entry.theirs]
-            if array.shape != wanted:
-                raise ValueError(f"has shape {array.shape}, not {wanted}")
+            if array.shape != shapes[entry.theirs]:
+                raise ValueError(f"has shape {array.shape}, not {shapes[entry.theirs]}")
         except ValueError as error:
             problems.append(f"{entry.theirs} {error}")
         else:
@@ -140,7 +139,7 @@ def family(config: BackboneConfig | DenseConfig) -> Family:
     """How the official code stores models of that config. Raises ValueError if there is none."""
     if type(config) in _FAMILIES:
         return _FAMILIES[type(config)]
-    # Here, not above: classifiers need nothing of it.
+    # Imported late: whoever converts a classifier loads nothing of the dense tasks.
     from ssmjax.convert.dense_heads import FAMILIES
 
     if type(config) not in FAMILIES:
@@ -157,10 +156,9 @@ def table(config: BackboneConfig | DenseConfig) -> list[Entry]:
 
 
 def official_shapes(model: Model) -> dict[str, tuple[int, ...]]:
-    """{official name: shape in PyTorch's layout}, in official order; of shapes alone, too.
+    """{official name: shape in PyTorch's layout}, in official order.
 
-    Args:
-      model: a model, or what `nnx.eval_shape` makes of one.
+    The model may be what `nnx.eval_shape` makes of one.
     """
     return shapes_of(model, table(model.config))
 
@@ -190,9 +188,9 @@ def _fitted(
     try:
         source = source_grid(patches, config, grid, official_grids(model.config))
     except ValueError as error:
-        unlike = f", not {(1, config.length, config.embed_dim)}"
-        told = unlike if array.shape[1] != config.length else ""
-        raise ValueError(f"has shape {array.shape}{told}, and {error}") from error
+        expected = f", not {(1, config.length, config.embed_dim)}"
+        unlike = expected if array.shape[1] != config.length else ""
+        raise ValueError(f"has shape {array.shape}{unlike}, and {error}") from error
     return on_grid(array, source, config)
 
 

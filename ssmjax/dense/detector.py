@@ -14,51 +14,21 @@ from ssmjax.models.run import Run
 
 
 class Detector(nnx.Module):
-    """A detector; each kind gives its `backbone` and `look`, `terms` and `find`."""
+    """A detector, for use under `jit`; each kind gives `backbone`, `look`, `terms` and `find`."""
 
     backbone: PlainMambaAdapter
 
     def look(self, maps: tuple[jax.Array, ...], *, train: bool) -> Any:
-        """What `terms` and `find` work on, of the maps of the backbone.
-
-        `train` is that of `ssmjax.layers.norm.BatchNorm`.
-        """
+        """What `terms` and `find` work on, of the maps of the backbone."""
         raise NotImplementedError
 
     def terms(self, seen: Any, targets: Targets, *, train: bool) -> dict[str, Term]:
-        """The losses by name, of what `look` gave; `train` is as in `look`."""
+        """The losses by name, of what `look` gave."""
         raise NotImplementedError
 
     def find(self, seen: Any, image_shapes: jax.Array, **options: Any) -> Detections:
         """The objects in images whose sides are `image_shapes` [B,2], of what `look` gave."""
         raise NotImplementedError
-
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        image_shapes: jax.Array | None = None,
-        train: bool = False,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
-        remat: bool = False,
-    ) -> Any:
-        """What `look` makes of images; to be called under `jit`.
-
-        Args:
-          images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
-          image_shapes: [B,2] (height, width) of each image without its padding at the bottom and
-            the right, so that pruning drops the padding first; None: there is none.
-          train: whether drop path acts and batch norms train; these then change in place.
-          key: random key for drop path (with `train`) and `importance="random"`.
-          implementation: of the scan; see `kernels.selective_scan`.
-          remat: whether a gradient recomputes the insides of each block, to need less memory.
-
-        Raises:
-          ValueError: images of another shape, or a key is needed and missing.
-        """
-        run = Run(key, image_shapes, train, implementation, remat)
-        return self._seen(images, run)[0]
 
     def losses(self, images: jax.Array, targets: Targets, **options: Any) -> dict[str, jax.Array]:
         """What training minimises the sum of: the means of `loss_terms`, of the same arguments."""
@@ -67,13 +37,13 @@ class Detector(nnx.Module):
     def loss_terms(
         self, images: jax.Array, targets: Targets, *, train: bool = True, **options: Any
     ) -> dict[str, Term]:
-        """What training minimises the sum of the means of; to be called under `jit`.
+        """What training minimises the sum of the means of.
 
         Args:
           images: [B,height,width,channels], both sides multiples of 32, zero in the padding.
           targets: their objects.
           train: whether drop path acts and batch norms train; these then change in place.
-          **options: `key`, `implementation` and `remat`, as in `__call__`.
+          **options: `key`, `implementation` and `remat` of `ssmjax.models.run.Run`.
 
         Returns:
           The losses by name; their means are float32 scalars.
@@ -81,7 +51,7 @@ class Detector(nnx.Module):
         Raises:
           ValueError: images of another shape, or a key or the masks are needed and missing.
         """
-        seen = self(images, image_shapes=targets.image_shapes, train=train, **options)
+        seen, _ = self._seen(images, Run(image_sizes=targets.image_shapes, train=train, **options))
         return self.terms(seen, targets, train=train)
 
     def detect(
@@ -94,7 +64,7 @@ class Detector(nnx.Module):
         return_positions: bool = False,
         **options: Any,
     ) -> Any:
-        """Find objects; to be called under `jit`.
+        """Find objects.
 
         Args:
           images: [B,height,width,channels], both sides multiples of 32, zero in the padding.

@@ -1,5 +1,7 @@
 """Mask R-CNN (He et al. 2017, arXiv 1703.06870): boxes and masks of objects, in two stages."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -74,7 +76,7 @@ class MaskRCNN(Detector):
           found: what the first stage proposes.
           targets: the objects, with masks.
           keys: [B] random keys for the choice of regions; None chooses evenly.
-          train: that of `ssmjax.layers.norm.BatchNorm`.
+          train: whether batch norms train.
 
         Raises:
           ValueError: the targets have no masks.
@@ -93,20 +95,8 @@ class MaskRCNN(Detector):
 
     def regions(self, found: Proposals, targets: Targets, keys: jax.Array | None) -> Regions:
         """The regions that the second stage learns from; for `keys` see `region_losses`."""
-
-        def of_image(found, targets, key):
-            return regions(
-                found.boxes,
-                found.valid,
-                targets.boxes,
-                targets.labels,
-                targets.valid,
-                self.config.num_classes,
-                self.config.samples,
-                key,
-            )
-
-        return jax.vmap(of_image)(found, targets, keys)
+        sizes = {"num_classes": self.config.num_classes, "samples": self.config.samples}
+        return jax.vmap(partial(regions, **sizes))(found, targets, keys)
 
     def find(self, seen: Maps, image_shapes: jax.Array, *, masks: bool = False) -> Detections:
         """Objects; with `masks` also theirs, for `ssmjax.dense.geometry.masks.paste`."""

@@ -80,7 +80,7 @@ class AuxiliaryHead(nnx.Module):
 
 
 class UperNet(nnx.Module):
-    """A segmentor on PlainMamba, whose maps are all of one stride, or on Vim."""
+    """A segmentor, to be used under `jit`: on PlainMamba, whose maps have one stride, or on Vim."""
 
     def __init__(self, config: UperNetConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -97,19 +97,16 @@ class UperNet(nnx.Module):
         images: jax.Array,
         *,
         image_shapes: jax.Array | None = None,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
         return_positions: bool = False,
+        **options: Any,
     ) -> Any:
-        """Segment images of any size; to be called under `jit`.
+        """Segment images of any size.
 
         Args:
           images: [B,height,width,channels].
-          image_shapes: [B,2] (height, width) of each image without its padding, so that pruning
-            drops the padding first; None: there is none.
-          key: random key for `importance="random"`.
-          implementation: of the scan; see `kernels.selective_scan`.
+          image_shapes: `image_sizes` of `ssmjax.models.run.Run`.
           return_positions: also return `ssmjax.dense.backbones.ranges.Features.kept`.
+          **options: `key` and `implementation` of `Run`.
 
         Returns:
           Logits [B,height,width,num_classes] in float32 (or wider), followed by what was asked for.
@@ -118,8 +115,7 @@ class UperNet(nnx.Module):
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
         """
-        run = Run(key, image_shapes, implementation=implementation)
-        features = self.backbone(images, run)
+        features = self.backbone(images, Run(image_sizes=image_shapes, **options))
         logits = classify(self.head, self._seen(features))
         logits = resize(logits, (images.shape[1], images.shape[2]))
         return (logits, features.kept) if return_positions else logits
@@ -129,18 +125,15 @@ class UperNet(nnx.Module):
         images: jax.Array,
         window: tuple[int, int],
         stride: tuple[int, int],
-        *,
-        key: jax.Array | None = None,
-        implementation: str | None = None,
+        **options: Any,
     ) -> jax.Array:
-        """Segment large images through windows; to be called under `jit`.
+        """Segment large images through windows.
 
         Args:
           images: [B,height,width,channels].
           window: (height, width) of a window; an image's side where that is less.
           stride: (rows, columns) from window to window; the last ones are moved inward.
-          key: random key for `importance="random"`, the same for all windows.
-          implementation: of the scan; see `kernels.selective_scan`.
+          **options: `key`, the same for all windows, and `implementation` of `Run`.
 
         Returns:
           Logits [B,height,width,num_classes] in float32 (or wider), means over the windows that a
@@ -157,7 +150,7 @@ class UperNet(nnx.Module):
         def look(total, corner):
             at = (0, corner[0], corner[1], 0)
             part = lax.dynamic_slice(images, at, (len(images), *window, images.shape[3]))
-            logits = self(part, key=key, implementation=implementation)
+            logits = self(part, **options)
             before = lax.dynamic_slice(total, at, logits.shape)
             return lax.dynamic_update_slice(total, before + logits, at), None
 
@@ -178,12 +171,10 @@ class UperNet(nnx.Module):
         labels: jax.Array,
         *,
         image_shapes: jax.Array | None = None,
-        key: jax.Array | None = None,
         train: bool = True,
-        implementation: str | None = None,
-        remat: bool = False,
+        **options: Any,
     ) -> dict[str, Term]:
-        """What training minimises the sum of the means of; to be called under `jit`.
+        """What training minimises the sum of the means of.
 
         Means are over all pixels of the labels, those without a class included, as in the official
         code.
@@ -191,12 +182,10 @@ class UperNet(nnx.Module):
         Args:
           images: [B,height,width,channels].
           labels: [B,h,w] integers, 255 for none; of any sides, often those of the images.
-          image_shapes: [B,2] (height, width) of each image without its padding, or None.
-          key: random key for drop path and dropout (both with `train`), and
-            `importance="random"`.
-          train: whether these act and batch norms train, which then change in place.
-          implementation: of the scan; see `kernels.selective_scan`.
-          remat: whether a gradient recomputes the insides of each block, to need less memory.
+          image_shapes: `image_sizes` of `ssmjax.models.run.Run`.
+          train: whether drop path and dropout act and batch norms train, which then change in
+            place.
+          **options: `key`, also for dropout, `implementation` and `remat` of `Run`.
 
         Returns:
           {"decode.loss_ce", "aux.loss_ce": cross entropy of the head, and of the auxiliary one
@@ -205,10 +194,10 @@ class UperNet(nnx.Module):
         Raises:
           ValueError: images of another shape, or a key is needed and missing.
         """
+        run = Run(image_sizes=image_shapes, train=train, **options)
         drops = train and self.config.dropout > 0
-        if drops and key is None:
+        if drops and run.key is None:
             raise ValueError("dropout needs a key: model.losses(images, labels, key=...).")
-        run = Run(key, image_shapes, train, implementation, remat)
         backbone_key, head_key, auxiliary_key = run.split(3)
         maps = self._seen(self.backbone(images, dataclasses.replace(run, key=backbone_key)))
 

@@ -1,1 +1,1 @@
-"""Building blocks of the models."""
+"""Building blocks of the models. `train` is everywhere that of `ssmjax.layers.norm.BatchNorm`."""

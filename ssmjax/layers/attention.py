@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from kernels.array_types import Array, Tokens
-from ssmjax.layers.initial import NORMAL
+from ssmjax.layers.initial import linear
 from ssmjax.precision import wide_dtype
 
 
@@ -18,19 +18,15 @@ class SelfAttention(nnx.Module):
     """
 
     def __init__(self, features: int, heads: int, *, dtype, rngs: nnx.Rngs):
-        self.qkv = nnx.Linear(features, 3 * features, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
-        self.proj = nnx.Linear(features, features, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
+        self.qkv = linear(features, 3 * features, dtype=dtype, rngs=rngs)
+        self.proj = linear(features, features, dtype=dtype, rngs=rngs)
         self.heads = heads
 
     def __call__(self, x: Tokens) -> tuple[Tokens, Float[Array, "B heads K K"]]:
-        """Mix tokens.
+        """Mix normalised tokens.
 
-        Args:
-          x: [B,K,D] normalised tokens.
-
-        Returns:
-          [B,K,D] mixed tokens, and [B,heads,K,K] in float32 (or wider): how much of each token
-          (last axis) each token takes; rows sum to 1.
+        Also returns, in float32 (or wider), how much of each token (last axis) each token takes;
+        rows sum to 1.
         """
         B, K, D = x.shape
         q, k, v = jnp.moveaxis(self.qkv(x).reshape(B, K, 3, self.heads, -1), 2, 0)

@@ -20,25 +20,18 @@ class CausalConv(nnx.Module):
 
     def __init__(self, channels: int, taps: int, *, rngs: nnx.Rngs):
         bound = taps**-0.5  # PyTorch's default for a depthwise Conv1d.
-        shape = (taps, channels)
-        self.kernel = nnx.Param(
-            jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
-        )
-        self.bias = nnx.Param(
-            jax.random.uniform(rngs.params(), (channels,), minval=-bound, maxval=bound)
-        )
+        uniform = partial(jax.random.uniform, minval=-bound, maxval=bound)
+        self.kernel = nnx.Param(uniform(rngs.params(), (taps, channels)))
+        self.bias = nnx.Param(uniform(rngs.params(), (channels,)))
 
     def __call__(self, x: jax.Array, positions: jax.Array | None, reverse: bool) -> jax.Array:
-        """Convolve kept tokens.
+        """[B,K,E] kept tokens to [B,K,E] of their dtype.
 
         Args:
-          x: [B,K,E] kept tokens.
+          x: the tokens.
           positions: [B,K] original positions: pruned ones count as zero inputs (`conv="aligned"`),
             or None: kept tokens are each other's neighbours (`conv="compact"`, and dense).
           reverse: look at the tokens after each token instead of those before.
-
-        Returns:
-          [B,K,E] of x's dtype.
         """
         kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
         taps, length = kernel.shape[0], x.shape[1]
@@ -96,14 +89,9 @@ class GridConv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels)) if use_bias else None
 
     def __call__(self, x: jax.Array, cells: Cells) -> jax.Array:
-        """Convolve kept tokens where they stand.
+        """[B,K,E] kept tokens to [B,K,E] of their dtype.
 
-        Args:
-          x: [B,K,E] kept tokens, perhaps followed by others that cells show: [B,K+P,E].
-          cells: where they stand.
-
-        Returns:
-          [B,K,E] of x's dtype.
+        They are perhaps followed by others that cells show: [B,K+P,E].
         """
         if cells.source is not None:
             x = gather_tokens(x, cells.source)

@@ -1,6 +1,10 @@
-"""Convolutions with bias, as heads have them; those with batch norm are `ConvNorm`."""
+"""Convolutions with bias, as heads have them; those with batch norm are `ConvNorm`.
+
+`options` are those of Flax's convolutions: `dtype`, `rngs` and `kernel_init`.
+"""
 
 import math
+from typing import Any
 
 import jax
 from flax import nnx
@@ -15,56 +19,24 @@ def fan_out_normal(size: int, features: int) -> nnx.Initializer:
 
 
 def convolution(
-    in_features: int,
-    features: int,
-    size: int,
-    *,
-    dtype,
-    rngs: nnx.Rngs,
-    kernel_init: nnx.Initializer,
-    bias: float = 0.0,
+    in_features: int, features: int, size: int, *, bias: float = 0.0, **options: Any
 ) -> nnx.Conv:
     """A convolution that keeps the sides of maps, with bias, which is `bias` at first."""
-    return nnx.Conv(
-        in_features,
-        features,
-        kernel_size=(size, size),
-        dtype=dtype,
-        kernel_init=kernel_init,
-        bias_init=nnx.initializers.constant(bias),
-        rngs=rngs,
-    )
+    start = nnx.initializers.constant(bias)
+    return nnx.Conv(in_features, features, (size, size), bias_init=start, **options)
 
 
-def doubling(
-    features: int, *, dtype, rngs: nnx.Rngs, kernel_init: nnx.Initializer
-) -> nnx.ConvTranspose:
+def doubling(features: int, **options: Any) -> nnx.ConvTranspose:
     """A transposed 2x2 convolution, with bias, that doubles the sides of maps."""
-    return nnx.ConvTranspose(
-        features,
-        features,
-        kernel_size=(2, 2),
-        strides=(2, 2),
-        padding="VALID",
-        transpose_kernel=True,
-        dtype=dtype,
-        kernel_init=kernel_init,
-        rngs=rngs,
-    )
+    options |= {"strides": (2, 2), "padding": "VALID", "transpose_kernel": True}
+    return nnx.ConvTranspose(features, features, (2, 2), **options)
 
 
 class ConvTower(nnx.Module):
     """Some 3x3 convolutions of one width, each followed by ReLU."""
 
-    def __init__(
-        self, width: int, depth: int, *, dtype, rngs: nnx.Rngs, kernel_init: nnx.Initializer
-    ):
-        self.convs = nnx.List(
-            [
-                convolution(width, width, 3, dtype=dtype, rngs=rngs, kernel_init=kernel_init)
-                for _ in range(depth)
-            ]
-        )
+    def __init__(self, width: int, depth: int, **options: Any):
+        self.convs = nnx.List([convolution(width, width, 3, **options) for _ in range(depth)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B,H,W,width] to [B,H,W,width] of the compute dtype."""

@@ -1,11 +1,11 @@
 """The unit of convolutional stems and heads."""
 
+from typing import Any
+
 import jax
 from flax import nnx
 
 from ssmjax.layers.norm import BatchNorm
-
-KERNEL_INIT = nnx.initializers.lecun_normal()
 
 
 class ConvNorm(nnx.Module):
@@ -18,22 +18,12 @@ class ConvNorm(nnx.Module):
         size: int,
         stride: int,
         *,
-        dtype,
-        rngs: nnx.Rngs,
-        kernel_init: nnx.Initializer = KERNEL_INIT,
         activate: bool = True,
+        **options: Any,
     ):
-        self.conv = nnx.Conv(
-            in_features,
-            features,
-            kernel_size=(size, size),
-            strides=stride,
-            padding=size // 2,
-            use_bias=False,
-            dtype=dtype,
-            kernel_init=kernel_init,
-            rngs=rngs,
-        )
+        """`options` are those of `nnx.Conv`: `dtype`, `rngs` and `kernel_init`."""
+        options |= {"strides": stride, "padding": size // 2, "use_bias": False}
+        self.conv = nnx.Conv(in_features, features, (size, size), **options)
         self.norm = BatchNorm(features)
         self.activate = activate
 

@@ -1,11 +1,14 @@
 """How parameters start, as in the official code."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 NORMAL = nnx.initializers.truncated_normal(0.02)  # Linear layers and embeddings.
+linear = partial(nnx.Linear, kernel_init=NORMAL)
 
 
 def residual_uniform(depth: int) -> nnx.Initializer:

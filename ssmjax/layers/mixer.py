@@ -1,4 +1,7 @@
-"""The mixers of both families, on all tokens or on the kept ones."""
+"""The mixers of both families, on all tokens or on the kept ones.
+
+`alignment` is that of `ssmjax.PruneConfig`, `implementation` that of `kernels.selective_scan`.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +47,7 @@ class Direction(SelectiveSSM):
     def __call__(
         self, scan: OfScan, x: jax.Array, layout: Neighbours, *, reverse: bool, alignment: str
     ) -> Any:
-        """What `scan` makes of this direction's [B,K,E] inputs. See `BidirectionalMixer`."""
+        """What `scan` makes of this direction's [B,K,E] inputs."""
         u = jax.nn.silu(self.conv(x, layout.conv_positions, reverse))
         gaps = self.gaps(layout.positions, alignment, self.conv.bias[...])
         return scan(self.inputs(u, *self.project(u), gaps, reverse=reverse))
@@ -62,17 +65,10 @@ class BidirectionalMixer(nnx.Module):
     def __call__(
         self, x: Tokens, layout: Neighbours, *, alignment: str, implementation: str | None
     ) -> tuple[Tokens, Signals]:
-        """Mix tokens.
+        """Mix normalised tokens.
 
-        Args:
-          x: [B,K,D] normalised tokens.
-          layout: how they lie.
-          alignment: `previous`, `zero_token` or `none`; see `PruneConfig`.
-          implementation: of the scan; see `kernels.selective_scan`.
-
-        Returns:
-          [B,K,D] mixed tokens, and what token scores need: what entered `out_proj`, and the mean
-          steps of both directions.
+        Also returns what token scores need: what entered `out_proj`, and the mean steps of both
+        directions.
         """
         x, z = jnp.split(self.in_proj(x), 2, axis=-1)
 
@@ -84,13 +80,10 @@ class BidirectionalMixer(nnx.Module):
         return self.out_proj(y), Signals(y, step)
 
     def over_scans(self, scan: OfScan, x: jax.Array, layout: Neighbours, alignment: str) -> Any:
-        """The mean of what `scan` makes of both directions.
+        """The mean of what `scan` makes of both directions' scans, whose gate is still missing.
 
-        Args:
-          scan: a function of a direction's scan, whose gate is still missing.
-          x: [B,K,E] what is scanned: the first half of what `in_proj` gives; the other is the gate.
-          layout: how the tokens lie.
-          alignment: `previous`, `zero_token` or `none`; see `PruneConfig`.
+        `x` [B,K,E] is what is scanned, the first half of what `in_proj` gives; the other half is
+        the gate.
         """
         forward = self.forward(scan, x, layout, reverse=False, alignment=alignment)
         backward = self.backward(scan, x, layout, reverse=True, alignment=alignment)
@@ -140,24 +133,11 @@ class PathMixer(SelectiveSSM):
         return 2 * self.dt_bias[...]
 
     def __call__(
-        self,
-        x: TokensAndFrozen,
-        paths: Paths,
-        *,
-        alignment: str,
-        implementation: str | None,
+        self, x: TokensAndFrozen, paths: Paths, *, alignment: str, implementation: str | None
     ) -> tuple[Tokens, Signals]:
-        """Mix tokens.
+        """Mix normalised tokens, which are followed by the frozen ones, if `paths` has such.
 
-        Args:
-          x: [B,K,D] normalised tokens, followed by the frozen ones, if `paths` has such.
-          paths: where they lie.
-          alignment: `previous`, `zero_token` or `none`; see `PruneConfig`.
-          implementation: of the scan; see `kernels.selective_scan`.
-
-        Returns:
-          [B,K,D] mixed tokens, and what token scores need: what entered `out_proj`, and the steps
-          in raster order.
+        Also returns what token scores need: what entered `out_proj`, and the steps in raster order.
         """
         present = paths.order.shape[-1]
         x, frozen = x[:, :present], x[:, present:]

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from jax import lax
 from ssmjax.precision import widened
 
 MOMENTUM = 0.1  # Of PyTorch: how far stored statistics move to those of a batch.
+
+layer_norm = partial(nnx.LayerNorm, epsilon=1e-6, use_fast_variance=False)
 
 
 @contextlib.contextmanager

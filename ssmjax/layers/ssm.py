@@ -1,13 +1,13 @@
 """What the mixers of all families share: the input-dependent delta, B and C, and A and D."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from kernels.selective_scan import Gaps, Scan
-from ssmjax.layers.initial import NORMAL, residual_uniform, step_bias
+from ssmjax.layers.initial import linear, residual_uniform, step_bias
 from ssmjax.precision import widened
 
 
@@ -36,14 +36,8 @@ class SelectiveSSM(nnx.Module):
 
     def __init__(self, sizes: MixerSizes, *, rngs: nnx.Rngs):
         channels, states, rank = sizes.channels, sizes.states, sizes.rank
-        self.x_proj = nnx.Linear(
-            channels,
-            rank + 2 * states,
-            use_bias=False,
-            dtype=sizes.dtype,
-            kernel_init=NORMAL,
-            rngs=rngs,
-        )
+        options = {"use_bias": False, "dtype": sizes.dtype, "rngs": rngs}
+        self.x_proj = linear(channels, rank + 2 * states, **options)
         bound = rank**-0.5
         self.dt_kernel = nnx.Param(
             jax.random.uniform(rngs.params(), (rank, channels), minval=-bound, maxval=bound)
@@ -61,7 +55,7 @@ class SelectiveSSM(nnx.Module):
     def project(self, u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[...,E] to raw steps [...,E] in float32 or wider, B [...,N] and C [...,N]."""
         low_rank, B, C = jnp.split(self.x_proj(u), [self.rank, self.rank + self.states], axis=-1)
-        return self._delta(low_rank), B, C
+        return widened(low_rank) @ self.dt_kernel[...], B, C
 
     def step(self, raw: jax.Array) -> jax.Array:
         """Raw steps [...,E] to steps, all positive."""
@@ -105,30 +99,13 @@ class SelectiveSSM(nnx.Module):
             reverse=reverse,
         )
 
-    def _delta(self, low_rank: jax.Array) -> jax.Array:
-        """[..., R] to raw steps [..., E], in float32 (or wider) whatever the compute dtype."""
-        return widened(low_rank) @ self.dt_kernel[...]
+
+def in_projection(sizes: MixerSizes, **options: Any) -> nnx.Linear:
+    """Tokens [...,D] to what is scanned and its gate, [...,2E]; `options` of `nnx.Linear`."""
+    return linear(sizes.features, 2 * sizes.channels, dtype=sizes.dtype, **options)
 
 
-def in_projection(sizes: MixerSizes, *, use_bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
-    """Tokens [...,D] to what is scanned and its gate, [...,2E]."""
-    return nnx.Linear(
-        sizes.features,
-        2 * sizes.channels,
-        use_bias=use_bias,
-        dtype=sizes.dtype,
-        kernel_init=NORMAL,
-        rngs=rngs,
-    )
-
-
-def out_projection(sizes: MixerSizes, *, use_bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
-    """Gated outputs [...,E] to tokens [...,D]."""
-    return nnx.Linear(
-        sizes.channels,
-        sizes.features,
-        use_bias=use_bias,
-        dtype=sizes.dtype,
-        kernel_init=residual_uniform(sizes.depth),
-        rngs=rngs,
-    )
+def out_projection(sizes: MixerSizes, **options: Any) -> nnx.Linear:
+    """Gated outputs [...,E] to tokens [...,D]; `options` of `nnx.Linear`."""
+    options |= {"dtype": sizes.dtype, "kernel_init": residual_uniform(sizes.depth)}
+    return nnx.Linear(sizes.channels, sizes.features, **options)

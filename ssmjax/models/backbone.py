@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Num
 
-from ssmjax.layers.initial import NORMAL
+from ssmjax.layers.initial import linear
 from ssmjax.layers.norm import changing_statistics
 from ssmjax.models.config import BackboneConfig
 from ssmjax.models.run import Run
@@ -44,10 +44,7 @@ class Backbone(Trunk):
     head: nnx.Linear
 
     def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
-        """[B,height,width,channels] to the stream before the first block; K is L.
-
-        `train` is that of `ssmjax.layers.norm.BatchNorm`.
-        """
+        """[B,height,width,channels] to the stream before the first block; K is L."""
         raise NotImplementedError
 
     def finish(
@@ -130,13 +127,7 @@ class Backbone(Trunk):
 
 def head(config: BackboneConfig, *, rngs: nnx.Rngs) -> nnx.Linear:
     """The head of a classifier."""
-    return nnx.Linear(
-        config.embed_dim,
-        config.num_classes,
-        dtype=jnp.dtype(config.dtype),
-        kernel_init=NORMAL,
-        rngs=rngs,
-    )
+    return linear(config.embed_dim, config.num_classes, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -9,7 +9,7 @@ from flax import nnx
 
 from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.mixer import PathMixer, Paths
-from ssmjax.layers.norm import BatchNorm
+from ssmjax.layers.norm import BatchNorm, layer_norm
 from ssmjax.layers.patch_embed import StemPatchEmbed
 from ssmjax.layers.pos_embed import resize_inside
 from ssmjax.layers.scan_paths import scan_paths
@@ -21,8 +21,6 @@ from ssmjax.pruning.config import PruneConfig, whole_number
 from ssmjax.pruning.positions import kept_at, nearest_kept
 from ssmjax.pruning.stream import Stream
 
-BLOCK_EPSILON = 1e-5
-FINAL_EPSILON = 1e-6
 DWCONV_SIZE = 3
 
 
@@ -93,9 +91,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: PlainMambaConfig, *, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(config.dtype)
-        self.norm = nnx.LayerNorm(
-            config.embed_dim, epsilon=BLOCK_EPSILON, use_fast_variance=False, rngs=rngs
-        )
+        self.norm = layer_norm(config.embed_dim, epsilon=1e-5, rngs=rngs)
         self.mixer = PathMixer(
             config.mixer, config.conv_size, paired=config.paired_paths, rngs=rngs
         )
@@ -176,12 +172,8 @@ class PlainMambaTrunk(Trunk):
     def tokens(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Patches plus position embeddings, resized where the images have another grid.
 
-        Args:
-          images: [B,height,width,channels] of the compute dtype.
-          train: that of `ssmjax.layers.norm.BatchNorm`.
-
-        Returns:
-          [B,N,D] in float32 (or wider), in raster order of `config.grid_of(height, width)`.
+        [B,height,width,channels] of the compute dtype become [B,N,D] in float32 (or wider), in
+        raster order of `config.grid_of(height, width)`.
         """
         patches = self.patch_embed(images, train=train)
         grid = self.config.grid_of(*images.shape[1:3])
@@ -204,11 +196,10 @@ class PlainMamba(PlainMambaTrunk, Backbone):
         super().__init__(config, rngs=rngs)
         # As the official classifiers; its detectors and segmentors synchronise them.
         self.set_attributes(BatchNorm, synchronised=False)
-        self.norm = final_norm(config.embed_dim, rngs=rngs)
+        self.norm = layer_norm(config.embed_dim, rngs=rngs)
         self.head = head(config, rngs=rngs)
 
     def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
-        """Patches plus position embeddings."""
         return Stream(self.tokens(images, train=train))
 
     def layout(self, batch: int, positions: jax.Array | None) -> Paths:
@@ -223,8 +214,3 @@ class PlainMamba(PlainMambaTrunk, Backbone):
             return self.norm(x).mean(axis=1), x
         shares = sizes / sizes.sum(axis=1, keepdims=True)
         return (self.norm(x) * shares[..., None]).sum(axis=1), x
-
-
-def final_norm(features: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """The norm of what blocks have given."""
-    return nnx.LayerNorm(features, epsilon=FINAL_EPSILON, use_fast_variance=False, rngs=rngs)

@@ -59,10 +59,7 @@ class Trunk(nnx.Module):
         )
 
     def after_block(self, number: int, stream: Stream, layout: Any, *, train: bool) -> Stream:
-        """What follows block `number` (1-based) alone, for those in `breaks`.
-
-        `train` is that of `ssmjax.layers.norm.BatchNorm`.
-        """
+        """What follows block `number` (1-based) alone, for those in `breaks`."""
         raise NotImplementedError
 
     @property

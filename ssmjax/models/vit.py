@@ -8,15 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ssmjax.layers.attention import SelfAttention
-from ssmjax.layers.initial import NORMAL
+from ssmjax.layers.initial import linear
+from ssmjax.layers.norm import layer_norm
 from ssmjax.models.backbone import Backbone, head
 from ssmjax.models.config import BackboneConfig
 from ssmjax.precision import widened
 from ssmjax.pruning.config import PruneConfig, check_whole
 from ssmjax.pruning.strategies.strategy import Signals
 from ssmjax.pruning.stream import Stream
-
-EPSILON = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +74,8 @@ class MLP(nnx.Module):
     """Linear, GELU, linear, on each token."""
 
     def __init__(self, features: int, hidden: int, *, dtype, rngs: nnx.Rngs):
-        self.fc1 = nnx.Linear(features, hidden, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
-        self.fc2 = nnx.Linear(hidden, features, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
+        self.fc1 = linear(features, hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = linear(hidden, features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
@@ -88,9 +87,9 @@ class Block(nnx.Module):
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(config.dtype)
         features, options = config.embed_dim, {"dtype": self.dtype, "rngs": rngs}
-        self.norm1 = _norm(features, rngs)
+        self.norm1 = layer_norm(features, rngs=rngs)
         self.attn = SelfAttention(features, config.num_heads, **options)
-        self.norm2 = _norm(features, rngs)
+        self.norm2 = layer_norm(features, rngs=rngs)
         self.mlp = MLP(features, config.mlp_ratio * features, **options)
 
     def __call__(self, stream, layout, drop, *, alignment, implementation):
@@ -122,7 +121,7 @@ class ViT(Backbone):
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
-        self.norm = _norm(config.embed_dim, rngs)
+        self.norm = layer_norm(config.embed_dim, rngs=rngs)
         self.head = head(config, rngs=rngs)
 
     def embed(self, images: jax.Array, *, train: bool = False) -> Stream:
@@ -139,7 +138,3 @@ class ViT(Backbone):
         """The class token, which pruning leaves first."""
         x = stream.residual
         return self.norm(x[:, 0]), x
-
-
-def _norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(features, epsilon=EPSILON, use_fast_variance=False, rngs=rngs)

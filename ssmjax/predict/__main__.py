@@ -5,6 +5,7 @@ python -m ssmjax.predict PHOTO ... --weights FILE [--top 5] [--picture OUT.png]
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich import box
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"--top is {options.top}; it must be at least 1.")
     if options.picture:
         command_line.check_png("--picture", options.picture)
-    weights = weight_file(options.weights, _tell)
+    weights = weight_file(options.weights, partial(print, file=sys.stderr))
     metadata = read_metadata(weights)
     prune = command_line.pruning(
         options.after_blocks, options.keep_ratio, registry.entry(metadata.model).prunes
@@ -35,17 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(model, Backbone):
         answer = classes.predict(model, metadata, options)
     else:
-        # Here, not above: classifiers need nothing of it.
+        # Imported late: whoever runs a classifier loads nothing of the dense tasks.
         from ssmjax.predict import dense
 
         answer = dense.predict(model, metadata, options)
     _print_table(options.images, answer)
     if options.picture and answer.picture:
         write_png(answer.picture, options.picture)
-
-
-def _tell(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
 
 
 def _print_table(paths: Sequence[Path], answer: Answer) -> None:

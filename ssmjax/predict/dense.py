@@ -63,9 +63,9 @@ def _objects(
     height, width = fitting(H, W, DETECTION_SCALE)
     image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
     pads = [(0, -side % LARGEST_STRIDE) for side in (height, width)]
-    given = np.pad(preprocessing.normalise(image), (*pads, (0, 0)))[None]
+    padded = np.pad(preprocessing.normalise(image), (*pads, (0, 0)))[None]
     shapes = np.array([[height, width]], np.int32)
-    found, kept = _detect(*nnx.split(model), given, shapes)
+    found, kept = _detect(*nnx.split(model), padded, shapes)
     one = jax.tree.map(lambda a: np.asarray(a[0]), found)
     rows = [
         (

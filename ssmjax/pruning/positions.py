@@ -1,4 +1,7 @@
-"""Where kept tokens stand on the grid, and which of them a hole of the grid shows."""
+"""Where kept tokens stand on the grid (H, W), and which of them a hole of the grid shows.
+
+`positions` are [B,K] raster positions of the kept tokens, results of them [B,H*W] indices into K.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +13,7 @@ from kernels.array_types import Array, Positions
 def kept_at(
     positions: Positions, cells: int
 ) -> tuple[Integer[Array, "B {cells}"], Bool[Array, "B {cells}"]]:
-    """Which kept token stands at each cell.
-
-    Args:
-      positions: [B,K] raster positions of the kept tokens.
-      cells: H * W.
-
-    Returns:
-      [B,H*W] int32 indices into K, 0 where none stands, and [B,H*W] bool, whether one does.
-    """
+    """Which kept token stands at each of H * W cells, 0 where none does, and whether one does."""
     index = jnp.arange(positions.shape[1], dtype=jnp.int32)
 
     # Image by image, so that a batch spread over devices stays there.
@@ -36,13 +31,6 @@ def nearest_kept(
 
     Distance and position make one integer key, and the distance is a sum over the two axes, so the
     smallest key is found along columns first and along rows of the result after.
-
-    Args:
-      positions: [B,K] raster positions of the kept tokens.
-      grid: (H, W).
-
-    Returns:
-      [B,H*W] int32 indices into K.
     """
     H, W = grid
     cells = H * W

@@ -12,15 +12,9 @@ def select_tokens(
 ) -> Integer[Array, "B {count}"]:
     """Indices of the `count` best tokens per image, increasing.
 
-    Ties go to the lower index and NaN ranks last. No gradient flows through the choice.
-
-    Args:
-      scores: [B,K] scores, higher is better.
-      count: tokens to keep, protected ones included; static.
-      protected: [B,K] bool, tokens that are kept whatever their score.
-
-    Returns:
-      [B,count] int32 indices into K.
+    The highest scores are the best, ties go to the lower index and NaN ranks last. `protected`
+    tokens, among the `count` (which is static), are kept whatever their score. No gradient flows
+    through the choice.
     """
     scores = lax.stop_gradient(scores)
     bounds = jnp.finfo(scores.dtype)
@@ -37,7 +31,7 @@ def select_tokens(
 def gather_tokens(
     tokens: Shaped[Array, "B K *rest"], indices: Integer[Array, "B count"]
 ) -> Shaped[Array, "B count *rest"]:
-    """Rows of `tokens` [B,K,...] at `indices` [B,count], as [B,count,...]."""
+    """The tokens at `indices`."""
     return jnp.take_along_axis(
         tokens, indices.reshape(*indices.shape, *(1,) * (tokens.ndim - 2)), 1
     )

@@ -12,7 +12,7 @@ from ssmjax.preprocess import Preprocessing
 from train.config import AugmentConfig
 from train.engine import optim
 from train.engine.step import init_state, make_train_step
-from train.tasks.classification.loss import make_loss
+from train.tasks.classification.loss import ClassificationLoss
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 _RNG = np.random.default_rng(0)
@@ -46,8 +46,8 @@ def backbone(name="vim_tiny_patch16_224", **options):
 
 def classify(config, augment=AugmentConfig(), teacher=None):
     """The loss of classification on `BATCH`."""
-    preprocessing = Preprocessing(MEAN, STD)
-    return make_loss(config, augment, num_classes=3, preprocessing=preprocessing, teacher=teacher)
+    split = () if teacher is None else nnx.split(teacher)
+    return ClassificationLoss(config, augment, 3, Preprocessing(MEAN, STD), *split)
 
 
 def start(model, config, loss=None, *, seed=0, place=lambda state: state):

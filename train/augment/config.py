@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from train.augment import randaugment
-from train.hosts.fields import check
+from train.hosts.fields import AT_LEAST_0, AT_LEAST_1, SHARE, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +42,8 @@ class AugmentConfig:
                 f"data.augment.scale is {self.scale}; give two shares above 0 and at most 1, the "
                 "smaller one first."
             )
-        part, shares = "data.augment.", ("flip", "color_jitter", "erase")
-        check(self, part, shares, "it must be between 0 and 1", lambda value: 0 <= value <= 1)
-        check(self, part, ("mixup", "cutmix"), "it must be at least 0", lambda value: value >= 0)
-        check(self, part, ("repeats",), "it must be at least 1", lambda value: value >= 1)
+        check(self, "data.augment.", SHARE, "flip", "color_jitter", "erase")
+        check(self, "data.augment.", AT_LEAST_0, "mixup", "cutmix")
+        check(self, "data.augment.", AT_LEAST_1, "repeats")
         if self.randaugment is not None:
             randaugment.parse(self.randaugment)

@@ -29,10 +29,9 @@ def random_resized(
 ) -> np.ndarray:
     """A random part, resized: Szegedy et al., "Going deeper with convolutions", as timm has it.
 
-    Args:
-      scale: smallest and largest area of the part, as a share of the photo's; uniform between.
-        Its aspect ratio is log-uniform from 3/4 to 4/3. Of ten such parts the first that fits into
-        the photo is taken, at a uniform place; where none does, the largest middle part is.
+    Its area is uniform between two shares of the photo's, `scale`; its aspect ratio is log-uniform
+    from 3/4 to 4/3. Of ten such parts the first that fits into the photo is taken, at a uniform
+    place; where none does, the largest middle part is.
     """
     top, left, height, width = random_part(photo.shape[:2], scale, rng)
     return resize(photo[top : top + height, left : left + width], size)

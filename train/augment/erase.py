@@ -16,10 +16,7 @@ def erase(key: jax.Array, images: jax.Array, probability: float) -> jax.Array:
     Random erasing (arXiv 1708.04896) as timm's mode "pixel" has it. All tries are drawn at once and
     the first that fits is taken, which is the same distribution as trying one after the other.
 
-    Args:
-      key: for which images, where, and the noise.
-      images: [B,height,width,channels], normalised to deviations of about 1.
-      probability: of an image to be chosen.
+    Images [B,height,width,channels] are normalised to deviations of about 1.
     """
     chosen_key, place_key, noise_key = jax.random.split(key, 3)
     batch, height, width, _ = images.shape

@@ -56,12 +56,7 @@ def draw_own_share(
 def rectangle(size: tuple[int, int], share: jax.Array, centre: jax.Array) -> jax.Array:
     """[height,width] bool: the pixels of a rectangle as the image is, of `1 - share` of its area.
 
-    Its sides are cut to even pixels, and to the image.
-
-    Args:
-      size: (height, width) of the image.
-      share: scalar, of the image's area outside of the rectangle.
-      centre: [2] int32, row and column.
+    Its sides are cut to even pixels, and to the image; `centre` [2] int32 is row and column.
     """
     halves = jnp.floor(jnp.array(size) * jnp.sqrt(1 - share)).astype(jnp.int32) // 2
     rows, columns = (

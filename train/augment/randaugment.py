@@ -57,13 +57,7 @@ class RandAugment:
     deviation: float
 
     def __call__(self, image: Image.Image, fill: Colour, rng: np.random.Generator) -> Image.Image:
-        """The image, operated on.
-
-        Args:
-          image: of mode RGB.
-          fill: RGB of the places that an operation leaves empty.
-          rng: drives all choices.
-        """
+        """The image, of mode RGB, operated on; `fill` is what places get that are left empty."""
         for name in rng.choice(OPERATIONS, self.count):
             if rng.random() < self.probability:
                 magnitude = rng.normal(self.magnitude, self.deviation)
@@ -103,11 +97,11 @@ def parse(text: str) -> RandAugment:
 
 
 def operate(name: str, image: Image.Image, level: float, sign: int, fill: Colour) -> Image.Image:
-    """One operation.
+    """One of `OPERATIONS` on an image of mode RGB.
 
     Args:
-      name: one of `OPERATIONS`.
-      image: of mode RGB.
+      name: of the operation.
+      image: to work on.
       level: how strong, from 0 to 1.
       sign: 1 or -1: to which side, for operations that have two.
       fill: RGB of the places that are left empty.

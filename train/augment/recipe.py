@@ -46,10 +46,7 @@ class Recipe:
 
 
 def make_recipe(augment: AugmentConfig, size: Size, mean: tuple[float, float, float]) -> Recipe:
-    """The recipe of a config.
-
-    Args:
-      mean: colour of the photos on a scale of 0 to 1, which fills what is left empty, as in timm.
+    """The recipe of a config; what is left empty gets the photos' mean colour, 0 to 1, as in timm.
 
     Raises:
       ValueError: `augment.randaugment` is not as `train.augment.randaugment.parse` wants it.
@@ -62,10 +59,7 @@ def make_recipe(augment: AugmentConfig, size: Size, mean: tuple[float, float, fl
 def color_jitter(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
     """Brightness, contrast and saturation changed, in random order, as torchvision's ColorJitter.
 
-    Args:
-      image: of mode RGB.
-      strength: each factor is uniform from 1 - strength to 1 + strength; from 0 to 1.
-      rng: drives all choices.
+    The image is of mode RGB; each factor is uniform from 1 - strength to 1 + strength.
     """
     changes = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for which in rng.permutation(len(changes)):

@@ -9,7 +9,7 @@ import tyro
 from ssmjax import PruneConfig
 from train.config import Config, DataConfig, ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData, SegmentationData
-from train.hosts.fields import check, expand, path_field
+from train.hosts.fields import AT_LEAST_1, check, expand, path_field
 from train.tasks.task import open_task
 
 
@@ -98,9 +98,6 @@ class Comparison:
       eval_batch_size: photos a step in evaluation and in measuring speed and memory.
       evaluate_every: epochs between evaluations; the end is evaluated in any case.
       checkpoint_every: steps between checkpoints.
-
-    Raises:
-      ValueError: naming the entry or field, and what would be right.
     """
 
     models: tyro.conf.Suppress[Mapping[str, ModelConfig]] = dataclasses.field(default_factory=dict)
@@ -116,8 +113,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         expand(self)
-        rule = "it must be at least 1"
-        check(self, "", ("eval_batch_size",), rule, lambda value: value >= 1)
+        check(self, "", AT_LEAST_1, "eval_batch_size")
         for field in ("measure", "seeds"):
             values = getattr(self, field)
             if not values or len(set(values)) < len(values):

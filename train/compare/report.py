@@ -51,8 +51,7 @@ def report(table: Path, console: Console) -> None:
 def as_markdown(records: Sequence[Record]) -> str:
     """The table, the commands that made it, what its columns are, and of fresh heads every metric.
 
-    Args:
-      records: at least one.
+    There is at least one record.
     """
     found = lines(records)
     shown = columns_of(found)

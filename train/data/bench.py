@@ -71,8 +71,8 @@ def main() -> None:
 def speed(split: Split, recipe: Recipe, options: BenchOptions, workers: int) -> float:
     """Images per second of one recipe, with everything started and warm."""
     batches = train_batches(split, recipe=recipe, batch_size=BATCH_SIZE, seed=0, workers=workers)
-    given = [time.perf_counter() for _ in itertools.islice(batches, 2 * options.batches)]
-    return options.batches * BATCH_SIZE / (given[-1] - given[options.batches - 1])
+    times = [time.perf_counter() for _ in itertools.islice(batches, 2 * options.batches)]
+    return options.batches * BATCH_SIZE / (times[-1] - times[options.batches - 1])
 
 
 if __name__ == "__main__":

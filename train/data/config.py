@@ -6,7 +6,7 @@ from typing import Literal
 
 from train.augment.config import AugmentConfig
 from train.data.cifar10 import CIFAR_MEAN, CIFAR_STD
-from train.hosts.fields import check, expand, path_field
+from train.hosts.fields import AT_LEAST_0, check, expand, path_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,6 @@ class DataConfig:
                 f"data.source is {self.source} and data.path is {self.path}; "
                 "give a path with source folder, and only then."
             )
-        rule = "choose above 0 to 1, as 0.9"
-        check(self, "data.", ("crop_pct",), rule, lambda value: 0 < value <= 1)
-        rule = "it must be at least 0"
-        check(self, "data.", ("max_unreadable",), rule, lambda value: value >= 0)
+        rule = "choose above 0 to 1, as 0.9", lambda value: 0 < value <= 1
+        check(self, "data.", rule, "crop_pct")
+        check(self, "data.", AT_LEAST_0, "max_unreadable")

@@ -6,13 +6,9 @@ from ssmjax import decode as decoder
 
 
 def decode(encoded: bytes) -> np.ndarray | None:
-    """The photo in a file, as `ssmjax.decode` reads it for every command.
+    """The photo in a whole file's bytes, [H,W,3] uint8, RGB, as every command reads it.
 
-    Args:
-      encoded: the whole file.
-
-    Returns:
-      [H,W,3] uint8, RGB; None where the bytes are no readable picture, or a part of one only.
+    None where they are no readable picture, or a part of one only.
     """
     try:
         return decoder.decode(encoded)

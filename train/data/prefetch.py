@@ -34,7 +34,7 @@ def prefetched(
 
     Args:
       make: a picklable function of the number alone.
-      first, last: of the numbers.
+      first, last: numbers.
       workers: processes that make them, which end with the iterator; 0 is threads of this one.
 
     Raises:
@@ -68,11 +68,7 @@ def prefetched(
 
 
 def own_rows(batch_size: int, process: tuple[int, int]) -> range:
-    """The rows of every batch that are a process' own.
-
-    Args:
-      batch_size: of all processes together.
-      process: number and count of the processes.
+    """The rows of every batch, of all processes together, that are a process' own.
 
     Raises:
       ValueError: the batch cannot be shared out evenly.

@@ -124,9 +124,7 @@ def tiles(
     Returns:
       [side,side,3] and [g,4] of each, the boxes in its own pixels and cut at its border.
     """
-    height, width = image.shape[:2]
-    areas = _area(boxes)
-    found = []
+    (height, width), areas, found = image.shape[:2], _area(boxes), []
     for y in range(0, height - side + 1, step):
         for x in range(0, width - side + 1, step):
             inside = np.clip(boxes - [x, y, x, y], 0, side)

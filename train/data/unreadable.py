@@ -29,13 +29,7 @@ class Unreadable:
     """The unreadable photos met so far, each once however often it comes again."""
 
     def __init__(self, split: Named, limit: int, console: Console, known: Iterable[int] = ()):
-        """
-        Args:
-          split: the photos.
-          limit: how many may be unreadable.
-          console: where each is named.
-          known: numbers of those met before, as `list(self)` gave them.
-        """
+        """At most `limit` of a split; `known` ones were met before, as `list(self)` gave them."""
         self._split, self._limit, self._console = split, limit, console
         self._met = set(known)
         self._new: list[str] = []

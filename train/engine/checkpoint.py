@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
+from train.data.fetching.fetch import sha256_of
 from train.engine.step import TrainState
 
 # A checkpoint's folder has three parts: "state", "place" (the data state), and this record of its
@@ -271,13 +272,8 @@ def _plain(folder: Path) -> Path:
 
 def _digests(folder: Path) -> dict[str, str]:
     """{path: SHA-256} of the files that hold the run; orbax goes on writing its own, beside."""
-    digests = {}
-    for path in sorted(p for item in ("state", "place") for p in (folder / item).rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            digests[path.relative_to(folder).as_posix()] = digest
-    return digests
+    paths = sorted(p for item in ("state", "place") for p in (folder / item).rglob("*"))
+    return {p.relative_to(folder).as_posix(): sha256_of(p) for p in paths if p.is_file()}
 
 
 def _reason(error: Exception) -> str:

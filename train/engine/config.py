@@ -3,17 +3,16 @@
 import dataclasses
 from typing import Literal
 
-from train.hosts.fields import check
+from train.hosts.fields import ABOVE_0, AT_LEAST_0, SHARE, check
 
-# What each field keeps by itself: names, the rule, and whether a value keeps it.
+# What fields keep by themselves.
 _RULES = (
-    (("epochs", "batch_size", "lr", "clip", "steps"), "it must be above 0", lambda v: v > 0),
-    (("min_lr", "warmup_lr", "warmup_steps"), "it must be at least 0", lambda v: v >= 0),
-    (("weight_decay", "max_skipped"), "it must be at least 0", lambda v: v >= 0),
-    (("b2", "label_smoothing"), "it must be at least 0 and below 1", lambda v: 0 <= v < 1),
-    (("distill",), "it must be between 0 and 1", lambda v: 0 <= v <= 1),
-    (("layer_decay",), "choose above 0 to 1", lambda v: 0 < v <= 1),
-    (("ema",), "it must be between 0 and 1, as 0.999", lambda v: 0 < v < 1),
+    (ABOVE_0, "epochs", "batch_size", "lr", "clip", "steps"),
+    (AT_LEAST_0, "min_lr", "warmup_lr", "warmup_steps", "weight_decay", "max_skipped"),
+    (("it must be at least 0 and below 1", lambda v: 0 <= v < 1), "b2", "label_smoothing"),
+    (SHARE, "distill"),
+    (("choose above 0 to 1", lambda v: 0 < v <= 1), "layer_decay"),
+    (("it must be between 0 and 1, as 0.999", lambda v: 0 < v < 1), "ema"),
 )
 
 
@@ -81,8 +80,8 @@ class OptimConfig:
     max_skipped: int = 10
 
     def __post_init__(self) -> None:
-        for names, rule, good in _RULES:
-            check(self, "optim.", names, rule, good)
+        for rule, *fields in _RULES:
+            check(self, "optim.", rule, *fields)
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"optim.warmup_epochs is {self.warmup_epochs}; it must be at least 0 and below "

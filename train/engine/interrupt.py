@@ -20,11 +20,7 @@ class Interrupt:
         self._distributed = jax.process_count() > 1
 
     def requested(self, step: int) -> bool:
-        """Whether to stop here, in all processes alike.
-
-        Args:
-          step: steps done; to be asked after each one, the same in all processes.
-        """
+        """Whether to stop after `step` steps, in all processes alike; each asks after each step."""
         if self._distributed:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._noted

@@ -27,11 +27,9 @@ class Kept:
             self._entries = {}
 
     def get(self, name: str, depends: Any) -> Any:
-        """The value of `name`, or None where there is none, or what it depends on was another.
+        """The value of a name, or None where there is none that follows from the same.
 
-        Args:
-          name: of the value.
-          depends: what it follows from, of what JSON has and what has a `repr`.
+        `depends` is what it follows from, of what JSON has and what has a `repr`.
         """
         entry = self._entries.get(name)
         if isinstance(entry, dict) and entry.get("depends") == _digest(depends):

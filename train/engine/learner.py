@@ -36,11 +36,7 @@ class Learner:
     loss: Loss
 
     def start(self, mesh: jax.sharding.Mesh, fsdp: bool) -> tuple[TrainState, Step]:
-        """The state before the first step, on all devices of a mesh, and the step.
-
-        Args:
-          mesh: from `train.hosts.devices.make_mesh`.
-          fsdp: see `train.hosts.devices.place_state`.
+        """The state before the first step, placed as `place_state` does, and the step.
 
         Raises:
           ValueError: `optim.frozen` does not fit the model.
@@ -55,13 +51,9 @@ class Learner:
 def learner_of(
     task: Task, model: Model, metadata: Metadata = NO_IMAGES, steps_per_epoch: int = 1000
 ) -> Learner:
-    """The learner of a model of a task.
+    """The learner of a model, by its task's optimiser and loss; a teacher is made of the model.
 
-    Args:
-      task: says which optimiser and loss.
-      model: as the learner has it; a teacher is made of it.
-      metadata: of the model, for the normalisation.
-      steps_per_epoch: of the schedule.
+    `metadata` is for the normalisation, `steps_per_epoch` for the schedule.
     """
     rate = optim.schedule(task.config.optim, steps_per_epoch)
     return Learner(task, model, rate, task.optimizer(model, rate), task.loss(model, metadata))

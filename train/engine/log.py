@@ -107,7 +107,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def open_sinks(workdir: Path, config: dict[str, Any], wandb: str | None) -> list[Sink]:
-    """TensorBoard where it is installed, and Weights & Biases where a project is named.
+    """TensorBoard where it is installed, Weights & Biases where a project is named; in process 0.
 
     Args:
       workdir: gets the folders `tensorboard` and `wandb`; its name is the run's on W&B.
@@ -118,6 +118,8 @@ def open_sinks(workdir: Path, config: dict[str, Any], wandb: str | None) -> list
       ValueError: a project is named and wandb is not installed.
     """
     sinks: list[Sink] = []
+    if jax.process_index() > 0:
+        return sinks
     with contextlib.suppress(ImportError):
         sinks.append(_TensorBoard(workdir / "tensorboard"))
     if wandb is not None:

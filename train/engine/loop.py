@@ -25,18 +25,15 @@ def train(
     Where parameters are averaged it becomes the average, and both are measured: the raw ones by
     the metrics' names behind `train.engine.session.RAW`.
 
-    Args:
-      job: says how and on what; its workdir gets log, checkpoints and the best weights.
-      model: where to start, pruned as it shall be.
-      sinks: get what the log gets.
-      trace: folder for a trace of a few steps.
+    The job's workdir gets log, checkpoints and the best weights. The arguments are those of
+    `train.engine.session.open_session`.
 
     Returns:
       Every metric at the end.
 
     Raises:
       SystemExit: with status 0, after SIGTERM, when the state is saved.
-      ValueError, train.data.fetching.fetch.DataError: as `fit`; a checkpoint of another model.
+      ValueError, train.data.fetching.fetch.DataError: as `open_session` and `fit`.
     """
     with open_session(job, model, sinks, trace) as session:
         metrics = fit(session)

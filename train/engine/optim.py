@@ -19,9 +19,9 @@ EMBEDDING = ("patch_embed", "cls_token", "pos_embed")  # What comes before the f
 @functools.cache  # Equal runs get the same object, so that they share a compiled step.
 def schedule(config: OptimConfig, steps_per_epoch: int) -> optax.Schedule:
     """Learning rate by the number of steps before, those skipped included."""
-    steps, warmup = total_steps(config, steps_per_epoch), warmup_steps(config, steps_per_epoch)
     if config.schedule != "cosine":
         return functools.partial(_warmed_up, config, steps_per_epoch)
+    steps, warmup = total_steps(config, steps_per_epoch), warmup_steps(config, steps_per_epoch)
     return optax.warmup_cosine_decay_schedule(
         init_value=config.warmup_lr if warmup else config.lr,
         peak_value=config.lr,
@@ -127,9 +127,8 @@ def decay_mask(params: nnx.State):
 def frozen_mask(params: nnx.State, frozen: tuple[str, ...]):
     """Which parameters stay as they are; statistics of batch norms go on moving, as PyTorch's do.
 
-    Args:
-      params: of the whole model.
-      frozen: beginnings of dotted names, in whole parts: "head" is no beginning of "header.bias".
+    They are those whose dotted names begin so, in whole parts: "head" is no beginning of
+    "header.bias".
 
     Raises:
       ValueError: one begins no name, or nothing is left to train.

@@ -12,11 +12,7 @@ class Trace:
     """Traces steps to a folder for XProf and Perfetto; None traces nothing."""
 
     def __init__(self, folder: Path | None, start: int):
-        """
-        Args:
-          folder: gets the trace.
-          start: step that the run begins or goes on with.
-        """
+        """For a run that begins or goes on with step `start`."""
         self._folder, self._first, self._last = folder, start + FIRST, start + LAST
         self._begun = False
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
@@ -53,7 +53,15 @@ class Scores(Protocol):
 
 
 class Task(Protocol):
-    """Data, model, loss, metrics and pictures of one config."""
+    """Data, model, loss, metrics and pictures of one config.
+
+    Attributes:
+      heading: what tables call the first metric, in per cent.
+      picture_name: of the file that `picture` goes to.
+    """
+
+    heading: ClassVar[str]
+    picture_name: ClassVar[str]
 
     @property
     def config(self) -> Any:
@@ -63,16 +71,6 @@ class Task(Protocol):
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of what is measured; by the first, a share, checkpoints are best."""
-        ...
-
-    @property
-    def heading(self) -> str:
-        """What tables call the first metric, in per cent."""
-        ...
-
-    @property
-    def picture_name(self) -> str:
-        """Name of the file that `picture` goes to."""
         ...
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[Any, Any]:
@@ -162,7 +160,7 @@ class Task(Protocol):
           metadata: of the model's weights.
           runtime: where to compute.
           title: of the progress bar.
-          confusion: whether to count which classes are taken for which.
+          confusion: whether to count too which classes are taken for which.
 
         Raises:
           train.data.fetching.fetch.DataError: what cannot be read.

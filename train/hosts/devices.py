@@ -68,15 +68,10 @@ def make_mesh() -> Mesh:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, name: str) -> None:
-    """Refuse a global batch that the devices cannot share evenly.
-
-    Args:
-      batch_size: images a step, on all devices together.
-      mesh: from `make_mesh`, or one of as many devices.
-      name: of the option, for the message.
+    """Refuse a batch, of all devices together, that they cannot share evenly.
 
     Raises:
-      ValueError: the batch is no multiple of the number of devices.
+      ValueError: it is no multiple of their number; the option's `name` is in the message.
     """
     if batch_size % mesh.size:
         above = -(-batch_size // mesh.size) * mesh.size
@@ -92,12 +87,7 @@ def place_state(state: State, mesh: Mesh, fsdp: bool) -> State:
     An array of at least `SPREAD_FROM` elements is split along its largest axis that the number of
     devices divides, but not along the blocks of a stack, which the model goes through one by one.
     One without such an axis is whole on each device (fully sharded data parallelism; Zhao et al.,
-    arXiv 2304.11277).
-
-    Args:
-      state: any tree of arrays, such as a `TrainState`; the same values in every process.
-      mesh: from `make_mesh`.
-      fsdp: whether to split large arrays.
+    arXiv 2304.11277). Every process must have the same values.
     """
 
     def place(path, array):

@@ -11,26 +11,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+Rule = tuple[str, Callable[[Any], bool]]  # What messages ask for, and whether a value keeps it.
+ABOVE_0: Rule = ("it must be above 0", lambda value: value > 0)
+AT_LEAST_0: Rule = ("it must be at least 0", lambda value: value >= 0)
+AT_LEAST_1: Rule = ("it must be at least 1", lambda value: value >= 1)
+SHARE: Rule = ("it must be between 0 and 1", lambda value: 0 <= value <= 1)
 
-def check(
-    config: Any, part: str, fields: tuple[str, ...], rule: str, good: Callable[[Any], bool]
-) -> None:
-    """Refuse values that break a rule; a field that is None is left out.
 
-    Args:
-      config: a dataclass.
-      part: what messages write before a field's name, such as "optim."; may be empty.
-      fields: names of those that keep the rule.
-      rule: what messages ask for, such as "it must be above 0".
-      good: whether a value keeps it.
+def check(config: Any, part: str, rule: Rule, *fields: str) -> None:
+    """Refuse values of a dataclass' fields that break a rule; those that are None keep every one.
+
+    `part` is what messages write before a field's name, such as "optim."; it may be empty.
 
     Raises:
-      ValueError: one does not.
+      ValueError: naming the first that breaks it.
     """
+    words, keeps = rule
     for field in fields:
         value = getattr(config, field)
-        if value is not None and not good(value):
-            raise ValueError(f"{part}{field} is {value}; {rule}.")
+        if value is not None and not keeps(value):
+            raise ValueError(f"{part}{field} is {value}; {words}.")
 
 
 def path_field(default: str | None, *, inside: bool = False) -> Any:

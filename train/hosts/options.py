@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from train.hosts.fields import ABOVE_0, check
+
 
 @dataclasses.dataclass(frozen=True)
 class DistributedOptions:
@@ -40,10 +42,7 @@ class TargetOptions:
                 f"--target.devices is {self.devices} and --target.gigabytes is {self.gigabytes}; "
                 "give both, as 8 and 80, or neither."
             )
-        for name in ("devices", "gigabytes"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"--target.{name} is {value}; it must be above 0.")
+        check(self, "--target.", ABOVE_0, "devices", "gigabytes")
 
 
 @dataclasses.dataclass(frozen=True)

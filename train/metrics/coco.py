@@ -92,10 +92,7 @@ def merged(parts: Iterable[Results]) -> Results:
 
 
 def gathered(results: Results) -> Results:
-    """The merged results of all processes; all of them must call.
-
-    Raises: as `merged`.
-    """
+    """The results of all processes, which all must call, as `merged`."""
     content = json.dumps(list(results.items())).encode()
     return merged(dict(json.loads(part)) for part in from_all_processes(content))
 

@@ -64,12 +64,7 @@ def summed(matrix: np.ndarray) -> np.ndarray:
 
 
 def coverage(matrix: np.ndarray, class_names: Sequence[str]) -> str:
-    """Which classes the means of `scores` are over, for people.
-
-    Args:
-      matrix: [C,C] int64, labels by rows.
-      class_names: C of them.
-    """
+    """Which classes the means of `scores` are over, for people."""
     there, found = matrix.sum(1) > 0, matrix.sum(0) > 0
     if there.all():
         return f"means over all {len(there):,} classes"

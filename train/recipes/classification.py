@@ -1,5 +1,9 @@
 """How the papers fine-tune on ImageNet-1k, and what was chosen where they say too little.
 
+Official weights, FILE, of the model NAME, are converted by
+
+    python -m ssmjax.convert FILE --model NAME --out weights/NAME.safetensors
+
 What holds for all of them: EXIF orientation is applied, as PlainMamba's loader does and Vim's does
 not. Mixup and cutmix are drawn once for the whole batch; the official code draws on each GPU. The
 memory of every config is in train/README.md, by `python -m train.memory_table`.

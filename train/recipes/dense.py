@@ -1,10 +1,10 @@
 """How the official code trains detectors and segmentors, and what was chosen for pruned ones.
 
-Weights are those of the ImageNet classifier, as the dense models start from them; the paper does
-not say what its pruned ones start from, nor where they prune. Chosen: the same recipe, pruned as
-the classifier is, from the first step on. All compute in float32, as published. EXIF orientation is
-applied, as mmcv does. The memory of every config is in train/README.md, by
-`python -m train.memory_table`.
+Weights are those of the ImageNet classifier, as the dense models start from them, converted as
+train/recipes/classification.py says; the paper does not say what its pruned ones start from, nor
+where they prune. Chosen: the same recipe, pruned as the classifier is, from the first step on. All
+compute in float32, as published. EXIF orientation is applied, as mmcv does. The memory of every
+config is in train/README.md, by `python -m train.memory_table`.
 """
 
 import dataclasses

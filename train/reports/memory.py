@@ -55,22 +55,19 @@ class Devices(NamedTuple):
         return int(ROOM * self.memory)
 
 
-def devices_here() -> Devices:
-    """All devices of all processes; their memory is the least of this process' devices."""
-    local = jax.local_devices()
-    stats = [device.memory_stats() or {} for device in local]
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(local)
-    memory = min(s.get("bytes_limit", host) for s in stats)
-    return Devices(jax.device_count(), local[0].device_kind, memory, capability.has_cuda())
-
-
 def devices_of(target: TargetOptions) -> Devices:
-    """The GPUs that are asked for, or `devices_here`."""
-    if target.devices is None or target.gigabytes is None:
-        return devices_here()
-    memory = int(GPU_SHARE * target.gigabytes * 1e9)
-    cuda = target.scan == "pallas_triton"
-    return Devices(target.devices, f"GPU of {target.gigabytes:g} GB", memory, cuda)
+    """The GPUs that are asked for, or all devices of all processes.
+
+    The memory of the latter is the least of this process' devices.
+    """
+    if target.devices is not None and target.gigabytes is not None:
+        memory = int(GPU_SHARE * target.gigabytes * 1e9)
+        cuda = target.scan == "pallas_triton"
+        return Devices(target.devices, f"GPU of {target.gigabytes:g} GB", memory, cuda)
+    local = jax.local_devices()
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(local)
+    memory = min((one.memory_stats() or {}).get("bytes_limit", host) for one in local)
+    return Devices(jax.device_count(), local[0].device_kind, memory, capability.has_cuda())
 
 
 class Estimate(NamedTuple):
@@ -104,16 +101,11 @@ def estimate(task: Task, model: Model, devices: Devices, *, fsdp: bool) -> Estim
       devices: what shares a batch, whose parts are multiples of their number.
       fsdp: whether they share parameters and optimiser state too.
     """
-    with capability.assume_cuda(devices.cuda):
-        return _estimate(task, model, devices.number, fsdp)
-
-
-def _estimate(task: Task, model: Model, devices: int, fsdp: bool) -> Estimate:
     chosen = task.config.optim
     graphdef, params, others = nnx.split(model, nnx.Param, ...)
     learner = learner_of(task, model)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    batch = _first_of(task.step_batch(model), devices)
+    batch = _first_of(task.step_batch(model), devices.number)
     prepared = jax.eval_shape(lambda *inputs: learner.loss.prepare(*inputs), batch, key)
     part = _first_of(prepared, chosen.accumulate)
 
@@ -130,13 +122,15 @@ def _estimate(task: Task, model: Model, devices: int, fsdp: bool) -> Estimate:
     # With parts of a batch there are the gradients of a part, and their sum.
     gradients = _bytes(params) * (1 if chosen.accumulate == 1 else 2)
     state = _bytes(jax.eval_shape(begin, params, others)) + gradients + _bytes(learner.loss)
-    kept = _bytes(jax.eval_shape(held, *inputs)) - _bytes(params)
-    again = (_bytes(kept) for kept in _recomputed(jax.make_jaxpr(loss_of)(*inputs).jaxpr))
+    with capability.assume_cuda(devices.cuda):
+        kept = _bytes(jax.eval_shape(held, *inputs)) - _bytes(params)
+        program = jax.make_jaxpr(loss_of)(*inputs).jaxpr
+        recomputed = max(map(_bytes, _recomputed(program)), default=0)
     return Estimate(
-        state=state // (devices if fsdp else 1),
+        state=state // (devices.number if fsdp else 1),
         batches=BATCHES * _bytes(batch) + _bytes(prepared),
         kept=max(0, kept),
-        recomputed=max(again, default=0),
+        recomputed=recomputed,
     )
 
 

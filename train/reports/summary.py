@@ -16,14 +16,7 @@ from train.reports.tables import Row, print_table, write_curve, write_table
 
 
 class Result(NamedTuple):
-    """One measured model.
-
-    Attributes:
-      name: the name in tables.
-      regime: see `train.reports.tables.Row`.
-      model: the model itself.
-      score: the value of the main metric.
-    """
+    """One measured model: its name and regime in tables, and the main metric's value."""
 
     name: str
     regime: str
@@ -37,13 +30,7 @@ def trained_results(
     """Rows of the model that was trained: of the best epoch, where there are several, and the last.
 
     Where parameters are averaged, of the raw ones too, before the average's. The last row is that
-    of `weights.safetensors`.
-
-    Args:
-      task: of the run.
-      model: as it is at the end.
-      metrics: every one at the end.
-      log: the entries of the run.
+    of `weights.safetensors`. Model and metrics are those at the end, `log` has the run's entries.
     """
     config, main = task.config, task.metrics[0]
     name = "dense" if config.prune is None else "pruned"
@@ -63,11 +50,7 @@ def summarise(job: Job, results: Sequence[Result]) -> None:
     """Measure speeds, unless this device has, print the table, and write all of it down.
 
     The workdir gets `results.{json,csv,md}`, `curve.png` and the task's picture, if it has one, of
-    the first images that were measured on.
-
-    Args:
-      job: all of whose measuring and training is done.
-      results: what was measured, the last one the model that was trained.
+    the first images that were measured on, by the model of the last result.
     """
     task, workdir, console = job.task, job.workdir, job.runtime.progress.console
     models = {result.model.config: result.model for result in results}

@@ -1,7 +1,5 @@
 """The end of a run: its results as a table on screen and in files, and its curve as a picture."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io
@@ -60,8 +58,6 @@ class Row:
 def print_table(rows: Sequence[Row], console: Console, heading: str = "top-1 %") -> None:
     """Print the results; differences and savings are against the dense row, where there is one.
 
-    `heading` is that of the main metric.
-
     It fits 80 columns: the words of a row stand below each other, and what pruning never changes,
     the number of parameters, is left to the files.
     """
@@ -91,10 +87,7 @@ def print_rows(
 def write_table(rows: Sequence[Row], folder: Path, heading: str = "top-1 %") -> None:
     """Write results.json and results.csv (plain numbers) and results.md (all of it for people).
 
-    Args:
-        rows: the results.
-        folder: created when missing; each file there is replaced in one step.
-        heading: of the main metric.
+    The folder is created when missing; each file there is replaced in one step.
 
     Raises:
         OSError: the folder cannot be written; no half-written file stays behind.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssmjax.models.vit import ViTConfig
+from train.data.fetching.fetch import sha256_of
 from train.engine.session import Job
 from train.engine.task import Model, Split, Task
 from train.metrics.gather import from_all_processes
@@ -14,13 +15,7 @@ from train.tasks.config import TaskConfig
 
 
 class Untrained(NamedTuple):
-    """A model that is measured before the training.
-
-    Attributes:
-      name: the name in tables.
-      regime: see `train.reports.tables.Row`.
-      model: the model itself.
-    """
+    """A model that is measured before the training, with its name and regime in tables."""
 
     name: str
     regime: str
@@ -57,10 +52,7 @@ def untrained(task: Task, model: Model) -> list[Untrained]:
 def scores_of(job: Job, model: Model, title: str) -> Mapping[str, float]:
     """Every metric of an untrained model, measured now or by an earlier start of the same job.
 
-    Args:
-      job: on whose `eval_split` to measure.
-      model: as the config of the job has it, but perhaps pruned otherwise.
-      title: that no other model of the job has.
+    The model is as the job's config has it, but perhaps pruned otherwise; the title is its alone.
     """
     depends = _digest(job.task.config, job.eval_split), model.config
     found = job.kept.get(title, depends)
@@ -75,15 +67,10 @@ def scores_of(job: Job, model: Model, title: str) -> Mapping[str, float]:
 
 def _digest(config: TaskConfig, split: Split) -> str:
     """A digest of all that the scores follow from, but for the model's own config."""
-    files = [str(path) for path in (config.model.weights, config.model.classifier) if path]
-    weights = list(map(_file_digest, files))
+    files = config.model.weights, config.model.classifier
+    weights = [sha256_of(Path(file)) for file in files if file]
     data = dataclasses.asdict(config.data) | {"augment": None}
     facts = weights, config.model.new_head, data, config.seed, config.eval_batch_size
     found = hashlib.sha256(repr((facts, split.identity)).encode()).hexdigest()
     # All processes take that of the first one: files of the other hosts may have other dates.
     return from_all_processes(found.encode())[0].decode()
-
-
-def _file_digest(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

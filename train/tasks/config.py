@@ -6,7 +6,7 @@ from ssmjax import PruneConfig
 from train.data.config import DataConfig
 from train.data.dense.config import DetectionData, SegmentationData
 from train.engine.config import OptimConfig
-from train.hosts.fields import check, expand, path_field
+from train.hosts.fields import AT_LEAST_1, check, expand, path_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +91,7 @@ class TaskConfig:
     pictures: int = 12
 
     def __post_init__(self) -> None:
-        fields = ("eval_batch_size", "pictures")
-        check(self, "", fields, "it must be at least 1", lambda value: value >= 1)
+        check(self, "", AT_LEAST_1, "eval_batch_size", "pictures")
         if self.optim.distill and self.model.weights is None:
             raise ValueError(
                 f"optim.distill is {self.optim.distill} without a model to follow; give "

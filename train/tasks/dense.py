@@ -49,6 +49,8 @@ class DenseTask:
 
     kinds: ClassVar[tuple[type, ...]]  # Of the configs of its models.
     batches: ClassVar[Any]  # The module that makes batches of its data.
+    changes: ClassVar[tuple[str, ...]]  # Fields of its data: what is done to images in training.
+    needs: ClassVar[str]  # What of a batch, beside its images, a compiled function takes.
 
     def __post_init__(self) -> None:
         chosen, prune = self.config.optim, self.config.prune
@@ -88,11 +90,21 @@ class DenseTask:
             return read_metadata(chosen.weights).model
         return chosen.name
 
+    def open(self, class_names: tuple[str, ...], *, learn: bool) -> Any:
+        """The split to learn from, or the one to measure on, of the classes that weights know."""
+        raise NotImplementedError
+
+    def open_splits(self, class_names: tuple[str, ...]) -> tuple[Any, Any]:
+        train_split = self.open(class_names, learn=True)
+        return train_split, self.eval_split(train_split.class_names)
+
+    def eval_split(self, class_names: tuple[str, ...]) -> Any:
+        return self.open(class_names, learn=False)
+
     def check(self, split: Any) -> None:
-        """Nothing is wrong that opening does not find."""
+        """Opening has found all that is wrong."""
 
     def remarks(self, split: Any) -> Sequence[str]:
-        """Sentences on what a split leaves out."""
         return split.remarks
 
     def start(self, class_names: tuple[str, ...]) -> tuple[DenseModel, Metadata]:
@@ -130,7 +142,6 @@ class DenseTask:
         return model, Metadata(name, overrides, class_names, imagenet.preprocessing(name))
 
     def load(self, weights: Path) -> tuple[DenseModel, Metadata]:
-        """A model and its classes."""
         metadata = read_metadata(weights)
         model = registry.create_model(weights=weights, prune=self._prune)
         self._check_kind(model, weights)
@@ -143,7 +154,6 @@ class DenseTask:
         return model, metadata
 
     def create(self, num_classes: int | None, weights: str | None) -> DenseModel:
-        """A pruned model, by weights or fresh."""
         chosen, options = self.config.model, self.config.model.overrides()
         if num_classes and not weights:
             options["num_classes"] = num_classes
@@ -152,25 +162,18 @@ class DenseTask:
         return model
 
     def with_prune(self, model: DenseModel, prune: PruneConfig | None) -> DenseModel:
-        """Pruned otherwise, with the same values."""
         config = overridden(model.config, {"prune": prune})
         changed = nnx.eval_shape(lambda: registry.build(config))
         nnx.update(changed, jax.tree.map(lambda array: array, nnx.state(model)))
         return changed
 
     def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
-        """AdamW with weight decay on what the official recipe decays."""
         breaks = model.backbone.trunk.breaks
         return optim.optimizer(self.config.optim, rate, breaks, self.decayed)
 
     @staticmethod
     def decayed(params: nnx.State) -> Any:
         """Which parameters decay; the same of equal optimisers, which share a compiled step."""
-        raise NotImplementedError
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """What is done to images in training, as arguments of the batches."""
         raise NotImplementedError
 
     def plan(self, split: Any, batch_size: int) -> OnePass:
@@ -186,37 +189,27 @@ class DenseTask:
         return self.batches.epoch_order(split, self.config.optim.batch_size, self.config.seed)
 
     def steps_per_epoch(self, split: Any) -> int:
-        """Batches of an epoch."""
         return self.order(split).steps
 
     def train_batches(
         self, split: Any, model: DenseModel, metadata: Metadata, first: int, runtime: Runtime
     ) -> Iterator[Batch]:
-        """Images with what is to be found on them."""
         return self.batches.train_batches(
             split,
             self.order(split),
-            **self.changes,
+            **{name: getattr(self.data, name) for name in self.changes},
             first=first,
             workers=runtime.workers,
             process=runtime.process,
         )
 
     def inputs(
-        self, model: DenseModel, split: Any, plan: OnePass, sizes: str, runtime: Runtime, title: str
+        self, model: DenseModel, split: Any, plan: OnePass, runtime: Runtime, title: str
     ) -> Iterator[tuple[Batch, tuple]]:
         """Every batch of this process' images, and what a compiled function takes first of it.
 
-        Args:
-          model: in inference mode.
-          split: the images.
-          plan: of the same split.
-          sizes: name of the sizes in a batch that the function needs.
-          runtime: where to compute.
-          title: of the progress bar.
-
-        Returns:
-          An iterator over (batch, (graphdef, state, images and sizes on the devices, key)).
+        That is (graphdef, state, images and what it `needs` on the devices, key). The arguments are
+        those of `score`, and a plan of the same split.
         """
         graphdef, state = nnx.split(model)
         state, key = place_state(state, runtime.mesh, fsdp=False), jax.random.key(self.config.seed)
@@ -225,16 +218,17 @@ class DenseTask:
         bar = runtime.progress
         task = bar.add_task(f"{title}, batch", total=len(plan.batches))
         for number, batch in enumerate(batches):
-            placed = place_batch({name: batch[name] for name in ("image", sizes)}, runtime.mesh)
+            needed = {name: batch[name] for name in ("image", self.needs)}
+            placed = place_batch(needed, runtime.mesh)
             yield batch, (graphdef, state, placed, jax.random.fold_in(key, number))
             bar.update(task, advance=1)
         bar.remove_task(task)
 
-    def noise(self, model: DenseModel, sizes: str) -> tuple:
-        """What inference takes first: model, images, their sides as `sizes`, key, preprocessing."""
+    def noise(self, model: DenseModel) -> tuple:
+        """What inference takes first: model, a batch of `sides`, key, preprocessing."""
         B = self.config.eval_batch_size
         images = np.random.default_rng(0).integers(0, 256, (B, *self.sides, 3), np.uint8)
-        batch = {"image": images, sizes: np.tile(np.array(self.sides, np.int32), (B, 1))}
+        batch = {"image": images, self.needs: np.tile(np.array(self.sides, np.int32), (B, 1))}
         return *nnx.split(model), batch, jax.random.key(0), PLAIN
 
     def tokens(self, model: DenseModel) -> tuple[int, ...]:

@@ -17,10 +17,9 @@ from ssmjax.dense.geometry.resize import resize
 from ssmjax.layers.conv import Cells, GridConv
 from ssmjax.layers.conv_bias import doubling, fan_out_normal
 from ssmjax.layers.drop_path import drop_path
-from ssmjax.layers.initial import NORMAL
-from ssmjax.layers.norm import BatchNorm
+from ssmjax.layers.initial import linear
+from ssmjax.layers.norm import BatchNorm, layer_norm
 from ssmjax.models.plain_mamba import PlainMambaConfig
-from ssmjax.models.plain_mamba import final_norm as token_norm
 from ssmjax.models.run import Run
 from ssmjax.pruning.config import check_whole
 from ssmjax.pruning.stream import Stream
@@ -67,7 +66,7 @@ class Injector(nnx.Module):
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
         D = config.trunk.embed_dim
-        self.query_norm, self.value_norm = (token_norm(D, rngs=rngs) for _ in range(2))
+        self.query_norm, self.value_norm = (layer_norm(D, rngs=rngs) for _ in range(2))
         self.attention = _attention(config, levels=3, rngs=rngs)
         self.gamma = nnx.Param(jnp.zeros(D))
 
@@ -84,9 +83,9 @@ class ConvFFN(nnx.Module):
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
         D, width = config.trunk.embed_dim, config.ffn_width
         dtype = jnp.dtype(config.trunk.dtype)
-        self.rise = nnx.Linear(D, width, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
+        self.rise = linear(D, width, dtype=dtype, rngs=rngs)
         self.conv = GridConv(width, 3, use_bias=True, kernel_init=fan_out_normal(3, 1), rngs=rngs)
-        self.fall = nnx.Linear(width, D, dtype=dtype, kernel_init=NORMAL, rngs=rngs)
+        self.fall = linear(width, D, dtype=dtype, rngs=rngs)
 
     def __call__(self, c: jax.Array, grids: Grids) -> jax.Array:
         """[B,S,D] to [B,S,D] of the compute dtype, S counting the cells of all grids."""
@@ -100,7 +99,7 @@ class Extractor(nnx.Module):
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs):
         D = config.trunk.embed_dim
         self.query_norm, self.value_norm, self.ffn_norm = (
-            token_norm(D, rngs=rngs) for _ in range(3)
+            layer_norm(D, rngs=rngs) for _ in range(3)
         )
         self.attention = _attention(config, levels=1, rngs=rngs)
         self.ffn = ConvFFN(config, rngs=rngs)

@@ -4,7 +4,8 @@ import jax
 from flax import nnx
 
 from ssmjax.dense.backbones.ranges import Features, PlainMambaRanges, RangesConfig
-from ssmjax.models.plain_mamba import PlainMambaConfig, final_norm
+from ssmjax.layers.norm import layer_norm
+from ssmjax.models.plain_mamba import PlainMambaConfig
 from ssmjax.models.run import Run
 
 
@@ -14,7 +15,7 @@ class PlainMambaFeatures(nnx.Module):
     def __init__(self, config: RangesConfig[PlainMambaConfig], *, rngs: nnx.Rngs):
         self.config = config
         self.trunk = PlainMambaRanges(config, rngs=rngs)
-        self.norms = nnx.List([final_norm(config.trunk.embed_dim, rngs=rngs) for _ in config.ends])
+        self.norms = nnx.List([layer_norm(config.trunk.embed_dim, rngs=rngs) for _ in config.ends])
 
     def __call__(self, images: jax.Array, run: Run) -> Features:
         """Maps of images; to be called under `jit`.

@@ -1,7 +1,7 @@
 """Models over maps: their blocks run by ranges, pruned between, restored to the grid after."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import jax
@@ -18,6 +18,7 @@ from ssmjax.pruning.config import CONV, PruneConfig, whole_number
 from ssmjax.pruning.geometry import Geometry
 from ssmjax.pruning.reduce import Present, reduce_tokens
 from ssmjax.pruning.select import gather_tokens
+from ssmjax.pruning.strategies.strategy import Strategy
 from ssmjax.pruning.stream import Stream
 
 Sizes = TypeVar("Sizes", bound=SSMConfig)
@@ -111,6 +112,11 @@ class CellTokens(NamedTuple):
         return self.stream.residual
 
     @property
+    def positions(self) -> jax.Array:
+        """[B,K] int32, increasing cells whose tokens blocks work on."""
+        return self.geometry.everywhere(len(self.values)) if self.kept is None else self.kept
+
+    @property
     def present(self) -> Stream:
         """Each [B,K,D], those that blocks work on."""
         kept = self.kept
@@ -158,10 +164,7 @@ class Ranges(Trunk):
     ends: tuple[int, ...]
 
     def embed(self, images: jax.Array, *, train: bool) -> Stream:
-        """What enters the first block, of [B,height,width,channels] of the compute dtype.
-
-        `train` is that of `ssmjax.layers.norm.BatchNorm`.
-        """
+        """What enters the first block, of [B,height,width,channels] of the compute dtype."""
         raise NotImplementedError
 
     def layout(self, tokens: CellTokens) -> Any:
@@ -198,41 +201,28 @@ class Ranges(Trunk):
           ValueError: a key is needed and missing.
         """
         first, last = (0, *self.ends)[number], self.ends[number]
-        for stage, block, left in self._stages(first, last, tokens.present.residual.shape[1]):
-            tokens, signal = self._run(tokens, first, block, run, tells=True)
-            tokens, first = self._pruned(tokens, left, signal, run.choice_key(stage)), block
-        return tokens if first == last else self._run(tokens, first, last, run)[0]
-
-    def _stages(self, first: int, last: int, present: int) -> Iterator[tuple[int, int, int]]:
-        """(stage, block after which it prunes, tokens left) of those that drop any."""
         prune = self.config.prune
+
+        def through(tokens: CellTokens, stop: int, strategy: Strategy | None = None):
+            layout = self.layout(tokens)
+            stream, signal, _ = self.run_blocks(tokens.present, layout, first, stop, strategy, run)
+            return tokens.restored(stream), signal
+
         for stage, block in enumerate(prune.after_blocks if prune else ()):
-            if prune and first < block <= last and prune.count(present) < present:
-                present = prune.count(present)
-                yield stage, block, present
-
-    def _run(self, tokens, first, last, run, *, tells=False):
-        """Tokens after some blocks, and what a strategy needs of the last, if that tells."""
-        strategy = self.config.prune.strategy if tells and self.config.prune else None
-        stream, signal, _ = self.run_blocks(
-            tokens.present, self.layout(tokens), first, last, strategy, run
-        )
-        return tokens.restored(stream), signal
-
-    def _pruned(self, tokens, left, signal, key):
-        """`left` tokens are kept."""
-        kept = tokens.kept
-        if kept is None:
-            kept = tokens.geometry.everywhere(len(tokens.values))
-        present = reduce_tokens(
-            self.config.prune,  # pyright: ignore[reportArgumentType]
-            Present(tokens.present, kept, None),
-            left,
-            tokens.geometry,
-            signal=signal,
-            key=key,
-        )
-        return tokens._replace(kept=present.positions)
+            present = tokens.positions.shape[1]
+            if not (prune and first < block <= last and prune.count(present) < present):
+                continue
+            tokens, signal = through(tokens, block, prune.strategy)
+            left = reduce_tokens(
+                prune,
+                Present(tokens.present, tokens.positions, None),
+                prune.count(present),
+                tokens.geometry,
+                signal=signal,
+                key=run.choice_key(stage),
+            )
+            tokens, first = tokens._replace(kept=left.positions), block
+        return through(tokens, last)[0] if first < last else tokens
 
 
 class PlainMambaRanges(PlainMambaTrunk, Ranges):

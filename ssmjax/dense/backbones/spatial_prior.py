@@ -1,11 +1,12 @@
 """Spatial prior: a small convolutional pyramid beside the trunk."""
 
+from functools import partial
 from typing import Any
 
 import jax
 from flax import nnx
 
-from ssmjax.layers.conv_bias import fan_out_normal
+from ssmjax.layers.conv_bias import convolution, fan_out_normal
 from ssmjax.layers.conv_norm import ConvNorm
 
 
@@ -14,39 +15,25 @@ class SpatialPrior(nnx.Module):
 
     def __init__(self, in_channels: int, width: int, features: int, *, dtype, rngs: nnx.Rngs):
         """`width` is P, of the first convolutions; `features` is D, of what comes out."""
+        options = {"dtype": dtype, "rngs": rngs}
 
         def unit(before: int, after: int, stride: int) -> ConvNorm:
             init = fan_out_normal(3, after)
-            return ConvNorm(before, after, 3, stride, dtype=dtype, kernel_init=init, rngs=rngs)
+            return ConvNorm(before, after, 3, stride, kernel_init=init, **options)
 
         self.stem = nnx.List(
             [unit(in_channels, width, 2), unit(width, width, 1), unit(width, width, 1)]
         )
         widths = (width, 2 * width, 4 * width, 4 * width)
         self.stages = nnx.List([unit(widths[i], widths[i + 1], 2) for i in range(3)])
-        self.projections = nnx.List(
-            [
-                nnx.Conv(
-                    before,
-                    features,
-                    kernel_size=(1, 1),
-                    dtype=dtype,
-                    kernel_init=fan_out_normal(1, features),
-                    rngs=rngs,
-                )
-                for before in widths
-            ]
-        )
+        init = fan_out_normal(1, features)
+        project = partial(convolution, features=features, size=1, kernel_init=init, **options)
+        self.projections = nnx.List([project(before) for before in widths])
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-        """Look at images.
+        """[B,height,width,channels] to four maps [B,height/s,width/s,D], s being 4, 8, 16 and 32.
 
-        Args:
-          images: [B,height,width,channels] of the compute dtype, both sides multiples of 32.
-          train: that of `ssmjax.layers.norm.BatchNorm`.
-
-        Returns:
-          Four maps [B,height/s,width/s,D] of the compute dtype, s being 4, 8, 16 and 32.
+        All are of the compute dtype; height and width are multiples of 32.
         """
         x = images
         for unit in self.stem:

@@ -12,16 +12,10 @@ from ssmjax.dense.geometry.boxes import iou
 def best(
     scores: Float[Array, " n"], valid: Bool[Array, " n"], count: int
 ) -> tuple[Integer[Array, " {count}"], Bool[Array, " {count}"]]:
-    """Indices of the `count` best valid scores, best first; ties go to the lower index.
+    """Indices of the `count` best valid scores, best first, and whether each is chosen.
 
-    Args:
-      scores: [n].
-      valid: [n] bool; the others are not chosen.
-      count: static; may exceed n.
-
-    Returns:
-      indices: [count] int32; 0 where too few are valid.
-      chosen: [count] bool, False there.
+    Ties go to the lower index. `count` is static and may exceed n; where too few are valid, the
+    index is 0 and not chosen.
     """
     # Not lax.top_k: with the batch spread over devices, XLA would gather it for that.
     order = _by_score(scores, valid)[:count]
@@ -41,13 +35,12 @@ def nms(
     of which each decides about the next; a few in practice, n at worst.
 
     Args:
-      boxes: [n,4].
-      scores: [n]; of equal ones the lower index is better.
-      valid: [n] bool; the others are not kept and suppress nothing.
+      boxes, scores: of equal scores the lower index is better.
+      valid: the others are not kept and suppress nothing.
       threshold: IoU above which a box goes; at exactly this much it stays.
 
     Returns:
-      [n] bool, the boxes kept.
+      Whether each box is kept.
     """
     order = _by_score(scores, valid)
     boxes, valid = boxes[order], valid[order]
@@ -78,16 +71,12 @@ def best_of_classes(
     One after the other the best one left is taken: memory is n, for few of very many boxes.
 
     Args:
-      boxes: [n,4].
-      scores: [n]; of equal ones the lower index is better.
-      labels: [n] integers, the classes.
-      valid: [n] bool; the others are not chosen and suppress nothing.
-      threshold: as of `nms`.
+      boxes, scores, valid, threshold: as of `nms`.
+      labels: the classes.
       count: static; may exceed n.
 
     Returns:
-      indices: [count] int32; of no meaning where too few are left.
-      chosen: [count] bool, False there.
+      The indices, of no meaning where too few are left, and whether each one is left.
     """
 
     def take(left, _):

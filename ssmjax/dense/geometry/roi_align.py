@@ -33,18 +33,6 @@ class Bins(NamedTuple):
     size: jax.Array
 
 
-class _Cells(NamedTuple):
-    """The cells along one axis that bins have samples between.
-
-    Attributes:
-      begin: [...,bins] int32, the first one of each bin.
-      number: [...] int32, most cells of a bin.
-    """
-
-    begin: jax.Array
-    number: jax.Array
-
-
 def level_of(boxes: jax.Array, levels: int = len(STRIDES)) -> jax.Array:
     """Level [...] int32, from 0, of boxes [...,4], by their area."""
     side = jnp.sqrt(area(boxes)) / FINEST + 1e-6
@@ -128,13 +116,14 @@ def weights_of(bins: Bins, cells: jax.Array) -> jax.Array:
     return total / jnp.maximum(bins.count, 1)
 
 
-def _cells_of(bins: Bins) -> _Cells:
+def _cells_of(bins: Bins) -> tuple[jax.Array, jax.Array]:
+    """The first cell [...,bins] that each bin has samples in, and the most cells [...] of one."""
     last = bins.first + (bins.count - 1) * bins.step
     begin, end = (
         jnp.floor(jnp.clip(sample, 0, bins.size - 1)).astype(jnp.int32)
         for sample in (bins.first, last)
     )
-    return _Cells(begin, jnp.max(end - begin, axis=-1) + 2)
+    return begin, jnp.max(end - begin, axis=-1) + 2
 
 
 # Written out for its gradient: a loop's own would hold a copy of the table for each step.
@@ -180,12 +169,11 @@ def _pairs(offsets: jax.Array, rows: Bins, columns: Bins):
 
     The latter: number to the cells [B,R,bins,bins] of a table, and their weights [...,1].
     """
-    down, right = _cells_of(rows), _cells_of(columns)
-    numbers = down.number * right.number
+    (top, tall), (left, wide) = _cells_of(rows), _cells_of(columns)
+    numbers = tall * wide
 
     def pair(tap):
-        row = down.begin + (tap // right.number)[..., None]
-        column = right.begin + (tap % right.number)[..., None]
+        row, column = top + (tap // wide)[..., None], left + (tap % wide)[..., None]
         weights = weights_of(rows, row)[..., :, None] * weights_of(columns, column)[..., None, :]
         weights = jnp.where((tap < numbers)[..., None, None], weights, 0)
         row, column = jnp.minimum(row, rows.size - 1), jnp.minimum(column, columns.size - 1)

@@ -1,5 +1,6 @@
 """The second stage of Faster R-CNN: what is in each region, and where exactly."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,8 @@ from ssmjax.dense.geometry.boxes import decode, encode
 from ssmjax.dense.heads import losses
 from ssmjax.dense.heads.assign import BACKGROUND, IGNORED, assign
 from ssmjax.dense.heads.losses import Term
-from ssmjax.dense.heads.objects import SCORE_THRESHOLD, Detections, suppressed
+from ssmjax.dense.heads.objects import SCORE_THRESHOLD, Detections, Targets, suppressed
+from ssmjax.dense.heads.rpn import Proposals
 from ssmjax.dense.heads.sample import sample
 from ssmjax.layers.conv_bias import fan_out_normal
 from ssmjax.layers.conv_norm import ConvNorm
@@ -46,38 +48,20 @@ class BoxHead(nnx.Module):
     """Convolutions with batch norm over all regions of the batch, then linear layers."""
 
     def __init__(self, width: int, hidden: int, num_classes: int, *, dtype, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal
-        self.convs = nnx.List(
-            [
-                ConvNorm(
-                    width, width, 3, 1, dtype=dtype, rngs=rngs, kernel_init=fan_out_normal(3, width)
-                )
-                for _ in range(CONVS)
-            ]
-        )
-        self.hidden = nnx.Linear(
-            BINS * BINS * width,
-            hidden,
-            dtype=dtype,
-            kernel_init=nnx.initializers.xavier_uniform(),
-            rngs=rngs,
-        )
-        self.classes = nnx.Linear(
-            hidden, num_classes + 1, dtype=dtype, kernel_init=normal(0.01), rngs=rngs
-        )
-        self.deltas = nnx.Linear(
-            hidden, num_classes * 4, dtype=dtype, kernel_init=normal(0.001), rngs=rngs
-        )
+        options = {"dtype": dtype, "rngs": rngs}
+        xavier, normal = nnx.initializers.xavier_uniform(), nnx.initializers.normal
+        unit = partial(ConvNorm, width, width, 3, 1, kernel_init=fan_out_normal(3, width))
+        self.convs = nnx.List([unit(**options) for _ in range(CONVS)])
+        self.hidden = nnx.Linear(BINS * BINS * width, hidden, kernel_init=xavier, **options)
+        self.classes = nnx.Linear(hidden, num_classes + 1, kernel_init=normal(0.01), **options)
+        self.deltas = nnx.Linear(hidden, num_classes * 4, kernel_init=normal(0.001), **options)
 
     def __call__(
         self, features: jax.Array, valid: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        """Look at regions.
+        """Look at regions by their features [B,R,BINS,BINS,width].
 
-        Args:
-          features: [B,R,BINS,BINS,width].
-          valid: [B,R] bool; the statistics of batch norms leave out the others.
-          train: that of `ssmjax.layers.norm.BatchNorm`.
+        The statistics of batch norms leave out those that are not `valid` [B,R].
 
         Returns:
           [B,R,num_classes+1] logits, the last of the background, and [B,R,num_classes,4] deltas,
@@ -92,37 +76,28 @@ class BoxHead(nnx.Module):
 
 
 def regions(
-    proposals: jax.Array,
-    present: jax.Array,
-    objects: jax.Array,
-    labels: jax.Array,
-    valid: jax.Array,
-    num_classes: int,
-    samples: int,
-    key: jax.Array | None,
+    found: Proposals, targets: Targets, key: jax.Array | None, *, num_classes: int, samples: int
 ) -> Regions:
     """The regions of one image to learn from, its objects' own boxes among them.
 
     All arrays are without B, as for `jax.vmap`.
 
     Args:
-      proposals: [P,4].
-      present: [P] bool.
-      objects: [G,4] the objects' boxes.
-      labels: [G] their classes.
-      valid: [G] bool.
+      found: what the first stage proposes.
+      targets: the objects.
+      key: random key; None samples evenly, see `ssmjax.dense.heads.sample.sample`.
       num_classes: without the background.
       samples: R.
-      key: random key; None samples evenly, see `ssmjax.dense.heads.sample.sample`.
     """
-    assigned = assign(proposals, objects, valid, OVERLAP, OVERLAP, OVERLAP, present)
+    objects, valid = targets.boxes, targets.valid
+    assigned = assign(found.boxes, objects, valid, OVERLAP, OVERLAP, OVERLAP, found.valid)
     own = jnp.where(valid, 1 + jnp.arange(len(objects)), IGNORED)
-    boxes, assigned = (jnp.concatenate(a) for a in ((objects, proposals), (own, assigned)))
+    boxes, assigned = (jnp.concatenate(a) for a in ((objects, found.boxes), (own, assigned)))
     indices, chosen = sample(assigned, key, samples, samples // 4, len(objects))
     boxes, of_chosen = boxes[indices], assigned[indices]
     positive = chosen & (of_chosen > BACKGROUND)
     which = jnp.where(positive, of_chosen - 1, 0)
-    labels = jnp.where(positive, labels[which], num_classes)
+    labels = jnp.where(positive, targets.labels[which], num_classes)
     return Regions(boxes, chosen, positive, which, labels, encode(boxes, objects[which], STDS))
 
 

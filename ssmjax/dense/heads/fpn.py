@@ -1,6 +1,7 @@
 """Feature pyramid network (Lin et al. 2017, arXiv 1612.03144), with batch norm."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,27 +20,13 @@ class FPN(nnx.Module):
     """
 
     def __init__(
-        self,
-        in_features: int,
-        width: int,
-        inputs: int,
-        *,
-        extra_convs: bool,
-        dtype,
-        rngs: nnx.Rngs,
+        self, in_features: int, width: int, inputs: int, *, extra_convs: bool, **options: Any
     ):
+        """`options` are `dtype` and `rngs`."""
+        options |= {"kernel_init": nnx.initializers.xavier_uniform(), "activate": False}
+
         def unit(before: int, size: int, stride: int = 1) -> ConvNorm:
-            xavier = nnx.initializers.xavier_uniform()
-            return ConvNorm(
-                before,
-                width,
-                size,
-                stride,
-                dtype=dtype,
-                rngs=rngs,
-                kernel_init=xavier,
-                activate=False,
-            )
+            return ConvNorm(before, width, size, stride, **options)
 
         self.laterals = nnx.List([unit(in_features, 1) for _ in range(inputs)])
         self.outputs = nnx.List([unit(width, 3) for _ in range(inputs)])
@@ -47,14 +34,9 @@ class FPN(nnx.Module):
         self.extra = nnx.List([unit(width, 3, stride=2) for _ in range(extra)])
 
     def __call__(self, maps: Sequence[jax.Array], *, train: bool = False) -> tuple[jax.Array, ...]:
-        """Mix levels.
+        """[B,H/2^l,W/2^l,D] of the backbone, the finest first, to five [B,H/2^l,W/2^l,width].
 
-        Args:
-          maps: [B,H/2^l,W/2^l,D] of the backbone, the finest first.
-          train: that of `ssmjax.layers.norm.BatchNorm`.
-
-        Returns:
-          Five maps of `width` channels, the finest first, in the compute dtype.
+        The latter are of the compute dtype.
         """
         merged = [
             lateral(x.astype(lateral.conv.dtype), train=train)

@@ -47,10 +47,8 @@ def focal(
 ) -> Float[Array, ""]:
     """Focal loss (Lin et al. 2017), summed; divide by the sum over images of max(positives, 1).
 
-    Args:
-      logits: [...,C], each class for itself.
-      labels: [...] integers; C or more is background.
-      valid: [...] bool, the anchors not ignored.
+    Each class is for itself; labels of their number or more are background. `valid` are the anchors
+    that are not ignored.
     """
     right = labels[..., None] == jnp.arange(logits.shape[-1])
     margin = jnp.where(right, 1, -1) * logits.astype(jnp.float32)
@@ -63,10 +61,7 @@ def binary_cross_entropy(
 ) -> Float[Array, ""]:
     """Cross entropy of one logit each, summed; divide by the number of sampled anchors.
 
-    Args:
-      logits: [...].
-      positive: [...] bool.
-      valid: bool, of a shape that broadcasts to [...].
+    `valid` has a shape that broadcasts to that of the others.
     """
     margin = jnp.where(positive, 1, -1) * logits.astype(jnp.float32)
     return _sum(-jax.nn.log_sigmoid(margin), valid)
@@ -75,7 +70,7 @@ def binary_cross_entropy(
 def l1(
     deltas: Float[Array, "*any 4"], targets: Float[Array, "*any 4"], positive: Bool[Array, "*any"]
 ) -> Float[Array, ""]:
-    """Absolute error of the deltas [...,4], summed over the positives [...].
+    """Absolute error of the deltas, summed over the positives.
 
     Divide by the number of positives (RetinaNet) or of all sampled boxes (RPN, RoI head).
     """
@@ -89,8 +84,10 @@ def cross_entropy(
     labels: Integer[Array, "*any"],
     valid: Bool[Array, "*any"],
 ) -> Term:
-    """Softmax cross entropy of logits [...,C] and labels [...], over the number of valid [...]."""
-    return Term(_sum(_softmax_cross_entropy(logits, labels, valid), valid), valid.sum())
+    """Softmax cross entropy over the number of valid labels; others may be no class."""
+    logits, labels = logits.astype(jnp.float32), jnp.where(valid, labels, 0)
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return Term(_sum(each, valid), valid.sum())
 
 
 def mask(
@@ -99,14 +96,7 @@ def mask(
     labels: Integer[Array, "*any"],
     valid: Bool[Array, "*any"],
 ) -> Term:
-    """Binary cross entropy in the channel of each object's class, over the pixels of valid boxes.
-
-    Args:
-      logits: [...,h,w,C].
-      targets: [...,h,w] bool.
-      labels: [...] integers, the channel.
-      valid: [...] bool.
-    """
+    """Binary cross entropy in the channel of each object's class, over valid boxes' pixels."""
     channel = jnp.clip(labels, 0, logits.shape[-1] - 1)[..., None, None, None]
     chosen = jnp.take_along_axis(logits, channel, axis=-1)[..., 0]
     total = binary_cross_entropy(chosen, targets, valid[..., None, None])
@@ -115,22 +105,9 @@ def mask(
 
 
 def segmentation(logits: Float[Array, "*any classes"], labels: Integer[Array, "*any"]) -> Term:
-    """Softmax cross entropy of the pixels not labelled 255, over the number of all pixels.
-
-    Args:
-      logits: [...,C].
-      labels: [...] integers.
-    """
-    valid = labels != NO_CLASS
-    return Term(
-        _sum(_softmax_cross_entropy(logits, labels, valid), valid), jnp.float32(labels.size)
-    )
-
-
-def _softmax_cross_entropy(logits, labels, valid):
-    """[...]; labels that are not valid may be no class."""
-    labels = jnp.where(valid, labels, 0)
-    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    """Softmax cross entropy of the pixels not labelled 255, over the number of all pixels."""
+    learned = cross_entropy(logits, labels, labels != NO_CLASS)
+    return learned._replace(number=jnp.float32(labels.size))
 
 
 def _sum(values: jax.Array, valid: jax.Array) -> jax.Array:

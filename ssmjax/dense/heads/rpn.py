@@ -1,6 +1,7 @@
 """Region proposal network (Ren et al. 2015, arXiv 1506.01497) on a feature pyramid."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -122,9 +123,6 @@ def proposals(
         chosen &= jnp.all(decoded[:, 2:] > decoded[:, :2], axis=1)
         return decoded, logits[indices], chosen
 
-    def suppress(boxes, logits, present):
-        return nms(boxes, logits, present, NMS_THRESHOLD)
-
     def of_image(logits, deltas, image_shape):
         levels = [
             of_level(*level, image_shape) for level in zip(logits, deltas, anchors, strict=True)
@@ -132,7 +130,7 @@ def proposals(
         # Suppression is apart for each level, of which all have as many candidates. They are ranked
         # by logits, since probabilities near 1 are all the same in float32.
         boxes, logits, present = (jnp.stack(each) for each in zip(*levels, strict=True))
-        kept = jax.vmap(suppress)(boxes, logits, present)
+        kept = jax.vmap(partial(nms, threshold=NMS_THRESHOLD))(boxes, logits, present)
         indices, chosen = best(logits.ravel(), kept.ravel(), number)
         scores = jax.nn.sigmoid(logits.ravel()[indices])
         return Proposals(boxes.reshape(-1, 4)[indices], scores, chosen)

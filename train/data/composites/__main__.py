@@ -28,6 +28,7 @@ from train.data.composites.draw import Pasted, composite, number_of_objects, par
 from train.data.decode import decode
 from train.data.dense.coco_writer import CocoWriter, new_data_set
 from train.data.fetching.wheel import Wheel, wheel_files
+from train.hosts.fields import AT_LEAST_0, AT_LEAST_1, check
 
 CLASS_NAMES = cifar10.CLASS_NAMES
 BACKGROUND = len(CLASS_NAMES)  # In the label images.
@@ -38,25 +39,21 @@ SCIKIT_IMAGE = Wheel(
 SCIKIT_LEARN = Wheel(
     "scikit-learn", "1.9.1", "52a0703bbc07ad27f560fa63fa68e4c54dd735bfbbf65b4dd3c225dc7547b6df"
 )
-# Without chelsea.png, which is a cat.
-BACKGROUNDS = {
+# Names of photos in `skimage/data` and in `sklearn/datasets/images`. Not chelsea.png: it is a cat.
+_PHOTOS = {
     "train": (
-        (
-            SCIKIT_IMAGE,
-            tuple(
-                f"skimage/data/{name}"
-                for name in (
-                    *("astronaut.png", "brick.png", "grass.png", "gravel.png", "ihc.png"),
-                    *("hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg", "rocket.jpg"),
-                )
-            ),
-        ),
-        (SCIKIT_LEARN, ("sklearn/datasets/images/flower.jpg",)),
+        "astronaut.png brick.png grass.png gravel.png ihc.png hubble_deep_field.jpg "
+        "motorcycle_left.png retina.jpg rocket.jpg",
+        "flower.jpg",
     ),
-    "test": (
-        (SCIKIT_IMAGE, ("skimage/data/coffee.png",)),
-        (SCIKIT_LEARN, ("sklearn/datasets/images/china.jpg",)),
-    ),
+    "test": ("coffee.png", "china.jpg"),
+}
+BACKGROUNDS = {
+    split: (
+        (SCIKIT_IMAGE, tuple(f"skimage/data/{name}" for name in first.split())),
+        (SCIKIT_LEARN, tuple(f"sklearn/datasets/images/{name}" for name in second.split())),
+    )
+    for split, (first, second) in _PHOTOS.items()
 }
 
 
@@ -79,11 +76,8 @@ class CompositesOptions:
     data_dir: Path = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
 
     def __post_init__(self) -> None:
-        for name in ("train", "test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be at least 0.")
+        check(self, "", AT_LEAST_1, "train", "test")
+        check(self, "", AT_LEAST_0, "seed")
 
 
 def main() -> None:

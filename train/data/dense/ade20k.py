@@ -130,23 +130,17 @@ def _split(
                 f"{left_out}."
             )
     names = sorted(image_files.paths)
-    counted = survey(
-        tuple(label_files.paths[name] for name in names),
-        label_files.changed,
-        len(class_names),
-        zero_is_none,
-        title,
-    )
-    none = f"0 or {IGNORED}" if zero_is_none else str(IGNORED)
-    counted.check(class_names, none, title)
+    label_paths = tuple(label_files.paths[name] for name in names)
+    counted = survey(label_paths, label_files.changed, class_names, zero_is_none, title)
+    counted.check()
     remarks = [
         f"{title}: left out {files.left_out} in {files.folder}."
         for files in (image_files, label_files)
         if files.left_out
     ]
-    remarks += counted.remarks(class_names, none, title)
-    remarks += turned.remarks([image_files.paths[name] for name in names], title, "label images")
-    pairs = tuple((image_files.paths[name], label_files.paths[name]) for name in names)
+    image_paths = tuple(image_files.paths[name] for name in names)
+    remarks += [*counted.remarks(), *turned.remarks(image_paths, title, "label images")]
+    pairs = tuple(zip(image_paths, label_paths, strict=True))
     return PairSplit(pairs, class_names, zero_is_none, title, tuple(remarks))
 
 
@@ -164,8 +158,8 @@ def _files(folder: Path, suffixes: Sequence[str]) -> _Files:
         paths[name] = path
     left_out = found.remark()
     if not paths:
-        wanted = ", ".join(suffixes) if len(suffixes) == 1 else ".jpg, .png and others"
+        kinds = ", ".join(suffixes) if len(suffixes) == 1 else ".jpg, .png and others"
         there = f"; left out there: {left_out}" if left_out else ""
-        raise DataError(f"The folder {folder} has no files of {wanted}{there}.")
+        raise DataError(f"The folder {folder} has no files of {kinds}{there}.")
     changed = tuple((file.size, file.changed) for file in found.files)
     return _Files(folder, paths, changed, left_out)

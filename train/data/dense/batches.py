@@ -1,13 +1,15 @@
 """What batches of detection and segmentation share: which images each one holds, normalising."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ssmjax.preprocess import IMAGENET, Preprocessing
+from train.data.prefetch import Batch, own_rows, prefetched
 
 Shape = tuple[int, int]  # Height and width.
 
@@ -63,18 +65,41 @@ class OnePass:
 
 
 def one_pass(shapes: Sequence[Shape], batch_size: int) -> OnePass:
-    """Batches of the images of each shape, in order.
-
-    Args:
-      shapes: of each image, padded.
-      batch_size: B, of all processes together.
-    """
+    """Batches, of all processes together, of the images of each padded shape, in order."""
     batches = []
     for shape in sorted(set(shapes)):
         index = np.array([i for i, own in enumerate(shapes) if own == shape], np.int64)
         filled = np.pad(index, (0, -len(index) % batch_size), constant_values=-1)
         batches += [(shape, rows) for rows in filled.reshape(-1, batch_size)]
     return OnePass(tuple(batches))
+
+
+def every_image(
+    make: Callable[..., Callable[[int], Batch]],
+    split: Any,
+    plan: OnePass,
+    *,
+    scale: Shape,
+    workers: int = 0,
+    process: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
+    """Evaluation batches with every image once; all processes get equally many.
+
+    Rows that fill up a batch have `mask` False, `index` -1 and a black image.
+
+    Args:
+      make: from split, plan, a process' rows and scale, what makes the batch of a number.
+      split: the images.
+      plan: `eval_pass` of the same split and scale.
+      scale: longer and shorter side that images are resized to fit, the ratio kept.
+      workers, process: as of `train.data.pipeline.train_batches`.
+
+    Raises:
+      DataError: while iterating, an image is missing, unreadable or not as its annotations say.
+      ValueError: the batch size is not possible.
+    """
+    rows = own_rows(len(plan.batches[0][1]), process)
+    return prefetched(make(split, plan, rows, scale), 0, len(plan.batches), workers)
 
 
 def smallest_shape(shapes: Sequence[Shape], sizes: np.ndarray) -> Shape:

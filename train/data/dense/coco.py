@@ -89,8 +89,8 @@ def open_coco(
     Args:
       annotations: a file such as instances_train2017.json.
       images: the folder that its file names are in.
-      masks: whether the outlines are needed: to learn from, those of what is learnt, which are
-        kept for `bitmaps`; to measure on, all.
+      masks: whether outlines are needed: to learn from, those of what is learnt, kept for
+        `bitmaps`; to measure on, all.
       keep_empty: whether images without any annotation stay; those whose objects are all left out
         do in either case.
       learn: whether the split is to learn from or to measure on, which the remarks tell of; what is
@@ -127,11 +127,8 @@ def open_coco(
     if not keep_empty:
         records = [record for record in records if record["id"] in annotated]
     labels = {category: label for label, category in enumerate(ids) if category is not None}
-    left_out: collections.Counter[str] = collections.Counter()
-    photos = tuple(
-        _photo(record, annotated[record["id"]], labels, images, masks, learn, left_out, title)
-        for record in records
-    )
+    reader = _Reader(title, images, labels, masks, learn)
+    photos = tuple(reader.photo(record, annotated[record["id"]]) for record in records)
     paths = present([photo.path for photo in photos], title)
     photos = tuple(photo._replace(path=path) for photo, path in zip(photos, paths, strict=True))
     if learn:
@@ -145,10 +142,10 @@ def open_coco(
     if not objects:
         raise DataError(
             f"{title} has no object to {'learn' if learn else 'measure'} in any of its "
-            f"{len(known):,} images{_why_none(left_out)}."
+            f"{len(known):,} images{reader.why_none()}."
         )
     remarks = [
-        *_remarks(title, empty, len(known), keep_empty, learn, left_out),
+        *reader.remarks(empty, len(known), keep_empty),
         *_on_categories(title, names, ids, objects, learn),
         *turned.remarks(paths, title, "boxes"),
     ]
@@ -178,47 +175,80 @@ def bitmaps(photo: Photo) -> np.ndarray:
     return masks
 
 
-def _photo(
-    record: dict[str, Any],
-    annotations: list[dict[str, Any]],
-    labels: dict[int, int],
-    folder: Path,
-    masks: bool,
-    learn: bool,
-    left_out: collections.Counter[str],
-    title: str,
-) -> Photo:
-    """An image with those of its annotations that can be learnt; counts the others."""
-    height, width = record["height"], record["width"]
-    boxes, numbers, outlines = [], [], []
-    for annotation in annotations:
-        where = f"{title}, annotation {annotation['id']} of {record['file_name']},"
-        if annotation["category_id"] not in labels:
-            raise DataError(
-                f"{where} has the category {annotation['category_id']}, which is not among the "
-                "categories."
-            )
-        x, y, w, h = annotation["bbox"]
-        why, outline = _why_left_out(annotation, height, width), annotation.get("segmentation")
-        if masks and not (learn and why):
-            check_outline(outline, height, width, where)
-        if why:
-            left_out[why] += 1
-            continue
-        boxes.append((x, y, x + w, y + h))
-        numbers.append(labels[annotation["category_id"]])
-        if masks and learn:
-            check_inside(outline, height, width, where)
-            outlines.append(pickle.dumps(outline))
-    return Photo(
-        folder / record["file_name"],
-        record["id"],
-        height,
-        width,
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(numbers, np.int32),
-        tuple(outlines),
-    )
+@dataclasses.dataclass
+class _Reader:
+    """Makes images of their records, and says what it leaves out.
+
+    Attributes:
+      title: what messages call the file.
+      folder: of the images.
+      labels: by the ids of the categories.
+      masks, learn: as of `open_coco`.
+      left_out: how many objects so far, by reason.
+    """
+
+    title: str
+    folder: Path
+    labels: dict[int, int]
+    masks: bool
+    learn: bool
+    left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    def photo(self, record: dict[str, Any], annotations: list[dict[str, Any]]) -> Photo:
+        """An image with those of its annotations that can be learnt."""
+        height, width = record["height"], record["width"]
+        boxes, numbers, outlines = [], [], []
+        for annotation in annotations:
+            where = f"{self.title}, annotation {annotation['id']} of {record['file_name']},"
+            if annotation["category_id"] not in self.labels:
+                raise DataError(
+                    f"{where} has the category {annotation['category_id']}, which is not among the "
+                    "categories."
+                )
+            x, y, w, h = annotation["bbox"]
+            why, outline = _why_left_out(annotation, height, width), annotation.get("segmentation")
+            if self.masks and not (self.learn and why):
+                check_outline(outline, height, width, where)
+            if why:
+                self.left_out[why] += 1
+                continue
+            boxes.append((x, y, x + w, y + h))
+            numbers.append(self.labels[annotation["category_id"]])
+            if self.masks and self.learn:
+                check_inside(outline, height, width, where)
+                outlines.append(pickle.dumps(outline))
+        return Photo(
+            self.folder / record["file_name"],
+            record["id"],
+            height,
+            width,
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(numbers, np.int32),
+            tuple(outlines),
+        )
+
+    def remarks(self, empty: int, images: int, keep_empty: bool) -> Iterator[str]:
+        """On images without annotations, of so many, and on objects that are not learnt."""
+        if empty:
+            kept = "they teach background" if self.learn else "what is found on them is wrong"
+            fate = kept if keep_empty else "they are left out"
+            yield f"{self.title}: {empty:,} of {images:,} images have no objects; {fate}."
+        if self.left_out:
+            fate = "left out" if self.learn else "measured as COCO does"
+            count = self.left_out.total()
+            yield f"{self.title}: {count:,} objects are {fate}: {self._reasons()}."
+
+    def why_none(self) -> str:
+        """The end of a sentence on annotations without an object, empty where none is left out."""
+        if not self.left_out:
+            return ""
+        end = f"; left out are {self._reasons()}"
+        if self.left_out["without area"]:
+            end += ': where boxes are right, write width times height as "area", or leave it out'
+        return end
+
+    def _reasons(self) -> str:
+        return ", ".join(f"{count:,} {why}" for why, count in sorted(self.left_out.items()))
 
 
 def _why_left_out(annotation: dict[str, Any], height: int, width: int) -> str | None:
@@ -233,20 +263,6 @@ def _why_left_out(annotation: dict[str, Any], height: int, width: int) -> str | 
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
         return "outside their image"
     return "crowds" if annotation["iscrowd"] else None
-
-
-def _why_none(left_out: collections.Counter[str]) -> str:
-    """The end of a sentence on annotations without an object, empty where none was left out."""
-    if not left_out:
-        return ""
-    said = f"; left out are {_reasons(left_out)}"
-    if left_out["without area"]:
-        said += ': where boxes are right, write width times height as "area", or leave it out'
-    return said
-
-
-def _reasons(left_out: collections.Counter[str]) -> str:
-    return ", ".join(f"{count:,} {why}" for why, count in sorted(left_out.items()))
 
 
 def _on_categories(
@@ -270,20 +286,3 @@ def _on_categories(
             f"{title}: {len(empty):,} of {len(names):,} categories have no object {what}: "
             f"{listed(empty)}."
         )
-
-
-def _remarks(
-    title: str,
-    empty: int,
-    images: int,
-    keep_empty: bool,
-    learn: bool,
-    left_out: collections.Counter[str],
-) -> Iterator[str]:
-    if empty:
-        kept = "they teach background" if learn else "what is found on them is wrong"
-        fate = kept if keep_empty else "they are left out"
-        yield f"{title}: {empty:,} of {images:,} images have no objects; {fate}."
-    if left_out:
-        fate = "left out" if learn else "measured as COCO does"
-        yield f"{title}: {left_out.total():,} objects are {fate}: {_reasons(left_out)}."

@@ -46,9 +46,6 @@ _OPTIONAL = ("iscrowd", "area")
 def read_annotations(path: Path) -> dict[str, Any]:
     """The content of an annotation file, with the fields that are needed.
 
-    Args:
-      path: JSON in COCO's form.
-
     Returns:
       {"categories", "images" and "annotations": lists of dicts, "without_area": how many of the
       last do not tell theirs}; "iscrowd" is 0 where it is missing, and "area" that of the box.
@@ -90,15 +87,10 @@ def read_annotations(path: Path) -> dict[str, Any]:
 
 
 def check_outline(outline: Any, height: int, width: int, where: str) -> None:
-    """Refuse what is neither polygons nor an RLE of an image's size.
-
-    Args:
-      outline: the "segmentation" of an annotation.
-      height, width: of its image.
-      where: what messages call it.
+    """Refuse a "segmentation" that is neither polygons nor an RLE of its image's size.
 
     Raises:
-      DataError: saying what is wrong.
+      DataError: saying what is wrong, and `where`.
     """
     if isinstance(outline, dict):
         size, pixels = outline.get("size", []), height * width
@@ -108,8 +100,8 @@ def check_outline(outline: Any, height: int, width: int, where: str) -> None:
             )
         covered = _covered(outline.get("counts"), pixels)
         if covered != pixels:
-            said = "a broken RLE" if covered is None else f"an RLE of {covered:,} pixels"
-            raise DataError(f"{where} has {said}; its image has {pixels:,} pixels.")
+            what = "a broken RLE" if covered is None else f"an RLE of {covered:,} pixels"
+            raise DataError(f"{where} has {what}; its image has {pixels:,} pixels.")
         return
     if not isinstance(outline, list) or not outline:
         raise DataError(f"{where} has no outline; masks need polygons or an RLE.")
@@ -122,13 +114,7 @@ def check_outline(outline: Any, height: int, width: int, where: str) -> None:
 
 
 def check_inside(outline: Any, height: int, width: int, where: str) -> None:
-    """Refuse polygons that lie outside their image.
-
-    Args: as of `check_outline`, which has found nothing wrong.
-
-    Raises:
-      DataError: they do.
-    """
+    """Refuse polygons outside their image, as `check_outline`, which has found nothing wrong."""
     if isinstance(outline, dict):
         return
     x, y = (np.concatenate([polygon[axis::2] for polygon in outline]) for axis in (0, 1))

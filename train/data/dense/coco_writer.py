@@ -37,30 +37,25 @@ def new_data_set(path: Path) -> Iterator[Path]:
 
 
 class CocoWriter:
-    """Collects the images of a split.
-
-    Args:
-      class_names: in the order of the labels; the category of label c is c + 1.
-      images: a folder for them, to be made.
-    """
+    """Collects the images of a split, in a folder to be made; label c is the category c + 1."""
 
     def __init__(self, class_names: Sequence[str], images: Path):
         images.mkdir(parents=True)
         self._folder = images
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
-        self._categories = [{"id": c + 1, "name": name} for c, name in enumerate(class_names)]
+        categories = [{"id": c + 1, "name": name} for c, name in enumerate(class_names)]
+        self._content: dict[str, list[dict[str, Any]]] = {
+            "images": [],
+            "annotations": [],
+            "categories": categories,
+        }
 
     def add(self, image: np.ndarray, boxes: np.ndarray, labels: Sequence[int]) -> str:
-        """Write an image and note its objects.
+        """Write an image and note its objects; returns the name of its file, without the suffix.
 
         Args:
           image: [H,W,3] uint8, RGB.
           boxes: [G,4], (x1, y1, x2, y2).
           labels: G numbers of classes.
-
-        Returns:
-          The name of its file, without the suffix.
         """
         name = self._write(image)
         for (x1, y1, x2, y2), label in zip(np.asarray(boxes).tolist(), labels, strict=True):
@@ -91,26 +86,18 @@ class CocoWriter:
     def save(self, annotations: Path) -> None:
         """Write the file of annotations."""
         annotations.parent.mkdir(exist_ok=True)
-        content = {
-            "images": self._images,
-            "annotations": self._annotations,
-            "categories": self._categories,
-        }
-        annotations.write_text(json.dumps(content))
+        annotations.write_text(json.dumps(self._content))
 
     def _write(self, image: np.ndarray) -> str:
-        number = len(self._images)
-        name, (height, width) = f"{number:06d}", image.shape[:2]
+        images = self._content["images"]
+        name, (height, width) = f"{len(images):06d}", image.shape[:2]
         encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
         (self._folder / f"{name}.jpg").write_bytes(encoded.tobytes())
-        self._images.append(
-            {"id": number + 1, "file_name": f"{name}.jpg", "height": height, "width": width}
-        )
+        file = {"file_name": f"{name}.jpg", "height": height, "width": width}
+        images.append({"id": len(images) + 1} | file)
         return name
 
     def _note(self, label: int, seen: dict[str, Any]) -> None:
-        number = len(self._annotations) + 1
-        image, category = len(self._images), int(label) + 1
-        self._annotations.append(
-            {"id": number, "image_id": image, "category_id": category, "iscrowd": 0} | seen
-        )
+        annotations, image = self._content["annotations"], len(self._content["images"])
+        ids = {"id": len(annotations) + 1, "image_id": image, "category_id": int(label) + 1}
+        annotations.append(ids | {"iscrowd": 0} | seen)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from train.data.dense.transforms import MULTIPLE
-from train.hosts.fields import check, expand, path_field
+from train.hosts.fields import SHARE, check, expand, path_field
 
 Shape = tuple[int, int]
 
@@ -26,9 +26,6 @@ class DetectionData:
         code does, and compiles for each such size; otherwise to `shapes`, for which position
         embeddings are resized to more columns than the image has.
       flip: probability of a flip from left to right.
-
-    Raises:
-      ValueError: naming the field, and what would be right.
     """
 
     path: str = path_field("data/coco")
@@ -49,8 +46,7 @@ class DetectionData:
             raise ValueError("data.shapes is empty; give heights and widths, as 800 1344.")
         for shape in self.shapes:
             _check_sides("data.shapes", shape, MULTIPLE)
-        rule = "it must be between 0 and 1"
-        check(self, "data.", ("flip",), rule, lambda value: 0 <= value <= 1)
+        check(self, "data.", SHARE, "flip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +66,6 @@ class SegmentationData:
       window: height and width, multiples of 32, of the parts that evaluation looks at, whose
         logits are averaged; None: images as they are.
       stride: rows and columns from window to window.
-
-    Raises:
-      ValueError: naming the field, and what would be right.
     """
 
     path: str = path_field("data/ADEChallengeData2016")

@@ -1,24 +1,25 @@
 """Batches of images with boxes and masks, padded to a few shapes."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ssmjax.photos import fitting
 from train.data.dense import transforms
-from train.data.dense.batches import Epochs, OnePass, Shape, one_pass, smallest_shape
+from train.data.dense.batches import Epochs, OnePass, Shape, every_image, one_pass, smallest_shape
 from train.data.dense.coco import CocoSplit, Photo, bitmaps
 from train.data.dense.files import read_image
 from train.data.dense.turned import check_not_turned
 from train.data.fetching.fetch import DataError
 from train.data.prefetch import LAST, Batch, own_rows, prefetched
 
-FEWEST_SLOTS = 8  # For the objects of a photo.
+FEWEST_SLOTS = 8  # For the objects of an image.
 
 
 def epoch_order(split: CocoSplit, batch_size: int, seed: int) -> Epochs:
-    """Which photos each training batch holds: all of it wider than high, or none."""
+    """Which images each training batch holds: all of it wider than high, or none."""
     wide = np.array([photo.width > photo.height for photo in split.photos])
     groups = tuple(np.flatnonzero(group) for group in (~wide, wide) if group.any())
     return Epochs(groups, batch_size, seed)
@@ -35,39 +36,37 @@ def train_batches(
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Endless shuffled batches, each of wide photos or of high and square ones.
+    """Endless shuffled batches, each of wide images or of high and square ones.
 
     A jitted step compiles once for each of `shapes` that occurs with each number G of slots for
-    objects. G is a power of two from `FEWEST_SLOTS` on that holds the objects of each photo of the
-    batch, or the most that any photo of the split has, if that is less.
+    objects. G is a power of two from `FEWEST_SLOTS` on that holds the objects of each image of the
+    batch, or the most that any image of the split has, if that is less.
 
     Args:
-      split: photos with objects.
+      split: images with objects.
       order: `epoch_order` of the same split.
-      scale: longer and shorter side that photos are resized to fit, the ratio kept.
+      scale: longer and shorter side that images are resized to fit, the ratio kept.
       shapes: height and width that batches are padded to; each takes the smallest that holds it.
       flip: probability of a flip from left to right.
-      first: number of the first batch; a run resumes with the number of batches it has seen.
-      workers: processes that make the batches; 0 makes them in threads of this one.
-      process: number and count of the processes that train together; each gets its own rows.
+      first, workers, process: as of `train.data.pipeline.train_batches`.
 
     Returns:
       An iterator over dicts, with b = `order.batch_size` / count, H, W one of `shapes`, and G
       slots:
         `image` [b,H,W,3] uint8, RGB, zero in the padding; see `dense.batches.normalise`;
-        `img_shape` [b,2] int32, height and width of the photo in it;
+        `img_shape` [b,2] int32, its height and width without the padding;
         `pad_shape` [b,2] int32, the same up to multiples of 32;
         `gt_boxes` [b,G,4] float32; `gt_labels` [b,G] int32; `gt_valid` [b,G] bool;
         `gt_masks` [b,G,H,W/8] uint8, if the split has masks: bit maps along the width, to be
-          unpacked by `jnp.unpackbits(..., axis=-1)`; 13 MB a photo at 100 x 800 x 1344;
-        `index` [b] int64, the photo's number in the split;
+          unpacked by `jnp.unpackbits(..., axis=-1)`; 13 MB an image at 100 x 800 x 1344;
+        `index` [b] int64, the image's number in the split;
         `mask` [b] bool, True.
       Values depend on the batch number and row, and the arguments up to `flip` alone.
 
     Raises:
-      DataError: while iterating, a photo is missing, unreadable or of another size than its
+      DataError: while iterating, an image is missing, unreadable or of another size than its
         annotations say.
-      ValueError: the batch size is not possible, or no shape holds the photos.
+      ValueError: the batch size is not possible, or no shape holds the images.
     """
     rows = own_rows(order.batch_size, process)
     sizes = _sizes(split, scale)
@@ -81,13 +80,13 @@ def train_batches(
 def eval_pass(
     split: CocoSplit, *, batch_size: int, scale: Shape, shapes: Sequence[Shape] | None
 ) -> OnePass:
-    """Which photos each evaluation batch holds; `shapes` None pads each to its own shape.
+    """Which images each evaluation batch holds; `shapes` None pads each to its own shape.
 
-    The latter is what the official code does with single photos, to the last digit, but compiles
+    The latter is what the official code does with single images, to the last digit, but compiles
     for every shape there is, which `OnePass.shapes` counts.
 
     Raises:
-      ValueError: no shape holds a photo.
+      ValueError: no shape holds an image.
     """
     sizes = _sizes(split, scale)
     own = [
@@ -97,47 +96,14 @@ def eval_pass(
     return one_pass(own, batch_size)
 
 
-def eval_batches(
-    split: CocoSplit,
-    plan: OnePass,
-    *,
-    scale: Shape,
-    workers: int = 0,
-    process: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
-    """Every photo once, without its objects.
-
-    Args: `plan` is `eval_pass` of the same split and scale; the others as of `train_batches`.
-
-    Returns:
-      An iterator over dicts with `image`, `img_shape`, `pad_shape`, `index` and `mask` as of
-      `train_batches`, and
-        `scale_factor` [b,4] float32, what boxes of the original photo are multiplied by;
-        `original_shape` [b,2] int32, its height and width;
-        `image_id` [b] int64, as in the annotations.
-      All processes get equally many. Rows that fill up a batch have `mask` False, `index` and
-      `image_id` -1, sizes and factors 1, and a black image.
-
-    Raises: as `train_batches`.
-    """
-    batch_size = len(plan.batches[0][1])
-    make = _EvalBatch(split, plan, own_rows(batch_size, process), scale)
-    return prefetched(make, 0, len(plan.batches), workers)
-
-
 def slots(objects: np.ndarray, most: int) -> int:
-    """How many slots for objects a batch has.
-
-    Args:
-      objects: how many each of its photos has.
-      most: how many any photo of the split has.
-    """
+    """How many slots a batch has for the objects of its images; `most` has any of the split."""
     needed = max(FEWEST_SLOTS, int(objects.max()))
     return min(1 << (needed - 1).bit_length(), most)
 
 
 def _sizes(split: CocoSplit, scale: Shape) -> np.ndarray:
-    """[photos,2] int64: height and width, resized."""
+    """[images,2] int64: height and width, resized."""
     return np.array([fitting(p.height, p.width, scale) for p in split.photos])
 
 
@@ -191,7 +157,7 @@ class _TrainBatch:
         return batch
 
     def _fill(self, batch: Batch, i: int, photo: Photo, flipped: bool) -> None:
-        """Put a photo and its objects into row `i`."""
+        """Put an image and its objects into row `i`."""
         size = h, w = tuple(batch["img_shape"][i].tolist())
         image = _resized(photo, size)
         batch["image"][i, :h, :w] = transforms.flip(image) if flipped else image
@@ -210,7 +176,14 @@ class _TrainBatch:
 
 @dataclasses.dataclass(frozen=True)
 class _EvalBatch:
-    """Makes the evaluation batch of a number."""
+    """Makes the evaluation batch of a number: images without their objects.
+
+    It has `image`, `img_shape`, `pad_shape`, `index` and `mask` as of `train_batches`, and
+      `scale_factor` [b,4] float32, what boxes of the original image are multiplied by;
+      `original_shape` [b,2] int32, its height and width;
+      `image_id` [b] int64, as in the annotations.
+    In rows that fill it up `image_id` is -1, and sizes and factors are 1.
+    """
 
     split: CocoSplit
     plan: OnePass
@@ -240,3 +213,6 @@ class _EvalBatch:
             batch["scale_factor"][i] = transforms.scale_factor(original, size)
             batch["original_shape"][i], batch["image_id"][i] = original, photo.image_id
         return batch
+
+
+eval_batches = functools.partial(every_image, _EvalBatch)

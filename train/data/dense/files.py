@@ -46,8 +46,7 @@ def read_image(path: Path) -> np.ndarray:
 def read_labels(path: Path) -> np.ndarray:
     """A label image's numbers as the file stores them, [H,W] int32; of a palette, the indices.
 
-    Args:
-      path: a PNG of one channel, grey or palette, of 1, 2, 4, 8 or 16 bits.
+    It is a PNG of one channel, grey or palette, of 1, 2, 4, 8 or 16 bits.
 
     Raises:
       DataError: the file is missing, unreadable, no PNG, has more than one channel, or is turned

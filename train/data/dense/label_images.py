@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,7 @@ from train.data.sources.classes import listed
 def read_classes(path: Path, count: int, zero_is_none: bool) -> np.ndarray:
     """The classes in a label image, [H,W] uint8, 255 where there is none.
 
-    Args:
-      path: of the label image.
-      count: of the classes.
-      zero_is_none: whether 0 is no class, and class c is c + 1; otherwise class c is c.
+    With `zero_is_none` 0 is no class, and class c is c + 1; otherwise class c is c.
 
     Raises:
       DataError: the file is missing or unreadable, or a label is not that of a class.
@@ -43,97 +40,94 @@ def read_classes(path: Path, count: int, zero_is_none: bool) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What is in some label images.
+    """What is in the label images of a split.
 
     Attributes:
+      title: what messages call the split.
+      class_names: in the order of the labels.
+      zero_is_none: as of `read_classes`.
       images: how many could be read.
       pixels: of each class.
       ignored: pixels of no class.
-      broken: what is wrong with each of the others.
+      broken: what is wrong with each of the other images.
     """
 
+    title: str
+    class_names: tuple[str, ...]
+    zero_is_none: bool
     images: int
     pixels: tuple[int, ...]
     ignored: int
     broken: tuple[str, ...]
 
-    def check(self, class_names: Sequence[str], none: str, title: str) -> None:
+    def check(self) -> None:
         """Refuse label images with pixels of one class alone, where there are several.
 
         A mask of 0 and 255 for the classes 0 and 1 is such: a model that never finds its object
         would be right at every pixel that counts.
 
-        Args:
-          class_names: in the order of the labels.
-          none: the values of no class, in words, such as "255".
-          title: what messages call the split.
-
         Raises:
           DataError: naming the classes that never occur, and how many pixels are ignored.
         """
-        absent = self._absent(class_names)
-        if len(class_names) < 2 or len(absent) < len(class_names) - 1 or self.broken:
+        absent, classes = self._absent, len(self.class_names)
+        if classes < 2 or len(absent) < classes - 1 or self.broken:
             return
-        there = [name for name in class_names if name not in absent]
+        there = [name for name in self.class_names if name not in absent]
         have = f"pixels of {there[0]} alone and none of" if there else "no pixels of"
         raise DataError(
-            f"{title}: its {self.images:,} label images have {have} {listed(absent)}, so there is "
-            f"nothing to learn or to measure{self._ignored(class_names, none) or '.'}"
+            f"{self.title}: its {self.images:,} label images have {have} {listed(absent)}, so "
+            f"there is nothing to learn or to measure{self._ignored or '.'}"
         )
 
-    def remarks(self, class_names: Sequence[str], none: str, title: str) -> Iterator[str]:
-        """Sentences on classes without a pixel, pixels of no class and broken label images.
-
-        The arguments are those of `check`.
-        """
-        if absent := self._absent(class_names):
+    def remarks(self) -> Iterator[str]:
+        """Sentences on classes without a pixel, pixels of no class and broken label images."""
+        if absent := self._absent:
             yield (
-                f"{title}: {len(absent):,} of {len(class_names):,} classes have no pixel: "
-                f"{listed(absent)}{self._ignored(class_names, none) or '.'}"
+                f"{self.title}: {len(absent):,} of {len(self.class_names):,} classes have no pixel:"
+                f" {listed(absent)}{self._ignored or '.'}"
             )
         elif self.ignored:
-            yield f"{title}{self._ignored(class_names, none).replace(';', ':', 1)}"
+            yield f"{self.title}{self._ignored.replace(';', ':', 1)}"
         if self.broken:
             yield (
-                f"{title}: {len(self.broken):,} label images stop the run when they are met. "
+                f"{self.title}: {len(self.broken):,} label images stop the run when they are met. "
                 f"{self.broken[0]}"
             )
 
-    def _absent(self, class_names: Sequence[str]) -> list[str]:
-        return [name for name, count in zip(class_names, self.pixels, strict=True) if not count]
+    @property
+    def _absent(self) -> list[str]:
+        return [n for n, count in zip(self.class_names, self.pixels, strict=True) if not count]
 
-    def _ignored(self, class_names: Sequence[str], none: str) -> str:
+    @property
+    def _ignored(self) -> str:
         """The end of a sentence, empty where all pixels are of a class."""
         if not self.ignored:
             return ""
         share = 100 * self.ignored / (self.ignored + sum(self.pixels))
-        said = f"; {self.ignored:,} pixels ({share:.1f}%) are {none} and do not count."
-        absent = self._absent(class_names)
-        if not absent or none != str(IGNORED):
-            return said
+        none = f"0 or {IGNORED}" if self.zero_is_none else str(IGNORED)
+        counts = f"; {self.ignored:,} pixels ({share:.1f}%) are {none} and do not count."
+        absent = self._absent
+        if not absent or self.zero_is_none:
+            return counts
         what = absent[0] if len(absent) == 1 else f"one of them, such as {absent[0]}"
-        number = list(class_names).index(absent[0])
-        return f"{said} If {IGNORED} means {what}, it must be written as {number}."
+        number = self.class_names.index(absent[0])
+        return f"{counts} If {IGNORED} means {what}, it must be written as {number}."
 
 
 @functools.lru_cache(maxsize=8)  # A run may open its splits more than once.
 def survey(
     paths: tuple[Path, ...],
     changed: tuple[tuple[int, int], ...],
-    classes: int,
+    class_names: tuple[str, ...],
     zero_is_none: bool,
     title: str,
 ) -> Survey:
     """Count the pixels of label images, in threads and under a progress bar.
 
-    Args:
-      paths: of the label images.
-      changed: sizes and times of the files; the same ones are counted once in a process.
-      classes: how many there are.
-      zero_is_none: as of `read_classes`.
-      title: what the bar calls the split.
+    `changed` has sizes and times of the files: the same ones are counted once in a process. The
+    other arguments are as of `Survey`.
     """
-    total, broken = np.zeros(IGNORED + 1, np.int64), []
+    classes, total, broken = len(class_names), np.zeros(IGNORED + 1, np.int64), []
 
     def counted(path: Path) -> np.ndarray | str:
         try:
@@ -150,5 +144,6 @@ def survey(
                 broken.append(counts)
             else:
                 total += counts
-    pixels = tuple(map(int, total[:classes]))
-    return Survey(len(paths) - len(broken), pixels, int(total[IGNORED]), tuple(broken))
+    pixels, ignored = tuple(map(int, total[:classes])), int(total[IGNORED])
+    images = len(paths) - len(broken)
+    return Survey(title, class_names, zero_is_none, images, pixels, ignored, tuple(broken))

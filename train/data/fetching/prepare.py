@@ -1,7 +1,5 @@
 """Preparing a TFDS data set in one piece, whatever interrupts it."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import shutil

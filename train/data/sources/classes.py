@@ -7,12 +7,7 @@ from train.data.sources.walk import same_name
 
 
 def check_known(names: Sequence[str], known: Sequence[str], title: str) -> None:
-    """Refuse class names that differ from those that the weights know; none known fits all.
-
-    Args:
-      names: of the data set, in the order of the labels.
-      known: of the weights, in the order of the outputs.
-      title: what messages call the data set.
+    """Refuse class names of a data set that differ from those `known` to the weights, if any are.
 
     Raises:
       DataError: the names or their order differ.
@@ -32,15 +27,9 @@ def check_known(names: Sequence[str], known: Sequence[str], title: str) -> None:
 
 
 def matched(names: Sequence[str], known: Sequence[str], title: str) -> list[int | None]:
-    """Where each known class is among those of a data set to measure on, which may lack some.
+    """Where each known class is among those of a data set to measure on; None where it is not.
 
-    Args:
-      names: of the data set, in any order.
-      known: of the weights or of the data trained on, in the order of the outputs.
-      title: what messages call the data set.
-
-    Returns:
-      For each of `known` its place in `names`, None where it is not there.
+    Known are the classes of the weights, or of the data trained on; `names` may have any order.
 
     Raises:
       DataError: the data set has another class, or several of one name.

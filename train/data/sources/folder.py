@@ -11,8 +11,6 @@ Others read it by the name that its folder under `data_dir` has:
     tfds.data_source("photo_folder/flowers-train-0123456789ab", split="train", data_dir=...)
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
@@ -109,8 +107,7 @@ class PhotoFolder(ShardBasedBuilder):
     def _examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
         order = np.random.default_rng(0).permutation(len(config.photos)).tolist()
-        title = f"Preparing {len(order):,} photos"
-        for key, number in enumerate(track(order, title)):
+        for key, number in enumerate(track(order, f"Preparing {len(order):,} photos")):
             photo = config.photos[number]
             # TFDS reads the file when it writes the example.
             path = config.folder / photo.name
@@ -120,10 +117,7 @@ class PhotoFolder(ShardBasedBuilder):
 def prepare(path: Path, split: str, data_dir: Path) -> tuple[Path, str]:
     """Prepare the photos in the folder `path/split` under `data_dir`, if they are not yet.
 
-    Args:
-        path: holds a folder per split, and in each a folder per class, with photos at any depth.
-        split: name of the split and of its folder, such as "train".
-        data_dir: the folder that holds TFDS data sets.
+    `path/split` holds a folder per class, with photos at any depth.
 
     Returns:
         The folder of the prepared data set, and what was left out of it, as "5 .heic", or "".
@@ -215,11 +209,8 @@ def _is_photo(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not is_hidden(name)
 
 
-def _photos(
-    folder: Path, class_names: tuple[str, ...], found: Found | None = None
-) -> Iterator[Photo]:
-    """All photos of a split, sorted by class and name; `found` is what the folder holds."""
-    found = found or files_of(folder, SUFFIXES)
+def _photos(folder: Path, class_names: tuple[str, ...], found: Found) -> list[Photo]:
+    """The photos among what a split's folder holds, sorted by class and name."""
     labels = {name: label for label, name in enumerate(class_names)}
     photos = [
         Photo(file.name, labels[of], *file[1:])
@@ -239,4 +230,4 @@ def _photos(
             f"The folder {folder} has no photos (.jpg, .png and others) of {listed(empty)}: add "
             f"some, or delete what is no class{''.join(why)}."
         )
-    yield from photos
+    return photos

@@ -1,7 +1,5 @@
 """The photos of a run, whatever holds them: encoded images with labels, in random access."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,11 +73,7 @@ class Split:
 
 
 class MadeUp:
-    """The random examples of `tfds.testing.mock_data`, their images as PNG.
-
-    Args:
-        source: gives images as uint8 RGB arrays, one example at a time.
-    """
+    """The random examples of `tfds.testing.mock_data`, their uint8 RGB images as PNG."""
 
     def __init__(self, source: Sequence[dict[str, Any]]) -> None:
         self.source = source
@@ -106,10 +100,7 @@ def open_split(data: DataConfig, split: str, classes: tuple[str, ...] = ()) -> S
 
     Source `folder` prepares photos as `train.data.sources.folder` says.
 
-    Args:
-        data: which photos.
-        split: `data.train_split` or `data.eval_split`.
-        classes: class names that the weights at hand know, in order; empty where they know none.
+    `classes` are names that the weights at hand know, in order; empty where they know none.
 
     Raises:
         DataError: the data set is not there, cannot be prepared or read, lacks this split, is not

@@ -5,8 +5,6 @@ their checksum (4 bytes). The checksums are not compared: a wrong length leads o
 to another number of records than the data set says, and a damaged photo does not decode.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Sequence
@@ -43,9 +41,6 @@ class Records:
     Opening reads the lengths of all records, and none of their bytes. Files are opened at each
     read, so it can be used by many threads, pickled, and the number of files has no limit.
 
-    Args:
-        instructions: which records of which files, in order.
-
     Raises:
         DataError: a damaged or missing file.
     """
@@ -53,13 +48,8 @@ class Records:
     def __init__(self, instructions: Sequence[FileInstruction]) -> None:
         self._files = [os.fspath(each.filename) for each in instructions]
         with ThreadPoolExecutor(16) as pool:  # Waiting for the disk is most of it.
-            places = list(
-                track(
-                    pool.map(_places, instructions),
-                    "Reading the lengths of the records",
-                    len(self._files),
-                )
-            )
+            read = pool.map(_places, instructions)
+            places = list(track(read, "Reading the lengths of the records", len(self._files)))
         self._file_of = np.repeat(np.arange(len(places)), [len(each) for each in places])
         self._places = np.concatenate(places)
 

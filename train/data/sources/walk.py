@@ -116,11 +116,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def files_of(folder: Path, suffixes: Sequence[str]) -> Found:
-    """The files of a folder, at any depth, whose names have one of the endings.
-
-    Args:
-      folder: where to look.
-      suffixes: in lower case, with the dot.
+    """The files of a folder, at any depth, whose names have one of the endings, as ".png".
 
     Raises:
       DataError: a folder or file cannot be read, or the name of a file is not UTF-8.
@@ -133,11 +129,8 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> Found:
 def present(paths: Sequence[Path], title: str) -> list[Path]:
     """The files that paths name, whichever way the two write accents, in folders too.
 
-    Their folders are listed, which is faster than to ask for each.
-
-    Args:
-      paths: of files.
-      title: what messages call what names them.
+    Their folders are listed, which is faster than to ask for each. Messages call by the title what
+    names the files.
 
     Raises:
       DataError: a file is missing.

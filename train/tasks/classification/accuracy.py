@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from ssmjax import Backbone
-from ssmjax.preprocess import PLAIN, Preprocessing
+from ssmjax.preprocess import Preprocessing
 from train.data.fetching.fetch import DataError
 
 
@@ -81,15 +80,3 @@ def count(graphdef, state, batch, key, preprocessing: Preprocessing, confusion):
         table = jnp.zeros((len(classes),) * 2, jnp.int32)
         counts["confusion"] = table.at[label, jnp.argmax(logits, axis=-1)].add(mask)
     return counts
-
-
-def inference(model: Backbone, *, batch_size: int) -> tuple[Any, tuple]:
-    """What counts, compiled, and its arguments, with noise in place of photos."""
-    graphdef, state = nnx.split(model)
-    shape = (batch_size, *model.config.image_shape)
-    batch = {
-        "image": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
-        "label": np.zeros(batch_size, np.int32),
-        "mask": np.ones(batch_size, bool),
-    }
-    return count, (graphdef, state, batch, jax.random.key(0), PLAIN, False)

@@ -19,27 +19,6 @@ from train.engine.step import Terms
 TEMPERATURE = 2.0  # Of both outputs in distillation.
 
 
-def make_loss(
-    config: OptimConfig,
-    augment: AugmentConfig,
-    *,
-    num_classes: int,
-    preprocessing: Preprocessing,
-    teacher: Backbone | None = None,
-) -> "ClassificationLoss":
-    """The loss of the training step.
-
-    Args:
-      config: label smoothing, share of distillation, rematerialisation.
-      augment: erasing, mixup and cutmix; the rest of it has been done to the photos.
-      num_classes: outputs of the model.
-      preprocessing: of the model.
-      teacher: the model whose outputs to follow, with weight `config.distill`.
-    """
-    split = (None, None) if teacher is None else nnx.split(teacher)
-    return ClassificationLoss(config, augment, num_classes, preprocessing, *split)
-
-
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["teacher_state"],
@@ -47,14 +26,22 @@ def make_loss(
 )
 @dataclasses.dataclass(frozen=True)
 class ClassificationLoss:
-    """Cross entropy with soft targets and divergence from a teacher; a `train.engine.step.Loss`."""
+    """Cross entropy with soft targets and divergence from a teacher; a `train.engine.step.Loss`.
+
+    Attributes:
+      config: label smoothing, share of distillation, rematerialisation.
+      augment: erasing, mixup and cutmix; the rest of it has been done to the images.
+      num_classes: outputs of the model.
+      preprocessing: of the model.
+      teacher_graphdef, teacher_state: the model to follow, by `nnx.split`; None without.
+    """
 
     config: OptimConfig
     augment: AugmentConfig
     num_classes: int
     preprocessing: Preprocessing
-    teacher_graphdef: nnx.GraphDef | None
-    teacher_state: nnx.State | None
+    teacher_graphdef: nnx.GraphDef | None = None
+    teacher_state: nnx.State | None = None
 
     def prepare(self, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
         """Normalise, erase, mix.

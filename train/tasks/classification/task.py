@@ -15,7 +15,7 @@ from PIL import Image
 import ssmjax
 from ssmjax import Backbone, PruneConfig
 from ssmjax.analysis.pictures import kept_tokens_picture
-from ssmjax.preprocess import Preprocessing
+from ssmjax.preprocess import PLAIN, Preprocessing
 from ssmjax.registry import config_overrides, create_classifier
 from ssmjax.weights import Metadata, read_metadata
 from train.augment.recipe import make_recipe
@@ -28,14 +28,14 @@ from train.data.unreadable import Unreadable
 from train.engine import optim
 from train.hosts.devices import InFlight, place_batch, place_state
 from train.hosts.runtime import Runtime
-from train.tasks.classification.accuracy import Scores, count, inference
-from train.tasks.classification.loss import ClassificationLoss, make_loss
+from train.tasks.classification.accuracy import Scores, count
+from train.tasks.classification.loss import ClassificationLoss
 from train.tasks.config import TaskConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Classify:
-    """A `train.engine.task.Task`."""
+    """A `train.engine.task.Task`, which says what each method is for."""
 
     config: TaskConfig
     data: DataConfig
@@ -45,24 +45,20 @@ class Classify:
     picture_name = "kept_tokens.png"
 
     def open_splits(self, class_names: tuple[str, ...]) -> tuple[Split, Split]:
-        """The photos to train on and those to measure on."""
         train_split = open_split(self.data, self.data.train_split, class_names)
         return train_split, self.eval_split(train_split.class_names)
 
     def eval_split(self, class_names: tuple[str, ...]) -> Split:
-        """The photos to measure on."""
         return open_split(self.data, self.data.eval_split, class_names)
 
     def check(self, split: Split) -> None:
-        """Refuse a split that lacks a class."""
         check.check_classes(split)
 
     def remarks(self, split: Split) -> Sequence[str]:
-        """Sentences on files that were left out and on classes without photos."""
+        """On files that were left out and on classes without photos."""
         return (*split.remarks, *check.remarks(split))
 
     def start(self, class_names: tuple[str, ...]) -> tuple[Backbone, Metadata]:
-        """A model from scratch or from weights."""
         config, data, chosen = self.config, self.data, self.config.model
         if chosen.weights is None:
             if chosen.name is None:
@@ -94,46 +90,38 @@ class Classify:
         return model, Metadata(name, overrides, class_names, self._as_asked(how))
 
     def load(self, weights: Path) -> tuple[Backbone, Metadata]:
-        """A model and how it takes photos."""
         metadata = read_metadata(weights)
         how = self._as_asked(metadata.preprocessing)
         model = create_classifier(weights=weights, prune=self.config.prune)
         return model, dataclasses.replace(metadata, preprocessing=how)
 
     def create(self, num_classes: int | None, weights: str | None) -> Backbone:
-        """A pruned model, by weights or fresh."""
         chosen, options = self.config.model, self.config.model.overrides()
         if num_classes and (chosen.new_head or not weights):
             options["num_classes"] = num_classes
         return create_classifier(chosen.name, weights=weights, prune=self.config.prune, **options)
 
     def with_prune(self, model: Backbone, prune: PruneConfig | None) -> Backbone:
-        """Pruned otherwise."""
         return model.with_prune(prune)
 
     def optimizer(self, model: Backbone, rate: optax.Schedule) -> optax.GradientTransformation:
-        """AdamW, with layer-wise decay where the config asks for it."""
         return optim.optimizer(self.config.optim, rate, model.breaks)
 
     def loss(self, model: Backbone, metadata: Metadata) -> ClassificationLoss:
         """Cross entropy, and what the dense model says where the run follows it."""
-        chosen = self.config.optim
-        return make_loss(
-            chosen,
-            self.data.augment,
-            num_classes=model.config.num_classes,
-            preprocessing=metadata.preprocessing,
-            teacher=model.with_prune(None) if chosen.distill else None,
-        )
+        chosen, classes = self.config.optim, model.config.num_classes
+        loss = ClassificationLoss(chosen, self.data.augment, classes, metadata.preprocessing)
+        if not chosen.distill:
+            return loss
+        graphdef, state = nnx.split(model.with_prune(None))
+        return dataclasses.replace(loss, teacher_graphdef=graphdef, teacher_state=state)
 
     def steps_per_epoch(self, split: Split) -> int:
-        """Whole batches of an epoch."""
         return epoch_steps(split, self.config.optim.batch_size)
 
     def train_batches(
         self, split: Split, model: Backbone, metadata: Metadata, first: int, runtime: Runtime
     ) -> Iterator[Batch]:
-        """Augmented photos with labels."""
         size = model.config.image_shape[:2]
         return train_batches(
             split,
@@ -155,7 +143,7 @@ class Classify:
         *,
         confusion: bool = False,
     ) -> Scores:
-        """Top-1 and top-5 of the readable photos, with `confusion` also who is taken for whom."""
+        """Of the photos that can be read."""
         graphdef, state = nnx.split(model)
         state, mesh = place_state(state, runtime.mesh, fsdp=False), runtime.mesh
         batch_size = -(-self.config.eval_batch_size // mesh.size) * mesh.size
@@ -189,8 +177,14 @@ class Classify:
         return Scores.from_counts(totals, split.title)
 
     def inference(self, model: Backbone) -> tuple[jax.stages.Wrapped, tuple]:
-        """The function that counts right answers, on noise of the model's own image size."""
-        return inference(model, batch_size=self.config.eval_batch_size)
+        B = self.config.eval_batch_size
+        shape, rng = (B, *model.config.image_shape), np.random.default_rng(0)
+        batch = {
+            "image": rng.integers(0, 256, shape, np.uint8),
+            "label": np.zeros(B, np.int32),
+            "mask": np.ones(B, bool),
+        }
+        return count, (*nnx.split(model), batch, jax.random.key(0), PLAIN, False)
 
     def tokens(self, model: Backbone) -> tuple[int, ...]:
         """Image tokens at the model's own image size, at first and after each pruning stage."""
@@ -218,7 +212,6 @@ class Classify:
         return kept_tokens_picture(pixels, [np.asarray(s) for s in stages], model.config, captions)
 
     def step_batch(self, model: Backbone) -> dict[str, jax.ShapeDtypeStruct]:
-        """Photos with labels."""
         size = (self.config.optim.batch_size, *model.config.image_shape)
         return {
             "image": jax.ShapeDtypeStruct(size, np.uint8),
@@ -226,7 +219,6 @@ class Classify:
         }
 
     def outputs(self, model: Backbone) -> list[str]:
-        """Logits."""
         return [f"logits {[self.config.optim.batch_size, model.config.num_classes]}"]
 
     def _as_asked(self, preprocessing: Preprocessing) -> Preprocessing:

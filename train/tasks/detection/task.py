@@ -28,7 +28,7 @@ from train.tasks.dense import DenseTask, Sides, bare_norms
 from train.tasks.detection.loss import DetectionLoss, find, whole_masks
 
 PLAIN = ("A_log", "D", "direction_B", "pos_embed", "level_embed")  # They never decay.
-OBJECTS = 100  # On a photo, where shapes alone are looked at.
+OBJECTS = 100  # On an image, where shapes alone are looked at.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +68,14 @@ def _percent(value: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Detect(DenseTask):
-    """A `train.engine.task.Task`."""
+    """A `train.engine.task.Task`, which says what each method is for."""
 
     data: DetectionData
 
     kinds = (MaskRCNNConfig, RetinaNetConfig)
     batches = detection_batches
+    changes = "scale", "shapes", "flip"
+    needs = "img_shape"
     heading = "box AP"
     picture_name = "detections.png"
 
@@ -93,31 +95,18 @@ class Detect(DenseTask):
         """The first of the padded shapes."""
         return self.data.shapes[0]
 
-    def open_splits(self, class_names: tuple[str, ...]) -> tuple[CocoSplit, CocoSplit]:
-        """What to train on and what to measure on."""
-        data, folder = self.data, self.folder
-        train_split = open_coco(
-            folder / data.train_annotations,
-            folder / data.train_images,
-            masks=self.masks,
-            keep_empty=data.keep_empty,
-            classes=class_names,
-        )
-        return train_split, self.eval_split(train_split.class_names)
-
-    def eval_split(self, class_names: tuple[str, ...]) -> CocoSplit:
-        """What to measure on."""
+    def open(self, class_names: tuple[str, ...], *, learn: bool) -> CocoSplit:
         data, folder = self.data, self.folder
         return open_coco(
-            folder / data.eval_annotations,
-            folder / data.eval_images,
+            folder / (data.train_annotations if learn else data.eval_annotations),
+            folder / (data.train_images if learn else data.eval_images),
             masks=self.masks,
-            learn=False,
+            keep_empty=data.keep_empty or not learn,
+            learn=learn,
             classes=class_names,
         )
 
     def loss(self, model: DenseModel, metadata: Metadata) -> DetectionLoss:
-        """The sum of the model's losses."""
         return DetectionLoss(metadata.preprocessing, self.config.optim.remat)
 
     def optimizer(self, model: DenseModel, rate: optax.Schedule) -> optax.GradientTransformation:
@@ -138,13 +127,8 @@ class Detect(DenseTask):
 
         return jax.tree.map_with_path(decays, params)
 
-    @property
-    def changes(self) -> dict[str, Any]:
-        """What is done to photos in training: their scale, padded shapes and flips."""
-        return {"scale": self.data.scale, "shapes": self.data.shapes, "flip": self.data.flip}
-
     def plan(self, split: CocoSplit, batch_size: int) -> OnePass:
-        """Which photos are in each batch of evaluation: those of one padded shape."""
+        """Images of one padded shape in each batch."""
         shapes = None if self.data.own_shapes else self.data.shapes
         return detection_batches.eval_pass(
             split, batch_size=batch_size, scale=self.data.scale, shapes=shapes
@@ -160,12 +144,11 @@ class Detect(DenseTask):
         *,
         confusion: bool = False,
     ) -> DetectionScores:
-        """COCO's numbers, of all processes' detections."""
         if confusion:
             raise ValueError("--confusion is for classes of photos or pixels; leave it out.")
         masks, category_ids = isinstance(model.config, MaskRCNNConfig), split.category_ids
         results, plan = {}, self.plan_on(runtime.mesh, split)
-        for batch, inputs in self.inputs(model, split, plan, "img_shape", runtime, title):
+        for batch, inputs in self.inputs(model, split, plan, runtime, title):
             found = own_rows(find(*inputs, metadata.preprocessing, masks, runtime.mesh))
             for i in np.flatnonzero(batch["mask"]):
                 one = jax.tree.map(lambda a, i=i: a[i], found)
@@ -186,13 +169,11 @@ class Detect(DenseTask):
         return DetectionScores(box, mask[0] if masks else {}, len(results), len(plan.shapes))
 
     def inference(self, model: DenseModel) -> tuple[jax.stages.Wrapped, tuple]:
-        """Detections."""
-        return find, (*self.noise(model, "img_shape"), self.masks, None)
+        return find, (*self.noise(model), self.masks, None)
 
     def picture(
         self, model: DenseModel, metadata: Metadata, split: CocoSplit
     ) -> Image.Image | None:
-        """What is found on the first photos."""
         first = dataclasses.replace(split, photos=split.photos[: self.config.pictures])
         plan = self.plan(first, 1)
         rows = []
@@ -209,7 +190,7 @@ class Detect(DenseTask):
         return stacked(rows)
 
     def step_batch(self, model: DenseModel) -> dict[str, jax.ShapeDtypeStruct]:
-        """Photos of the first shape, with as many objects as COCO's have at most."""
+        """Images of the first shape, with as many objects as COCO's have at most."""
         B, (height, width) = self.config.optim.batch_size, self.sides
         shapes = {
             "image": ((B, height, width, 3), np.uint8),
@@ -224,6 +205,5 @@ class Detect(DenseTask):
         return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
     def outputs(self, model: DenseModel) -> list[str]:
-        """Detections."""
         B = self.config.optim.batch_size
         return [f"detections {[B, DETECTIONS]} of {model.config.num_classes} classes"]

@@ -69,12 +69,14 @@ class SegmentationScores:
 
 @dataclasses.dataclass(frozen=True)
 class Segment(DenseTask):
-    """A `train.engine.task.Task`."""
+    """A `train.engine.task.Task`, which says what each method is for."""
 
     data: SegmentationData
 
     kinds = (UperNetConfig,)
     batches = segmentation_batches
+    changes = "scale", "crop"
+    needs = "original_shape"
     metrics = "mIoU", "aAcc", "mAcc"  # As mmsegmentation calls them.
     heading = "mIoU %"
     picture_name = "segments.png"
@@ -84,17 +86,15 @@ class Segment(DenseTask):
         """Height and width of evaluation's windows, or of its largest images."""
         return self.data.window or (min(self.data.scale), max(self.data.scale))
 
-    def open_splits(self, class_names: tuple[str, ...]) -> tuple[PairSplit, PairSplit]:
-        """What to train on and what to measure on."""
-        train_split = self._open(self.data.train_split, class_names)
-        return train_split, self.eval_split(train_split.class_names)
-
-    def eval_split(self, class_names: tuple[str, ...]) -> PairSplit:
-        """What to measure on."""
-        return self._open(self.data.eval_split, class_names)
+    def open(self, class_names: tuple[str, ...], *, learn: bool) -> PairSplit:
+        data, folder = self.data, self.folder
+        split = data.train_split if learn else data.eval_split
+        if data.class_names is None:
+            return open_ade20k(folder, split, class_names)
+        images, labels = folder / "images" / split, folder / "labels" / split
+        return open_pairs(images, labels, data.class_names, class_names)
 
     def loss(self, model: DenseModel, metadata: Metadata) -> SegmentationLoss:
-        """The sum of the model's losses."""
         return SegmentationLoss(metadata.preprocessing, self.config.optim.remat)
 
     @staticmethod
@@ -118,13 +118,8 @@ class Segment(DenseTask):
 
         return jax.tree.map_with_path(decays, params)
 
-    @property
-    def changes(self) -> dict[str, Any]:
-        """What is done to images in training: their scale, and sides of the random parts."""
-        return {"scale": self.data.scale, "crop": self.data.crop}
-
     def plan(self, split: PairSplit, batch_size: int) -> OnePass:
-        """Which images are in each batch of evaluation: those of one size."""
+        """Images of one size in each batch."""
         return segmentation_batches.eval_pass(split, batch_size=batch_size, scale=self.data.scale)
 
     def score(
@@ -140,7 +135,7 @@ class Segment(DenseTask):
         """The scores of all processes' pixels, at the images' own sizes, always with confusions."""
         plan, classes = self.plan_on(runtime.mesh, split), len(split.class_names)
         counts = np.zeros((classes, classes), np.int64)
-        for batch, inputs in self.inputs(model, split, plan, "original_shape", runtime, title):
+        for batch, inputs in self.inputs(model, split, plan, runtime, title):
             _, _, placed, _ = inputs
             labels, mesh = batch["label"], runtime.mesh
             logits = class_logits(*inputs, metadata.preprocessing, mesh, self._windows)
@@ -153,13 +148,11 @@ class Segment(DenseTask):
         return SegmentationScores(counted, counts, images, shapes, split.class_names)
 
     def inference(self, model: DenseModel) -> tuple[jax.stages.Wrapped, tuple]:
-        """Classes of pixels."""
-        return classify_pixels, (*self.noise(model, "original_shape"), self.sides)
+        return classify_pixels, (*self.noise(model), self.sides)
 
     def picture(
         self, model: DenseModel, metadata: Metadata, split: PairSplit
     ) -> Image.Image | None:
-        """The classes found on the first images."""
         first = dataclasses.replace(split, pairs=split.pairs[: self.config.pictures])
         plan = self.plan(first, 1)
         rows = []
@@ -175,7 +168,6 @@ class Segment(DenseTask):
         return stacked(rows)
 
     def step_batch(self, model: DenseModel) -> dict[str, jax.ShapeDtypeStruct]:
-        """Parts of images with labels."""
         B, crop = self.config.optim.batch_size, self.data.crop
         shapes = {
             "image": ((B, *crop, 3), np.uint8),
@@ -185,7 +177,6 @@ class Segment(DenseTask):
         return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
     def outputs(self, model: DenseModel) -> list[str]:
-        """Logits."""
         shape = [self.config.optim.batch_size, *self.data.crop, model.config.num_classes]
         return [f"logits {shape}"]
 
@@ -193,11 +184,3 @@ class Segment(DenseTask):
     def _windows(self) -> tuple[Sides, Sides] | None:
         window, stride = self.data.window, self.data.stride
         return None if window is None or stride is None else (window, stride)
-
-    def _open(self, split: str, known: tuple[str, ...]) -> PairSplit:
-        folder = self.folder
-        if self.data.class_names is None:
-            return open_ade20k(folder, split, known)
-        return open_pairs(
-            folder / "images" / split, folder / "labels" / split, self.data.class_names, known
-        )
