@@ -26,7 +26,7 @@ from ssmjax.convert.load import family, load_torch_state_dict, official_shapes, 
 from ssmjax.convert.positions import Grid, patches_of
 from ssmjax.fitting import unwrapped
 from ssmjax.models.backbone import Backbone
-from ssmjax.models.config import trunk_config
+from ssmjax.models.config import overridden, trunk_config
 from ssmjax.registry import config_overrides, create_model, entry, list_models
 from ssmjax.weights import Metadata, read_metadata, save_weights
 
@@ -117,7 +117,8 @@ def _read(options: Options, name: str) -> tuple[Model, tuple[str, ...]]:
     """The model of an official checkpoint, and the class names that the file notes."""
     size = options.img_size
     overrides = {"img_size": size[0] if len(size) == 1 else size} if size else {}
-    _outline(name, {}, **overrides)  # Finds a wrong name or size before a large file is read.
+    # Finds a wrong name or size before a large file is read.
+    family(overridden(entry(name).config, overrides))
     state, class_names, noted = read_checkpoint(options.checkpoint, ema=options.ema)
     given = (options.grid[0], options.grid[-1]) if options.grid else noted
     if noted not in (None, given):
@@ -139,12 +140,12 @@ def _read(options: Options, name: str) -> tuple[Model, tuple[str, ...]]:
 
 def _outline(name: str, state: Mapping[str, np.ndarray], **overrides) -> Model:
     """The model with as many classes as the head in `state`, as shapes without values."""
-    outline = nnx.eval_shape(partial(create_model, name, **overrides))
-    official = family(outline.config)
-    head = unwrapped(state, official_shapes(outline))[0].get(official.head)
-    if head is None or head.size < official.per_class:
-        return outline
-    overrides["num_classes"] = head.size // official.per_class
+    config = overridden(entry(name).config, overrides)
+    official = family(config)
+    names = [row.theirs for row in official.table(config)]
+    head = unwrapped(state, names)[0].get(official.head)
+    if head is not None and head.size >= official.per_class:
+        overrides["num_classes"] = head.size // official.per_class
     return nnx.eval_shape(partial(create_model, name, **overrides))
 
 
