@@ -153,20 +153,20 @@ def _check_positions(outline: Model, state: Mapping[str, np.ndarray], grid: Grid
     """Refuse position embeddings that would have to be resized."""
     wanted, config = official_shapes(outline), trunk_config(outline.config)
     given = unwrapped(state, wanted)[0]
-    for entry in table(outline.config):
-        array = given.get(entry.theirs)
-        if entry.positions is None or array is None:
+    for row in table(outline.config):
+        array = given.get(row.theirs)
+        if row.positions is None or array is None:
             continue
         patches = patches_of(array.shape, config)
         if grid is not None and grid != config.grid and patches == grid[0] * grid[1]:
             raise ValueError(
-                f"{entry.theirs} is of {grid[0]} x {grid[1]} patches, the model of "
+                f"{row.theirs} is of {grid[0]} x {grid[1]} patches, the model of "
                 f"{config.grid[0]} x {config.grid[1]}; give the size of its images by --img-size, "
                 "or that to resize it to."
             )
-        if patches is not None and array.shape != wanted[entry.theirs]:
+        if patches is not None and array.shape != wanted[row.theirs]:
             raise ValueError(
-                f"{entry.theirs} has shape {array.shape}, not {wanted[entry.theirs]}; "
+                f"{row.theirs} has shape {array.shape}, not {wanted[row.theirs]}; "
                 "--img-size would resize it."
             )
 
