@@ -26,7 +26,7 @@ from ssmjax.convert.load import family, load_torch_state_dict, official_shapes, 
 from ssmjax.convert.positions import Grid, patches_of
 from ssmjax.fitting import unwrapped
 from ssmjax.models.backbone import Backbone
-from ssmjax.models.config import trunk_config
+from ssmjax.models.config import overridden, trunk_config
 from ssmjax.registry import config_overrides, create_model, entry, list_models
 from ssmjax.weights import Metadata, read_metadata, save_weights
 
@@ -117,7 +117,8 @@ def _read(options: Options, name: str) -> tuple[Model, tuple[str, ...]]:
     """The model of an official checkpoint, and the class names that the file notes."""
     size = options.img_size
     overrides = {"img_size": size[0] if len(size) == 1 else size} if size else {}
-    _outline(name, {}, **overrides)  # Finds a wrong name or size before a large file is read.
+    # Finds a wrong name or size before a large file is read.
+    family(overridden(entry(name).config, overrides))
     state, class_names, noted = read_checkpoint(options.checkpoint, ema=options.ema)
     grid = (options.grid[0], options.grid[-1]) if options.grid else noted
     if noted not in (None, grid):
@@ -139,12 +140,12 @@ def _read(options: Options, name: str) -> tuple[Model, tuple[str, ...]]:
 
 def _outline(name: str, state: Mapping[str, np.ndarray], **overrides) -> Model:
     """The model with as many classes as the head in `state`, as shapes without values."""
-    outline = nnx.eval_shape(partial(create_model, name, **overrides))
-    official = family(outline.config)
-    head = unwrapped(state, official_shapes(outline))[0].get(official.head)
-    if head is None or head.size < official.per_class:
-        return outline
-    overrides["num_classes"] = head.size // official.per_class
+    config = overridden(entry(name).config, overrides)
+    official = family(config)
+    names = [row.theirs for row in official.table(config)]
+    head = unwrapped(state, names)[0].get(official.head)
+    if head is not None and head.size >= official.per_class:
+        overrides["num_classes"] = head.size // official.per_class
     return nnx.eval_shape(partial(create_model, name, **overrides))
 
 
@@ -152,20 +153,20 @@ def _check_positions(outline: Model, state: Mapping[str, np.ndarray], grid: Grid
     """Refuse position embeddings that would have to be resized."""
     shapes, config = official_shapes(outline), trunk_config(outline.config)
     arrays = unwrapped(state, shapes)[0]
-    for entry in table(outline.config):
-        array = arrays.get(entry.theirs)
-        if entry.positions is None or array is None:
+    for row in table(outline.config):
+        array = arrays.get(row.theirs)
+        if row.positions is None or array is None:
             continue
         patches = patches_of(array.shape, config)
         if grid is not None and grid != config.grid and patches == grid[0] * grid[1]:
             raise ValueError(
-                f"{entry.theirs} is of {grid[0]} x {grid[1]} patches, the model of "
+                f"{row.theirs} is of {grid[0]} x {grid[1]} patches, the model of "
                 f"{config.grid[0]} x {config.grid[1]}; give the size of its images by --img-size, "
                 "or that to resize it to."
             )
-        if patches is not None and array.shape != shapes[entry.theirs]:
+        if patches is not None and array.shape != shapes[row.theirs]:
             raise ValueError(
-                f"{entry.theirs} has shape {array.shape}, not {shapes[entry.theirs]}; "
+                f"{row.theirs} has shape {array.shape}, not {shapes[row.theirs]}; "
                 "--img-size would resize it."
             )
 
