@@ -33,7 +33,7 @@ SOME = {
     "vim": "vim_tiny_patch16_224",
     "vit": "deit_tiny_patch16_224",
 }
-QUICK = ("deit_tiny", "plainmamba_micro", "vim_micro", "vim_tiny")
+QUICK = ("deit_tiny", "plainmamba_micro", "vim_micro")
 MICRO = ("plainmamba_micro", "vim_micro", "vit_micro")
 
 

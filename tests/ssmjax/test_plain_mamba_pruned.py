@@ -131,7 +131,7 @@ def test_each_token_with_its_own_parameters(prune):
 @pytest.mark.parametrize(
     ("grid", "conv"),
     [
-        ((2, 9), "compact"),
+        pytest.param((2, 9), "compact", marks=SLOW),
         pytest.param((9, 2), "aligned", marks=SLOW),
         pytest.param((1, 12), "compact", marks=SLOW),
         ((12, 1), "aligned"),
