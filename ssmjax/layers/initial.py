@@ -17,8 +17,8 @@ def keys(seed: int) -> nnx.Rngs:
     They are counted in numpy: of a count that is traced, Flax asks the sharding at each key, and
     JAX then looks through all that was traced before.
     """
-    rngs = nnx.Rngs(seed)
-    rngs.default.count.set_value(np.zeros((), np.uint32))
+    rngs, none_yet = nnx.Rngs(seed), np.zeros((), np.uint32)
+    rngs.default.count.set_value(none_yet)  # pyright: ignore[reportArgumentType]
     return rngs
 
 

@@ -1,9 +1,5 @@
 """What XLA makes of the scan: memory, and communication under a sharded batch."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,10 +7,13 @@ import jax.numpy as jnp
 import pytest
 
 from kernels import selective_scan
+from tests.devices import said_on
 
 B, K, E, N = 2, 128, 64, 16
 
-# Run with four devices: collectives of the output and of all gradients, when the batch is sharded.
+NAMES = ("reference", "associative", "pallas_triton")
+# Run with four devices: collectives of the output and of all gradients of each implementation, when
+# the batch is sharded.
 SHARDED = """
 import json, sys
 import jax, jax.numpy as jnp
@@ -37,35 +36,35 @@ arrays = [example(tokens), example(tokens), A, example(states), example(states)]
 arrays += [example((12,)), example(tokens)]
 positions = example((8, 20), jnp.int32)
 
-def scan(positions, *arrays):
+def scan(implementation, positions, *arrays):
     return selective_scan(
-        *arrays, delta_softplus=True, positions=positions, implementation=sys.argv[1]
+        *arrays, delta_softplus=True, positions=positions, implementation=implementation
     )
 
-def gradients(positions, *arrays):
-    return jax.grad(lambda *a: (scan(positions, *a) ** 2).sum(), range(7))(*arrays)
+def gradients(implementation, positions, *arrays):
+    return jax.grad(lambda *a: (scan(implementation, positions, *a) ** 2).sum(), range(7))(*arrays)
 
 names = ("all-gather", "all-to-all", "collective-permute", "all-reduce")
-counts = []
-for function in (scan, gradients):
-    text = jax.jit(function).lower(positions, *arrays).compile().as_text()
-    counts.append({name: text.count(f" {name}(") for name in names})
+counts = {}
+for implementation in sys.argv[1:]:
+    counts[implementation] = []
+    for function in (scan, gradients):
+        lowered = jax.jit(function, static_argnums=0).lower(implementation, positions, *arrays)
+        text = lowered.compile().as_text()
+        counts[implementation].append({name: text.count(f" {name}(") for name in names})
 print(json.dumps(counts))
 """
 
 
-@pytest.mark.parametrize("implementation", ["reference", "associative", "pallas_triton"])
-def test_a_sharded_batch_is_not_gathered(implementation):
+@pytest.fixture(scope="module")
+def collectives():
+    return said_on(SHARDED, *NAMES, devices=4)
+
+
+@pytest.mark.parametrize("implementation", NAMES)
+def test_a_sharded_batch_is_not_gathered(collectives, implementation):
     """Only the gradients of shared parameters travel."""
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED, implementation],
-        cwd=Path(__file__).parents[2],
-        env={"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    forward, backward = json.loads(done.stdout)
+    forward, backward = collectives[implementation]
     assert set(forward.values()) == {0}
     assert backward.pop("all-reduce") > 0 and set(backward.values()) == {0}
 

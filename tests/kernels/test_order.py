@@ -28,7 +28,7 @@ def moved(a, order):
 
 
 @pytest.mark.parametrize("implementation", NAMES)
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_values_and_gradients(implementation, reverse):
     arrays, options = random_inputs(5, length=9, reverse=reverse)
     arrays = cast(arrays, "float32")

@@ -1,5 +1,6 @@
 """The Mosaic GPU kernel beyond what all implementations share: odd sizes, and where it runs."""
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -25,9 +26,17 @@ SIZES = {
 }
 
 
+QUICK = {("one group", False), ("more groups than slots", True), ("many states", False)}
+
+
 @pytest.mark.usefixtures("interpreted")
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("size", "reverse"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(SIZES, (False, True))
+    ],
+)
 def test_sizes_that_fit_no_block(size, reverse):
     length, inner, states = SIZES[size]
     arrays, options = random_inputs(1, 2, length, inner, states, reverse=reverse)

@@ -32,7 +32,14 @@ def groups_of(monkeypatch):
     return register
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size",
+    [
+        "two blocks, a tail",
+        pytest.param("shorter than a group", marks=pytest.mark.slow),
+        "two pieces of states",
+    ],
+)
 def test_sizes_that_fit_no_block(size, groups_of):
     tokens, length, inner, states = SIZES[size]
     arrays, options = random_inputs(1, 2, length, inner, states)

@@ -33,7 +33,22 @@ CASES = {
 }
 
 
+# Each case in one dtype.
+QUICK = {
+    ("plain", "float32"),
+    ("all_reverse", "float64"),
+    ("constant", "float64"),
+    ("constant_reverse", "float32"),
+    ("none_reverse", "float32"),
+    ("one_token", "float64"),
+    ("one_channel_one_state", "float32"),
+}
+
 pytestmark = pytest.mark.usefixtures("interpreted")
+
+
+def slow_unless(quick, *values):
+    return pytest.param(*values, marks=() if quick else pytest.mark.slow)
 
 
 def precision(dtype):
@@ -77,14 +92,20 @@ def test_default_implementation(case, dtype):
     ],
 )
 class TestSelectiveScan:
-    @pytest.mark.parametrize("dtype", TOLERANCE)
-    @pytest.mark.parametrize("case", CASES)
+    @pytest.mark.parametrize(
+        ("case", "dtype"),
+        [slow_unless((case, dtype) in QUICK, case, dtype) for case in CASES for dtype in TOLERANCE],
+    )
     def test_against_loop(self, implementation, case, dtype):
         check_against_loop(implementation, case, dtype)
 
     @pytest.mark.parametrize(
         ("name", "dtype"),
-        [("scan_a", "float32"), ("scan_b", "float32"), ("scan_c", "float64")],
+        [
+            ("scan_a", "float32"),
+            slow_unless(False, "scan_b", "float32"),
+            slow_unless(False, "scan_c", "float64"),
+        ],
     )
     def test_golden(self, implementation, name, dtype):
         dtype = min(dtype, WIDEST[implementation])
@@ -103,7 +124,7 @@ class TestSelectiveScan:
             )
         check(got, (outputs["out"], outputs["last_state"], grads), TOLERANCE[dtype])
 
-    @pytest.mark.parametrize("case", ["all", "constant_reverse"])
+    @pytest.mark.parametrize("case", ["all", slow_unless(False, "constant_reverse")])
     def test_bfloat16(self, implementation, case):
         arrays, options = random_inputs(4, **CASES[case])
         tokens = {name: arrays[name] for name in ("u", "delta", "B", "C", "z")}
@@ -119,7 +140,12 @@ class TestSelectiveScan:
 
     @pytest.mark.parametrize(
         ("steps", "reverse"),
-        [("tiny", False), ("huge", False), ("mixed", False), ("softplus", True)],
+        [
+            slow_unless(False, "tiny", False),
+            slow_unless(False, "huge", False),
+            ("mixed", False),
+            ("softplus", True),
+        ],
     )
     def test_extreme_steps_and_gaps(self, implementation, steps, reverse):
         softplus = steps == "softplus"
@@ -137,7 +163,8 @@ class TestSelectiveScan:
         check(got, expected(arrays, options, dout, dlast), 1e-5)
 
     @pytest.mark.parametrize(
-        ("alignment", "reverse"), [("previous", True), ("constant", False), ("none", True)]
+        ("alignment", "reverse"),
+        [("previous", True), ("constant", False), slow_unless(False, "none", True)],
     )
     def test_no_positions_is_no_gaps(self, implementation, alignment, reverse):
         arrays, options = random_inputs(
@@ -212,7 +239,7 @@ class TestSelectiveScan:
             )
             return (y**2).sum(), y
 
-        grad = jax.grad(loss, has_aux=True)
+        grad = jax.jit(jax.grad(loss, has_aux=True))
         grads, y = jax.jit(jax.vmap(grad))(stacked, positions)
         for i in range(3):
             one = {name: value[i] for name, value in stacked.items()}

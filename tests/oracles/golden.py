@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from tests.golden import recipe
 from tests.oracles.compare import assert_close
@@ -46,6 +47,15 @@ def manifest(name: str) -> dict:
 
 def manifest_names() -> list[str]:
     return sorted(path.stem for path in (FOLDER / "manifests").glob("*.json"))
+
+
+def manifest_parameters() -> list:
+    """`manifest_names` for a test, the models of many weights for the slow ones."""
+    large = ("base", "large", "_l2", "_l3")
+    return [
+        pytest.param(name, marks=pytest.mark.slow if any(n in name for n in large) else ())
+        for name in manifest_names()
+    ]
 
 
 def load(name: str) -> Case:

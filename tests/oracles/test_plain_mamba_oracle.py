@@ -10,7 +10,9 @@ from tests.oracles.plain_mamba_oracle import depthwise_conv, fill_holes, paths, 
 from tests.oracles.vim_oracle import Prune
 
 
-@pytest.mark.parametrize("name", ["plainmamba_micro", "plainmamba_l1"])
+@pytest.mark.parametrize(
+    "name", ["plainmamba_micro", pytest.param("plainmamba_l1", marks=pytest.mark.slow)]
+)
 def test_dense(name):
     case = golden.load(name)
     got = plain_mamba(case.state, case.images)

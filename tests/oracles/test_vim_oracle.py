@@ -9,7 +9,7 @@ from tests.oracles.compare import assert_close
 from tests.oracles.vim_oracle import Prune, causal_conv, count_to_keep, importance, select
 
 
-@pytest.mark.parametrize("name", ["vim_micro", "vim_tiny"])
+@pytest.mark.parametrize("name", ["vim_micro", pytest.param("vim_tiny", marks=pytest.mark.slow)])
 def test_dense(name):
     case = golden.load(name)
     got = vim_oracle.vim(case.state, case.images, case.config["stride"])

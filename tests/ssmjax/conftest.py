@@ -58,9 +58,16 @@ def small_models():
 @pytest.fixture(scope="module")
 def states(small_models):
     """{model: official state_dict of tensors, for 3 classes}, by the recipe."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
+    return _states(*small_models, *DENSE)
+
+
+@functools.cache
+def _states(*names):
+    import torch
+
     result = {}
-    for name in (*small_models, *DENSE):
+    for name in names:
         outline = nnx.eval_shape(functools.partial(ssmjax.create_model, name, num_classes=3))
         arrays = recipe_downstream.state_dict(1, list(official_shapes(outline).items()))
         result[name] = OrderedDict((key, torch.from_numpy(a)) for key, a in arrays.items())

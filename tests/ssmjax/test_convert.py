@@ -54,7 +54,7 @@ def model(request):
     return blank(name, **sizes)
 
 
-@pytest.mark.parametrize("name", golden.manifest_names())
+@pytest.mark.parametrize("name", golden.manifest_parameters())
 def test_published_names(name):
     """Every entry of every published checkpoint, in its order, and nothing else."""
     manifest = golden.manifest(name)

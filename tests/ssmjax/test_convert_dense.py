@@ -54,8 +54,8 @@ def test_there_and_back(convert, states, tmp_path, name):
     [
         (80, None, COCO),
         (80, tuple("x" * 80), tuple("x" * 80)),
-        (150, ("sky",), ADE20K),
-        (3, None, ()),
+        pytest.param(150, ("sky",), ADE20K, marks=pytest.mark.slow),
+        pytest.param(3, None, (), marks=pytest.mark.slow),
         (3, [1, 2, 3], ()),
     ],
 )

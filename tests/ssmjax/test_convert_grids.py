@@ -18,6 +18,8 @@ from tests.oracles.downstream import recipe_downstream
 
 torch = pytest.importorskip("torch")
 
+SLOW = pytest.mark.slow
+
 
 def ours(path, name, size):
     """A weight file of images of a size, and its arrays."""
@@ -45,13 +47,13 @@ def without_note(path):
     ("name", "size", "suffix"),
     [
         ("vim", (8, 32), ".pth"),
-        ("vim", (32, 8), ".safetensors"),
-        ("vim", (24, 24), ".pth"),
+        pytest.param("vim", (32, 8), ".safetensors", marks=SLOW),
+        pytest.param("vim", (24, 24), ".pth", marks=SLOW),
         ("vim_fine", (8, 32), ".safetensors"),
-        ("plain", (8, 32), ".pth"),
+        pytest.param("plain", (8, 32), ".pth", marks=SLOW),
         ("plain", (12, 20), ".safetensors"),
         ("deit", (32, 8), ".pth"),
-        ("retina", (8, 32), ".safetensors"),
+        pytest.param("retina", (8, 32), ".safetensors", marks=SLOW),
         ("uper", (32, 8), ".pth"),
     ],
 )
@@ -92,7 +94,12 @@ def test_official_files_are_as_published_but_for_the_note(convert, small_models,
 
 @pytest.mark.parametrize(
     ("name", "suffix"),
-    [("vim", ".pth"), ("plain", ".safetensors"), ("deit", ".safetensors"), ("uper", ".pth")],
+    [
+        ("vim", ".pth"),
+        pytest.param("plain", ".safetensors", marks=SLOW),
+        ("deit", ".safetensors"),
+        pytest.param("uper", ".pth", marks=SLOW),
+    ],
 )
 def test_foreign_files_are_asked_for(convert, refused, small_models, tmp_path, name, suffix):
     first, official, last = (tmp_path / f for f in ("a.safetensors", f"t{suffix}", "b.safetensors"))
@@ -115,7 +122,7 @@ def test_foreign_files_are_asked_for(convert, refused, small_models, tmp_path, n
     chex.assert_trees_all_equal(got, want)
 
 
-@pytest.mark.parametrize("name", ["vim", "plain"])
+@pytest.mark.parametrize("name", ["vim", pytest.param("plain", marks=SLOW)])
 def test_a_number_of_patches_that_nobody_publishes(convert, refused, small_models, tmp_path, name):
     """36 could be 6 x 6, and 3 x 12."""
     first, official, last = (tmp_path / f for f in ("a.safetensors", "t.pth", "b.safetensors"))
@@ -146,7 +153,10 @@ def test_what_is_noted_counts(convert, refused, small_models, tmp_path):
     chex.assert_trees_all_equal(got["pos_embed"], want)
 
 
-@pytest.mark.parametrize("note", ["2 x 8", [2], [2.0, 8], [-2, -8], {"a": 1}])
+@pytest.mark.parametrize(
+    "note",
+    ["2 x 8", [2], *(pytest.param(note, marks=SLOW) for note in ([2.0, 8], [-2, -8], {"a": 1}))],
+)
 def test_notes_that_are_none(refused, states, tmp_path, note):
     path = tmp_path / "t.pth"
     state = dict(states["vim"]) | {"pos_embed": torch.zeros(1, 37, 16)}
@@ -164,7 +174,9 @@ def test_grids_that_are_none(refused, states, tmp_path, grid):
 
 
 @pytest.mark.parametrize("name", ["vim", "plain", "deit", "uper"])
-@pytest.mark.parametrize("size", [(16, 16), (32, 8), (12, 20)])
+@pytest.mark.parametrize(
+    "size", [(16, 16), pytest.param((32, 8), marks=SLOW), pytest.param((12, 20), marks=SLOW)]
+)
 def test_weight_files_tell_their_grid(small_models, tmp_path, name, size):
     """`create_model` resizes from 2 x 8, which the file's config says, also to as many patches."""
     path = tmp_path / "a.safetensors"

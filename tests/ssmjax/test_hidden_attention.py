@@ -123,11 +123,13 @@ def test_no_matrix_of_every_channel_is_held():
 @pytest.mark.parametrize(
     ("family", "options", "prune"),
     [
-        ("vim", {}, {}),
+        pytest.param("vim", {}, {}, marks=pytest.mark.slow),
         ("vim", {}, {"alignment": "zero_token", "conv": "aligned"}),
-        ("vim", {}, {"alignment": "none"}),
+        pytest.param("vim", {}, {"alignment": "none"}, marks=pytest.mark.slow),
         ("plain", {}, {}),
-        ("plain", {"paired_paths": True}, {"alignment": "zero_token"}),
+        pytest.param(
+            "plain", {"paired_paths": True}, {"alignment": "zero_token"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_alpha_in_place_of_the_scan_gives_the_mixers_output(family, options, prune):

@@ -19,8 +19,15 @@ from tests.ssmjax.test_convert import COUNT, PLAIN, VIM, VIT, blank, random_stat
 
 HOW = Preprocessing((0.0,) * 3, (1.0,) * 3)
 KINDS = [np.float16, ml_dtypes.bfloat16, np.float64]
-MODELS = pytest.mark.parametrize(
-    ("name", "sizes"), [VIM, PLAIN, VIT], ids=["vim", "plain_mamba", "vit"]
+MODELS = [VIM, PLAIN, VIT]
+# Every kind of numbers in every model; quickly each of them once.
+KINDS_OF_MODELS = pytest.mark.parametrize(
+    ("kind", "name", "sizes"),
+    [
+        pytest.param(kind, *model, marks=() if i == j else pytest.mark.slow)
+        for i, kind in enumerate(KINDS)
+        for j, model in enumerate(MODELS)
+    ],
 )
 DENSE_SIZES = {
     **{"depth": 2, "embed_dim": 16, "d_state": 2, "stem_convs": 1, "conv_size": 3, "patch_size": 4},
@@ -79,8 +86,7 @@ def weights(tmp_path):
     return write
 
 
-@MODELS
-@pytest.mark.parametrize("kind", KINDS)
+@KINDS_OF_MODELS
 def test_weight_files(weights, name, sizes, kind):
     path = weights(name, sizes)
     want = rounded(path, kind)
@@ -183,8 +189,7 @@ def test_files_are_float32_whatever_the_model_is(tmp_path):
             chex.assert_trees_all_equal(array, want[name].astype(kind))
 
 
-@MODELS
-@pytest.mark.parametrize("kind", KINDS)
+@KINDS_OF_MODELS
 def test_state_dicts_are_resized_in_float32(name, sizes, kind):
     state = random_state(blank(name, **sizes))
     narrow = {n: a if a.dtype == np.int64 else a.astype(kind) for n, a in state.items()}

@@ -34,7 +34,9 @@ CASES = [
     Prune((1, 2, 3), 0.8, "l1", "previous", "aligned"),
     Prune((2,), 0.1, "clip", "previous", "compact"),
 ]
+QUICK = [CASES[number] for number in (0, 3, 4, 6)]
 IN_FLOAT32 = [CASES[0], CASES[3]]
+SLOW = pytest.mark.slow
 PAIRED = [PAPER, CASES[3]]
 
 
@@ -106,8 +108,8 @@ def check(model, x, want, dtype):
 
 @pytest.mark.parametrize(
     ("prune", "dtype"),
-    [(prune, "float64") for prune in CASES]
-    + [pytest.param(prune, "float32", marks=pytest.mark.slow) for prune in IN_FLOAT32],
+    [pytest.param(prune, "float64", marks=() if prune in QUICK else SLOW) for prune in CASES]
+    + [pytest.param(prune, "float32", marks=SLOW) for prune in IN_FLOAT32],
     ids=lambda v: v if isinstance(v, str) else case_id(v),
 )
 def test_against_masked_run(prune, dtype):
@@ -116,7 +118,7 @@ def test_against_masked_run(prune, dtype):
         check(build(state, prune, dtype), x, plain_mamba(state, x, prune), dtype)
 
 
-@pytest.mark.parametrize("prune", PAIRED, ids=case_id)
+@pytest.mark.parametrize("prune", [pytest.param(PAIRED[0], marks=SLOW), PAIRED[1]], ids=case_id)
 def test_each_token_with_its_own_parameters(prune):
     state, x = weights(13), images(13)
     want = plain_mamba(state, x, prune, paired=True)
@@ -128,7 +130,12 @@ def test_each_token_with_its_own_parameters(prune):
 
 @pytest.mark.parametrize(
     ("grid", "conv"),
-    [((2, 9), "compact"), ((9, 2), "aligned"), ((1, 12), "compact"), ((12, 1), "aligned")],
+    [
+        pytest.param((2, 9), "compact", marks=SLOW),
+        pytest.param((9, 2), "aligned", marks=SLOW),
+        pytest.param((1, 12), "compact", marks=SLOW),
+        ((12, 1), "aligned"),
+    ],
     ids=str,
 )
 def test_other_grids(grid, conv):
@@ -152,7 +159,7 @@ def test_counts(ratio, counts):
 
 @pytest.mark.parametrize(
     ("alignment", "conv", "paired_paths"),
-    [("previous", "compact", False), ("zero_token", "aligned", True)],
+    [pytest.param("previous", "compact", False, marks=SLOW), ("zero_token", "aligned", True)],
 )
 def test_keep_all_is_dense_bit_for_bit(alignment, conv, paired_paths):
     state, x = weights(13), images(13)
@@ -179,7 +186,9 @@ def test_batch_image_alone_and_vmap_agree():
 
 
 @pytest.mark.parametrize(
-    ("prune", "paired"), [(PAPER, False), (PAIRED[1], True)], ids=["previous", "paired"]
+    ("prune", "paired"),
+    [pytest.param(PAPER, False, marks=SLOW), (PAIRED[1], True)],
+    ids=["previous", "paired"],
 )
 def test_gradient_of_images(prune, paired):
     """Along a random direction, against central differences of the masked run."""

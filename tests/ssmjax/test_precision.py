@@ -34,12 +34,17 @@ def equations(jaxpr):
                 yield from equations(parameter)
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "prune",
+    ("name", "prune"),
     [
-        pytest.param(PRUNES[0], marks=pytest.mark.slow, id="dense"),
-        pytest.param(PRUNES[1], id="pruned"),
+        pytest.param(
+            name,
+            prune,
+            marks=() if (name, prune) == (NAMES[1], PRUNES[1]) else pytest.mark.slow,
+            id=f"{'pruned' if prune else 'dense'}-{name}",
+        )
+        for prune in PRUNES
+        for name in NAMES
     ],
 )
 def test_logits_are_near_and_exponentials_and_norms_are_float32(name, prune):

@@ -35,6 +35,15 @@ CHOICES = [
     for importance, strategy in STRATEGIES.items()
     if strategy.needs in (None, *signals)
 ]
+# In whole models; the stages below are of every strategy.
+QUICK = [
+    ("vim", "random"),
+    ("vim", "clip"),
+    ("vim", "similarity_local"),
+    ("plain_mamba", "delta"),
+    ("plain_mamba", "similarity_global"),
+    ("vit", "attention"),
+]
 # A family gives signals, and knows nothing of who reads them or of what becomes of the tokens.
 REDUCTION = {"vim": "drop", "plain_mamba": "merge", "vit": "merge"}
 KEY = jax.random.key(3)
@@ -66,6 +75,12 @@ def pruned(family, importance, reduction, after_blocks, ratio):
     return dense(family).with_prune(prune)
 
 
+@functools.cache
+def program(family, importance, reduction, ratio):
+    model = pruned(family, importance, reduction, (1,), ratio)
+    return str(jax.make_jaxpr(model)(jnp.zeros((4, 20, 24, 3))))
+
+
 def stage(importance, reduction, count, *, signal, features=None, class_index=None, key=KEY):
     """One stage on a grid of 5 x 6, where all tokens are there."""
     (batch, length), grid = signal.shape[:2], (5, 6)
@@ -85,7 +100,13 @@ def stage(importance, reduction, count, *, signal, features=None, class_index=No
 
 
 class TestEveryStrategy:
-    @pytest.mark.parametrize(("family", "importance"), CHOICES)
+    @pytest.mark.parametrize(
+        ("family", "importance"),
+        [
+            pytest.param(*choice, marks=() if choice in QUICK else pytest.mark.slow)
+            for choice in CHOICES
+        ],
+    )
     def test_counts_order_class_token_and_batch(self, images, family, importance):
         model = pruned(family, importance, REDUCTION[family], (1, 2), 0.3)
         logits, stages = model(images, key=KEY, return_positions=True)
@@ -108,15 +129,11 @@ class TestEveryStrategy:
         assert not np.allclose(logits[1], again[1], atol=1e-6)
 
     @pytest.mark.parametrize(("family", "importance"), CHOICES)
-    def test_keeping_all_is_one_program(self, images, family, importance, reduction):
+    def test_keeping_all_is_one_program(self, family, importance, reduction):
         """That of `uniform`, which the test below holds against the dense model."""
-
-        def program(*choices):
-            return str(jax.make_jaxpr(pruned(family, *choices))(images))
-
-        everything = program(importance, reduction, (1,), 1.0)
-        assert everything == program("uniform", "drop", (1,), 1.0)
-        assert everything != program("uniform", "drop", (1,), 0.9)
+        everything = program(family, importance, reduction, 1.0)
+        assert everything == program(family, "uniform", "drop", 1.0)
+        assert everything != program(family, "uniform", "drop", 0.9)
 
     def test_ties_go_to_the_lower_index(self, importance, reduction):
         if STRATEGIES[importance].needs is None:
@@ -200,17 +217,18 @@ def test_keeping_all_is_the_dense_model(images, family):
     chex.assert_trees_all_equal(model(images), dense(family)(images))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", ["vim", pytest.param("plain_mamba", marks=pytest.mark.slow), "vit"]
+)
 def test_every_parameter_learns(images, family):
     importance = "attention" if family == "vit" else "coverage"
     model = pruned(family, importance, REDUCTION[family], (1,), 0.4)
     graphdef, params, others = nnx.split(model, nnx.Param, ...)
 
-    @jax.jit
     def loss(params):
         return jnp.sum(nnx.merge(graphdef, params, others)(images) ** 2)
 
-    gradients = jax.grad(loss)(params)
+    gradients = jax.jit(jax.grad(loss))(params)
     chex.assert_tree_all_finite(gradients)
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
@@ -235,12 +253,11 @@ def test_merged_tokens_weigh_by_size():
 
 def test_pooling_counts_each_patch_once(images):
     merging, model = (pruned("plain_mamba", "l2", how, (2,), 0.4) for how in ("merge", "drop"))
-    _, hidden = merging(images, return_intermediates=True)
+    _, (kept,), hidden = merging(images, return_positions=True, return_intermediates=True)
     _, dropped = model(images, return_intermediates=True)
     assert not np.allclose(hidden["features"], dropped["features"], atol=1e-4)
     # Tokens are merged after the last block, before the norm: their mean is over all patches.
     stream = hidden["residual"][-1]
-    _, (kept,) = merging(images, return_positions=True)
     gap = np.abs(np.arange(30)[None, :, None] - np.asarray(kept)[:, None, :])
     sizes = (gap.argmin(axis=2)[:, :, None] == np.arange(12)).sum(axis=1)
     want = (np.asarray(merging.norm(stream)) * sizes[..., None]).sum(axis=1) / 30

@@ -36,7 +36,9 @@ CASES = [
     Prune((1, 3), 0.1, "clip", "previous", "aligned"),
 ]
 
+QUICK = [CASES[number] for number in (0, 3, 5, 8, 11)]
 IN_FLOAT32 = [CASES[0], CASES[3], CASES[8], CASES[11]]
+SLOW = pytest.mark.slow
 
 
 def case_id(prune):
@@ -81,8 +83,8 @@ def run(model, x, **options):
 
 @pytest.mark.parametrize(
     ("prune", "dtype"),
-    [(prune, "float64") for prune in CASES]
-    + [pytest.param(prune, "float32", marks=pytest.mark.slow) for prune in IN_FLOAT32],
+    [pytest.param(prune, "float64", marks=() if prune in QUICK else SLOW) for prune in CASES]
+    + [pytest.param(prune, "float32", marks=SLOW) for prune in IN_FLOAT32],
     ids=lambda v: v if isinstance(v, str) else case_id(v),
 )
 def test_against_masked_run(prune, dtype):
@@ -99,7 +101,10 @@ def test_against_masked_run(prune, dtype):
     assert_close(logits, want.logits, {"float32": 1e-5, "float64": 1e-10}[dtype], "logits")
 
 
-@pytest.mark.parametrize(("ratio", "counts"), [(0.7, (18, 13)), (0.56, (14, 8)), (0.001, (1, 1))])
+@pytest.mark.parametrize(
+    ("ratio", "counts"),
+    [pytest.param(0.7, (18, 13), marks=SLOW), (0.56, (14, 8)), (0.001, (1, 1))],
+)
 def test_positions(ratio, counts):
     """ceil(ratio * patches) + 1: 0.56 of 25 is 14, although 0.56 * 25 > 14 in floats."""
     prune = Prune((1, 3), ratio)
@@ -115,7 +120,8 @@ def test_positions(ratio, counts):
 
 
 @pytest.mark.parametrize(
-    ("alignment", "conv"), [("previous", "compact"), ("zero_token", "aligned")]
+    ("alignment", "conv"),
+    [pytest.param("previous", "compact", marks=SLOW), ("zero_token", "aligned")],
 )
 def test_keep_all_is_dense_bit_for_bit(alignment, conv):
     state, x = weights(13), images(13)
@@ -150,7 +156,12 @@ def test_eager_jit_and_vmap_agree():
 
 
 @pytest.mark.parametrize(
-    "prune", [PAPER, Prune((1, 3), 0.7, "l1", "zero_token", "aligned")], ids=case_id
+    "prune",
+    [
+        pytest.param(PAPER, marks=SLOW),
+        Prune((1, 3), 0.7, "l1", "zero_token", "aligned"),
+    ],
+    ids=case_id,
 )
 def test_gradient_of_images(prune):
     """Along a random direction, against central differences of the masked run."""
@@ -218,7 +229,9 @@ def test_ties_keep_the_lower_positions():
     chex.assert_trees_all_equal(stage, np.array([[*range(16)]] * 3))
 
 
-@pytest.mark.parametrize("how", ["clip", "sum", "l1", "l2"])
+@pytest.mark.parametrize(
+    "how", ["clip", *(pytest.param(how, marks=SLOW) for how in ("sum", "l1", "l2"))]
+)
 def test_nan_ranks_last(how):
     """The NaN tokens go first, and with them every NaN; the other scores tie at zero."""
     nan_tokens = [0, 3, 4, 20]

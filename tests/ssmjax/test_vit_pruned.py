@@ -40,8 +40,8 @@ class Prune(NamedTuple):
 EVIT, FUSED = (Prune((1, 3), 0.7, fuse) for fuse in (False, True))
 CASES = [
     (EVIT, "float64"),
-    (FUSED, "float64"),
-    (FUSED, "float32"),
+    pytest.param(FUSED, "float64", marks=pytest.mark.slow),
+    pytest.param(FUSED, "float32", marks=pytest.mark.slow),
     (Prune((1, 2), 0.5, True), "float64"),  # The second stage may drop what the first fused.
     (Prune((2,), 0.97, True), "float64"),  # One token is dropped, and fused alone.
 ]

@@ -79,14 +79,9 @@ def test_official_in_float64(downstream, name):
     _check(downstream(name), "float64")
 
 
-@pytest.mark.parametrize("name", golden.names("maskrcnn_l1_*"))
-def test_official_of_published_size(downstream, name):
-    _check(downstream(name), "float32")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", golden.names("retinanet_l1_*"))
-def test_another_official_of_published_size(downstream, name):
+@pytest.mark.parametrize("name", [*golden.names("maskrcnn_l1_*"), *golden.names("retinanet_l1_*")])
+def test_official_of_published_size(downstream, name):
     _check(downstream(name), "float32")
 
 
@@ -107,8 +102,14 @@ def test_statistics_after_a_training_step(downstream, name):
     assert counts and all(count == 1 for count in counts)
 
 
-@pytest.mark.parametrize("size", ["l1", "l2", "l3"])
-@pytest.mark.parametrize("kind", ["maskrcnn", "retinanet", "upernet"])
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        (kind, "l1") if size == "l1" else pytest.param(kind, size, marks=pytest.mark.slow)
+        for kind in ("maskrcnn", "retinanet", "upernet")
+        for size in ("l1", "l2", "l3")
+    ],
+)
 def test_names_of_published_weights(kind, size):
     case = golden.load(golden.names(f"{kind}_l1_*")[0])
     blocks = {"l1": 24, "l2": 24, "l3": 36}[size]

@@ -19,6 +19,7 @@ from tests.ssmjax.dense import units
 HEADS = {"rpn": (0.7, 0.3, 0.3), "retina": (0.5, 0.4, 0.0), "rcnn": (0.5, 0.5, 0.5)}
 A, G = 30, 5
 assigned = jax.jit(assign, static_argnums=(3, 4, 5))
+chosen_of = jax.jit(sample, static_argnums=(1, 2, 3))
 
 
 def padded(gts, G):
@@ -100,7 +101,7 @@ def test_even_choice(seed, shares):
     n = min(len(background), size - p)
     want = [positives[i * len(positives) // p] for i in range(p)]
     want += [background[i * len(background) // n] for i in range(n)]
-    indices, chosen = jax.jit(sample, static_argnums=(1, 2, 3))(given_, None, size, most)
+    indices, chosen = chosen_of(given_, None, size, most)
     assert indices[chosen].tolist() == want
     assert chosen.tolist() == [i < p + n for i in range(size)]
     assert set(indices[~chosen].tolist()) <= {0}
@@ -112,7 +113,7 @@ def test_random_choice(size):
     positives, background = galleries(given_)
     most, draws = size // 2, 400
     keys = jax.random.split(jax.random.key(0), draws)
-    indices, chosen = jax.vmap(lambda key: sample(given_, key, size, most))(keys)
+    indices, chosen = jax.jit(jax.vmap(lambda key: sample(given_, key, size, most)))(keys)
     p = min(len(positives), most)
     n = min(len(background), size - p)
     times = np.zeros(len(given_))

@@ -77,9 +77,10 @@ def test_decoding_per_class_and_image():
     boxes = random_boxes(rng, 6).reshape(2, 3, 1, 4)
     deltas = rng.standard_normal((2, 3, 5, 4)).astype(np.float32)
     shapes = jnp.array([[40, 90], [90, 40]])
-    got = jax.vmap(lambda b, d, s: decode(b, d, STDS["std1"], s))(boxes, deltas, shapes)
+    decoded = jax.jit(lambda b, d, s: decode(b, d, STDS["std1"], s))
+    got = jax.vmap(decoded)(boxes, deltas, shapes)
     chex.assert_shape(got, (2, 3, 5, 4))
     for index in np.ndindex(2, 3, 5):
-        one = decode(boxes[index[:2]][0], deltas[index], STDS["std1"], shapes[index[0]])
+        one = decoded(boxes[index[:2]][0], deltas[index], shapes[index[0]])
         chex.assert_trees_all_close(got[index], one, rtol=1e-5, atol=1e-5)
     assert got[0, ..., 3].max() == 40 and got[1, ..., 2].max() == 40

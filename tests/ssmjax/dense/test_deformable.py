@@ -1,6 +1,5 @@
 """Deformable attention against official numbers and against loops."""
 
-import functools
 import math
 
 import chex
@@ -15,6 +14,7 @@ from tests.oracles.compare import assert_close
 from tests.ssmjax.dense import units
 
 GRIDS = ((5, 3), (2, 4))
+sampled = jax.jit(sample, static_argnums=3)
 
 
 def looped(values, locations, weights, grids):
@@ -48,7 +48,7 @@ def test_official(unit):
     sides = [int(side) for side in unit.numbers("msda.value")]
     grids = tuple(zip(sides[::2], sides[1::2], strict=True))
     arrays = {n: jnp.asarray(unit[f"msda.{n}"]) for n in ("value", "loc", "weights")}
-    got = sample(arrays["value"], arrays["loc"], arrays["weights"], grids)
+    got = sampled(arrays["value"], arrays["loc"], arrays["weights"], grids)
     assert_close(got, unit["msda.out"], 2e-6)
 
 
@@ -56,8 +56,14 @@ def test_official(unit):
 def test_loops(grids):
     arrays = case(np.float64, grids)
     with jax.enable_x64(True):
-        got = jax.jit(sample, static_argnums=3)(*arrays, grids)
+        got = sampled(*arrays, grids)
     assert_close(got, looped(*arrays, grids), 1e-12)
+
+
+@jax.jit
+@jax.grad
+def towards(arrays):
+    return jnp.sum(jnp.sin(sample(*arrays, GRIDS)))
 
 
 @pytest.mark.parametrize("which", range(3))
@@ -74,8 +80,7 @@ def test_gradients(which):
 
     numeric = (moved(step) - moved(-step)) / (2 * step)
     with jax.enable_x64(True):
-        function = functools.partial(sample, grids=GRIDS)
-        gradient = jax.grad(lambda a: jnp.sum(jnp.sin(function(*a))))(arrays)[which]
+        gradient = towards(arrays)[which]
     want = np.sum(numeric * np.cos(looped(*arrays, GRIDS)))
     assert_close(np.sum(np.asarray(gradient) * way), want, 1e-6)
 
@@ -83,7 +88,7 @@ def test_gradients(which):
 def test_far_locations_give_zero():
     values, locations, weights = case(np.float32)
     far = np.where(locations > 0.5, 1e12, -1e12).astype(np.float32)
-    assert not np.asarray(sample(values, far, weights, GRIDS)).any()
+    assert not np.asarray(sampled(values, far, weights, GRIDS)).any()
 
 
 def test_first_values():

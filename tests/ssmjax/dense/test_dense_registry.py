@@ -40,9 +40,12 @@ SMALL = {
 def small(family, size="l1", seed=1, **changes):
     """A small model, filled by the recipe."""
     sizes = {**TRUNK, "ends": (1, 2), "dwconv_blocks": (), **SMALL[family], **changes}
-    model = nnx.eval_shape(lambda: create_model(f"{family}_plainmamba_{size}", **sizes))
-    shapes = official_shapes(model)
-    state = golden.recipe_downstream.state_dict(seed, list(shapes.items()))
+    return filled(lambda: create_model(f"{family}_plainmamba_{size}", **sizes), seed)
+
+
+def filled(create, seed):
+    model = nnx.eval_shape(create)
+    state = golden.recipe_downstream.state_dict(seed, list(official_shapes(model).items()))
     load_torch_state_dict(model, state)
     return model
 
@@ -62,7 +65,14 @@ def test_names():
     assert list_models() == sorted([*want, "upernet_vim_small", "upernet_vim_tiny"])
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if "plainmamba" in name])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name.endswith("l1") else pytest.param(name, marks=pytest.mark.slow)
+        for name in PRESETS
+        if "plainmamba" in name
+    ],
+)
 def test_official_names_and_shapes(name):
     """Every entry of every published checkpoint, in its order, and nothing else."""
     manifest = golden.manifest(name.replace("plainmamba_", ""))
@@ -85,7 +95,7 @@ def test_official_names_and_shapes(name):
 
 @pytest.mark.parametrize(
     "family",
-    [pytest.param(f, marks=pytest.mark.slow) if f == "maskrcnn" else f for f in SMALL],
+    [f if f == "upernet" else pytest.param(f, marks=pytest.mark.slow) for f in SMALL],
 )
 def test_there_and_back(family, tmp_path):
     """Through a weight file, and through an official state_dict."""
@@ -114,7 +124,7 @@ def test_the_flat_layer_reads_channels_first():
 @pytest.mark.parametrize("family", ["retinanet", "upernet"])
 def test_backbone_of_a_classifier(family, tmp_path):
     changes = {**TRUNK, "dwconv_blocks": (0,), "num_classes": 5, "img_size": (64, 96)}
-    classifier = ssmjax.create_model("plainmamba_l2", **changes)
+    classifier = filled(lambda: ssmjax.create_model("plainmamba_l2", **changes), 2)
     overrides = {**changes, "dwconv_blocks": [0]}
     path = tmp_path / "c.safetensors"
     metadata = Metadata("plainmamba_l2", overrides, (), HOW)

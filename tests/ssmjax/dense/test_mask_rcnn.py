@@ -20,6 +20,9 @@ from tests.oracles import downstream as golden
 from tests.ssmjax.dense import whole
 
 TINY = golden.names("maskrcnn_tiny_*")
+optimised = functools.partial(whole.jitted, compiler_options=whole.OPTIMISED)
+cropped = jax.jit(mask_targets, static_argnums=4)
+pasted = jax.jit(paste, static_argnums=2)
 
 
 @whole.jitted
@@ -29,11 +32,15 @@ def first_stage(model, images, targets):
     shapes = targets.image_shapes
     number = model.config.proposals
     found = {train: proposals(said, shapes, number, train=train) for train in (False, True)}
-    result = model.detect_in(maps, found[False], shapes, masks=False)
-    return maps, said, rpn_losses(said, targets, None), found, result
+    return maps, said, rpn_losses(said, targets, None), found
 
 
-@whole.jitted
+@optimised
+def detected(model, maps, found, shapes):
+    return model.detect_in(maps, found, shapes, masks=False)
+
+
+@optimised
 def second_stage(model, maps, given, targets):
     """With given proposals: regions, losses and detections."""
     return (
@@ -43,7 +50,7 @@ def second_stage(model, maps, given, targets):
     )
 
 
-@whole.jitted
+@optimised
 def heads(model, maps, boxes, valid):
     """What the heads say of regions [B,R,4]."""
     boxes_of, masks_of = (roi_align(maps[:4], boxes, valid, bins) for bins in (BINS, MASK_BINS))
@@ -61,7 +68,7 @@ def first(case_name):
 
 
 def _check_first_stage(name):
-    case, _, _, maps, said, losses, found, _ = first(name)
+    case, _, _, maps, said, losses, found = first(name)
     got = {f"fpn{i}": x for i, x in enumerate(maps)}
     for i, (H, W) in enumerate(said.grids):
         for kind, x in (("cls", said.logits[i]), ("reg", said.deltas[i])):
@@ -110,16 +117,14 @@ def _check_second_stage(name):
         chex.assert_trees_all_equal(of, case.want[f"fixedprops.pos_gt{i}"])
         sides = targets.padded_shapes[i]
         assert targets.masks is not None
-        targets_of.append(
-            mask_targets(targets.masks[i], of, wanted.boxes[i][positive], sides, SIZE)
-        )
+        targets_of.append(cropped(targets.masks[i], of, wanted.boxes[i][positive], sides, SIZE))
         rows = found.boxes[i], found.scores[i], found.valid[i]
         whole.check_rows(case, f"fixedprops.det{i}.boxes_scores", *rows, labels=found.labels[i])
         n, H, W = case.want[f"masks{i}.shape"]
         image = case.about["images"][i]
         assert image["ori_shape"] == [H, W]
         boxes = found.boxes[i, :n] / image["scale_factor"]
-        masks = np.asarray(paste(found.masks[i, :n], boxes, (H, W))) >= 0.5
+        masks = np.asarray(pasted(found.masks[i, :n], boxes, (H, W))) >= 0.5
         chex.assert_trees_all_equal(masks.sum(axis=(1, 2)), case.want[f"masks{i}.area"])
         packed = np.packbits(masks.reshape(n, -1), axis=1)
         chex.assert_trees_all_equal(packed, case.want[f"masks{i}.packed"])
@@ -142,7 +147,8 @@ def _check_heads(name):
 
 
 def _check_detections(name):
-    case, _, _, _, _, _, _, found = first(name)
+    case, model, targets, maps, _, _, proposed = first(name)
+    found, _ = detected(model, maps, proposed[False], targets.image_shapes)
     for i in range(len(case.images)):
         rows = found.boxes[i], found.scores[i], found.valid[i]
         whole.check_rows(case, f"e2e.det{i}.boxes_scores", *rows, labels=found.labels[i])

@@ -74,6 +74,7 @@ def test_official(name):
     case.check({"slide.logits": slid})
 
 
+@pytest.mark.slow
 class TestVariants(chex.TestCase):
     @in_all_variants
     def test_official(self):

@@ -1,5 +1,6 @@
 """The commands on bad options, data and weights: one sentence each, and nothing left behind."""
 
+import functools
 import json
 import shutil
 import sys
@@ -170,15 +171,22 @@ def test_what_is_left_out_is_told_by_the_run(refused, folder, tmp_path):
         assert f"instances.json: 2 objects are {left_out}: {reasons}." in said
 
 
-def blank(config, path, names, count=None):
-    """A weight file of zeros, of the model of a config; of `count` classes without `names`."""
+@functools.cache
+def zeros(config, num_classes):
+    """(The name in a config, its model with zeros for values)."""
     chosen = load_config(str(config), Config).model
-    options = chosen.overrides() | {"num_classes": count or len(names)}
+    options = chosen.overrides() | {"num_classes": num_classes}
     model = nnx.eval_shape(lambda: registry.create_model(chosen.name, **options))
     for leaf in flat_params(model).values():
         leaf.set_value(jnp.zeros(leaf.shape, leaf.dtype))
-    changes = config_overrides(str(chosen.name), model.config)
-    save_weights(path, model, Metadata(str(chosen.name), changes, names, PLAIN))
+    return str(chosen.name), model
+
+
+def blank(config, path, names, count=None):
+    """A weight file of zeros, of the model of a config; of `count` classes without `names`."""
+    name, model = zeros(config, count or len(names))
+    changes = config_overrides(name, model.config)
+    save_weights(path, model, Metadata(name, changes, names, PLAIN))
 
 
 @pytest.mark.parametrize(

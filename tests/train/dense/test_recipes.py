@@ -36,7 +36,13 @@ def config_of(name):
     return load_config(str(ROOT / "configs" / f"{data}_{name}_dense.py"), Config)
 
 
-@pytest.mark.parametrize("name", sorted(GROUPS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name.endswith("l1") else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(GROUPS)
+    ],
+)
 def test_optimizer_groups(name):
     """Of every official parameter, by its name through the conversion table."""
     group, config = GROUPS[name], config_of(name)
@@ -115,7 +121,7 @@ def test_vim(size, blocks):
             chex.assert_trees_all_close(scale, 0.5 ** (25 - layer), rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["retinanet", "upernet"])
+@pytest.mark.parametrize("name", [pytest.param("retinanet", marks=pytest.mark.slow), "upernet"])
 def test_lower_layers_learn_slower_where_that_is_asked_for(name):
     """The first step of AdamW is as large as the rate: of the convolution after a block too."""
     config, heads = config_of(f"{name}_l1"), {} if name == "upernet" else {"heads": 2}
@@ -179,15 +185,12 @@ def test_configs(path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (
+        pytest.param(
             "coco_retinanet_l1_prune",
             ("4200 > 3360 > 2688", "[16, 800, 1344, 3]", "weights/plain"),
-        ),
-        pytest.param(
-            "ade20k_upernet_l1_evit",
-            ("4096 > 3277 > 2622", "logits [16, 512, 512, 150]"),
             marks=pytest.mark.slow,
         ),
+        ("ade20k_upernet_l1_evit", ("4096 > 3277 > 2622", "logits [16, 512, 512, 150]")),
     ],
 )
 def test_dry_run(name, said, tmp_path, monkeypatch, capsys):

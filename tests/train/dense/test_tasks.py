@@ -97,7 +97,7 @@ def test_a_stopped_run_ends_the_same(command, folder, run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["upernet", pytest.param("maskrcnn", marks=pytest.mark.slow)])
-def test_predict(process, folder, run, tmp_path, name):
+def test_predict(command, folder, run, tmp_path, name):
     picture, photo = tmp_path / "out.png", folder / "images" / "0.png"
     weights = run(name) / "weights.safetensors"
     if name == "upernet":  # As of a checkpoint that does not name its classes.
@@ -105,9 +105,8 @@ def test_predict(process, folder, run, tmp_path, name):
         model = registry.create_model(weights=weights)
         save_weights(weights := tmp_path / "nameless.safetensors", model, nameless)
     arguments = (photo, "--weights", weights, "--top", 2)
-    started = process("ssmjax.predict", *arguments, "--picture", picture)
-    out, err = started.communicate(timeout=600)
-    assert started.returncode == 0, err
+    code, out, err = command("ssmjax.predict.__main__", *arguments, "--picture", picture)
+    assert code == 0, err
     assert "class " in out if name == "upernet" else "%" in out or "nothing" in out
     with Image.open(picture) as drawn:
         # The photo with what was found, and once more with the patches kept.
