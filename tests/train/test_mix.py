@@ -40,7 +40,7 @@ def test_rectangle():
     rng = np.random.default_rng(0)
     shares = rng.beta(0.5, 0.5, 300).astype(np.float32)
     centres = rng.integers(0, SIZE, (300, 2))
-    got = jax.jit(jax.vmap(partial(rectangle, SIZE)))(shares, centres)
+    got = jax.vmap(partial(rectangle, SIZE))(shares, centres)
     for box, share, centre in zip(got, shares, centres, strict=True):
         chex.assert_trees_all_equal(box, timm_box(share, *centre))
 
@@ -56,12 +56,10 @@ def test_images_and_targets_are_mixed_with_those_of_the_reversed_batch(alphas):
     rng = np.random.default_rng(0)
     images = rng.standard_normal((5, *SIZE, 3), np.float32)
     targets = rng.dirichlet(np.ones(7), 5).astype(np.float32)
-    draw = jax.jit(partial(draw_own_share, size=SIZE, **alphas))
-    mixed = jax.jit(partial(mix, **alphas))
     for seed in range(3):
         key = jax.random.key(seed)
-        own = np.asarray(draw(key))[..., None]
-        got, said = mixed(key, images, targets)
+        own = np.asarray(draw_own_share(key, SIZE, **alphas))[..., None]
+        got, said = mix(key, images, targets, **alphas)
         if alphas["cutmix"]:
             assert set(np.unique(own)) == {0, 1}
             want = np.where(own == 1, images, images[::-1])
