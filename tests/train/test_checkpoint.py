@@ -182,7 +182,7 @@ def test_another_model_is_an_error_at_once(tmp_path, template, difference):
 
 
 FULL = """
-import sys
+import functools, sys
 from pathlib import Path
 from resource import RLIMIT_FSIZE, setrlimit
 import jax.numpy as jnp
@@ -191,33 +191,46 @@ from ssmjax import command_line
 from tests.train.test_checkpoint import state_of
 from train.engine.checkpoint import Checkpoints
 
-def main():
-    checkpoints = Checkpoints(Path(sys.argv[1]))
+def main(notice):
+    checkpoints = Checkpoints(Path(sys.argv[1]) / notice)
     checkpoints.save(state_of(1), {"first": 10})
     checkpoints._manager.wait_until_finished()
-    setrlimit(RLIMIT_FSIZE, (2**16, 2**16))
     big = jnp.asarray(np.random.default_rng(0).standard_normal((256, 256)), jnp.float32)
     checkpoints.save(state_of(2, big=big), {"first": 20})
-    print("the first save returned", flush=True)
-    if sys.argv[2] == "close":
+    print("the first save returned", end=", ", flush=True)
+    if notice == "close":
         checkpoints.close()
     else:
         checkpoints.save(state_of(3), {"first": 30})
 
-command_line.run(main)
+setrlimit(RLIMIT_FSIZE, (2**16, 2**16))
+for notice in ("close", "save"):
+    try:
+        command_line.run(functools.partial(main, notice))
+    except SystemExit as stop:
+        print("status", stop.code, flush=True)
 """
 
 
-@pytest.mark.parametrize("notice", ["close", "save"])
-def test_a_disk_that_takes_no_more(tmp_path, notice):
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """Where a process had no room for its second checkpoints, and what it wrote, line by line."""
+    folder = tmp_path_factory.mktemp("full")
+    ((code, out, err),) = run_processes([("-c", FULL, folder)])
+    assert code == 0, err
+    return folder, out.splitlines(), err.splitlines()
+
+
+@pytest.mark.parametrize(("number", "notice"), [(0, "close"), (1, "save")])
+def test_a_disk_that_takes_no_more(full, number, notice):
     """The error of the writing thread is one line at the next call; what was there is whole."""
-    ((code, out, err),) = run_processes([("-c", FULL, tmp_path, notice)])
-    assert (code, out) == (2, "the first save returned\n")
-    assert err == (
-        f"error: Cannot write a checkpoint to {tmp_path}/checkpoints (File too large); mend that, "
-        "and go on with --resume auto.\n"
+    folder, out, err = full
+    assert out == ["the first save returned, status 2"] * 2 and len(err) == 2
+    assert err[number] == (
+        f"error: Cannot write a checkpoint to {folder}/{notice}/checkpoints (File too large); mend "
+        "that, and go on with --resume auto."
     )
-    restored, reports = restore(tmp_path)
+    restored, reports = restore(folder / notice)
     assert restored is not None and restored[1] == {"first": 10} and not reports
 
 

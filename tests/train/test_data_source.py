@@ -120,15 +120,23 @@ def test_copy_for_a_worker(digits):
     assert split.source.__getitems__([1])[0]["image"] == PNGS[3]
 
 
-def test_no_tensorflow(digits):
-    code = (
-        "import sys\nfrom train.config import DataConfig"
-        "\nfrom train.data.sources.source import open_split"
-        f"\ndata = DataConfig(name='digits', data_dir={digits.data_dir!r})"
-        "\nopen_split(data, 'train').source.__getitems__([1])"
-        "\nassert 'tensorflow' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+NO_TENSORFLOW = """
+import sys
+from train.config import DataConfig
+from train.data.sources.source import open_split
+
+for folder in sys.argv[1:]:
+    open_split(DataConfig(name="digits", data_dir=folder), "train").source.__getitems__([1])
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_no_tensorflow(tmp_path):
+    """Both formats are read in one process without it."""
+    prepare(Digits, tmp_path / "array_record")
+    to_tfrecord(prepare(Digits, tmp_path / "tfrecord"), (4, 2))
+    folders = tmp_path / "array_record", tmp_path / "tfrecord"
+    subprocess.run([sys.executable, "-c", NO_TENSORFLOW, *map(str, folders)], check=True)
 
 
 @pytest.mark.parametrize("split", ["validation", "train[", "train[:7]", "train[8:9]"])

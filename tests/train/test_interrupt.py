@@ -2,10 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 
-from tests.train.processes import ROOT, free_port, run_processes
+import pytest
+
+from ssmjax import command_line
+from tests.train.processes import free_port, run_processes
 from train.engine.interrupt import Interrupt
 
 
@@ -28,25 +29,20 @@ def test_noted_while_entered_only():
         signal.signal(signal.SIGTERM, before)
 
 
-CTRL_C = """
-import os, signal
-from ssmjax import command_line
-from train.engine.interrupt import Interrupt
+def test_ctrl_c_stops_at_once(capsys):
+    def main():
+        with Interrupt():
+            os.kill(os.getpid(), signal.SIGINT)
+            print("went on")
 
-def main():
-    with Interrupt():
-        os.kill(os.getpid(), signal.SIGINT)
-        print("went on")
-
-# A shell that starts the tests in the background has them ignore SIGINT.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-command_line.run(main)
-"""
-
-
-def test_ctrl_c_stops_at_once():
-    done = subprocess.run([sys.executable, "-c", CTRL_C], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped.\n")
+    # A shell that starts the tests in the background has them ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            command_line.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (stop.value.code, *capsys.readouterr()) == (130, "", "stopped.\n")
 
 
 STEPS = """

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from tests.train.conftest import losses
 from tests.train.processes import distributed, free_port, run_processes
+from train.engine.interrupt import Interrupt
 
 
 def assert_same_end(workdir, other):
@@ -43,21 +44,41 @@ def test_killed_at_random_moments(command, process, arguments, pruned, tmp_path)
     assert_same_end(tmp_path, pruned)
 
 
-def test_sigterm_saves_and_ends_well(command, process, arguments, pruned, tmp_path):
+@pytest.mark.slow
+def test_sigterm_to_a_process_saves_and_ends_well(command, process, arguments, pruned, tmp_path):
     started = process(*arguments, "--workdir", tmp_path)
     log = tmp_path / "log.jsonl"
     while started.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.02)
     started.send_signal(signal.SIGTERM)
     _, err = started.communicate(timeout=120)
-    assert started.returncode == 0, err
+    assert_goes_on_to_the_same_end(command, arguments, pruned, tmp_path, started.returncode, err)
+
+
+def test_sigterm_saves_and_ends_well(command, arguments, pruned, tmp_path, monkeypatch):
+    """Between two checkpoints, and within an epoch."""
+    asked = Interrupt.requested
+
+    def requested(interrupt, step):
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return asked(interrupt, step)
+
+    monkeypatch.setattr(Interrupt, "requested", requested)
+    code, _, err = command(*arguments, "--workdir", tmp_path)
+    assert_goes_on_to_the_same_end(command, arguments, pruned, tmp_path, code, err)
+
+
+def assert_goes_on_to_the_same_end(command, arguments, pruned, workdir, code, err):
+    """After a run in `workdir` that SIGTERM stopped."""
+    assert code == 0, err
     assert "stopped by SIGTERM after step" in err and "Traceback" not in err
-    saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
-    assert 2 <= saved < 20 and not (tmp_path / "weights.safetensors").exists()
-    code, _, err = command(*arguments, "--workdir", tmp_path, "--resume", "auto")
+    saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert 2 <= saved < 20 and not (workdir / "weights.safetensors").exists()
+    code, _, err = command(*arguments, "--workdir", workdir, "--resume", "auto")
     assert code == 0, err
     assert f"going on from step {saved}" in err
-    assert_same_end(tmp_path, pruned)
+    assert_same_end(workdir, pruned)
 
 
 def test_a_finished_run_measures_nothing_again(command, arguments, pruned, tmp_path):
