@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from flax import nnx
 
-from ssmjax.layers.initial import keys
 from ssmjax.models import plain_mamba, vim, vit
 from ssmjax.models.backbone import Backbone
 from ssmjax.models.config import BackboneConfig, options, overridden, trunk_config
@@ -119,7 +118,7 @@ def create_model(
     config = overridden(published.config, {**stored, **overrides, "prune": prune})
 
     def fresh() -> nnx.Module:
-        return published.model(config, rngs=keys(seed))
+        return published.model(config, rngs=nnx.Rngs(seed))
 
     if weights is None:
         return fresh()

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from flax import nnx
+
 from ssmjax import registry
 from ssmjax.dense.backbones.ranges import DensePruneConfig
 from ssmjax.dense.config import (
@@ -16,7 +18,6 @@ from ssmjax.dense.config import (
 from ssmjax.dense.mask_rcnn import MaskRCNN
 from ssmjax.dense.retinanet import RetinaNet
 from ssmjax.dense.upernet import UperNet
-from ssmjax.layers.initial import keys
 
 DenseModel = MaskRCNN | RetinaNet | UperNet
 
@@ -43,4 +44,4 @@ def create_model(
 
 def build(config: DenseConfig, *, seed: int = 0) -> DenseModel:
     """The model of a config, with fresh parameters."""
-    return _MODELS[type(config)](config, rngs=keys(seed))  # pyright: ignore[reportArgumentType]
+    return _MODELS[type(config)](config, rngs=nnx.Rngs(seed))  # pyright: ignore[reportArgumentType]

@@ -11,17 +11,6 @@ NORMAL = nnx.initializers.truncated_normal(0.02)  # Linear layers and embeddings
 linear = partial(nnx.Linear, kernel_init=NORMAL)
 
 
-def keys(seed: int) -> nnx.Rngs:
-    """The keys of a model's parameters.
-
-    They are counted in numpy: of a count that is traced, Flax asks the sharding at each key, and
-    JAX then looks through all that was traced before.
-    """
-    rngs, none_yet = nnx.Rngs(seed), np.zeros((), np.uint32)
-    rngs.default.count.set_value(none_yet)  # pyright: ignore[reportArgumentType]
-    return rngs
-
-
 def residual_uniform(depth: int) -> nnx.Initializer:
     """Of a linear layer whose output a residual stream adds up, once in each of `depth` blocks.
 

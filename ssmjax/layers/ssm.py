@@ -55,7 +55,7 @@ class SelectiveSSM(nnx.Module):
     def project(self, u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[...,E] to raw steps [...,E] in float32 or wider, B [...,N] and C [...,N]."""
         low_rank, B, C = jnp.split(self.x_proj(u), [self.rank, self.rank + self.states], axis=-1)
-        return widened(low_rank) @ self.dt_kernel[...], B, C
+        return self._delta(low_rank), B, C
 
     def step(self, raw: jax.Array) -> jax.Array:
         """Raw steps [...,E] to steps, all positive."""
@@ -98,6 +98,10 @@ class SelectiveSSM(nnx.Module):
             softplus=True,
             reverse=reverse,
         )
+
+    def _delta(self, low_rank: jax.Array) -> jax.Array:
+        """[..., R] to raw steps [..., E], in float32 (or wider) whatever the compute dtype."""
+        return widened(low_rank) @ self.dt_kernel[...]
 
 
 def in_projection(sizes: MixerSizes, **options: Any) -> nnx.Linear:

@@ -221,8 +221,8 @@ def product(attention, length):
     ("family", "variant", "layer"),
     [
         ("vim", "raw", 2),
-        ("vim", "rollout", None),
-        ("vim", "attribution", None),
+        pytest.param("vim", "rollout", None, marks=pytest.mark.slow),
+        pytest.param("vim", "attribution", None, marks=pytest.mark.slow),
         pytest.param("plain", "attribution", None, marks=pytest.mark.slow),
     ],
 )

@@ -69,6 +69,7 @@ def test_what_is_timed(timed):
     ] * 2 and positions.shape == (2, 9)
 
 
+@pytest.mark.slow
 def test_training_step(timed):
     dense = ssmjax.create_model("vim")
     rows = speed.measure(dense, PRUNE, 2, rounds=7, train=True)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -76,6 +77,16 @@ def dense_config_file(data_dir, tmp_path_factory):
     path = tmp_path_factory.mktemp("configs") / "dense.py"
     path.write_text(CONFIG.format(data_dir=str(data_dir), prune=None))
     return path
+
+
+@pytest.fixture
+def optimised(monkeypatch):
+    """What runs for longer than it compiles is compiled as users get it, also in new processes."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

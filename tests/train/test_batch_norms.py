@@ -82,7 +82,7 @@ def check(got, want):
     chex.assert_trees_all_close(got, want, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("batch_norm", ["device", "batch"])
+@pytest.mark.parametrize("batch_norm", [pytest.param("device", marks=pytest.mark.slow), "batch"])
 def test_statistics_after_20_steps(batch_norm):
     """On one device there is no difference."""
     got, want, _ = followed(small(), OptimConfig(lr=1e-2, batch_norm=batch_norm))
@@ -98,6 +98,7 @@ def test_each_part_of_a_batch_moves_them_and_a_skipped_step_does_not():
     assert got["backbone.layers.0.dw.1.num_batches_tracked"] == 4
 
 
+@pytest.mark.slow
 def test_empty_cells_do_not_count():
     """Of a depthwise block after pruning."""
     prune = {"after_blocks": (1,), "keep_ratio": 0.5}

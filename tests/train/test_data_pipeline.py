@@ -248,6 +248,7 @@ def test_workers_make_the_same_batches_in_the_same_order_and_end():
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_errors_in_workers_are_the_same_sentences():
     with pytest.raises(DataError, match="Not one photo of batch 0 of small"):
         next(train(split_of(photos(4), range(4)), workers=1))

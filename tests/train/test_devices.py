@@ -206,6 +206,7 @@ def large(step):
     return TrainState(jnp.int32(step), params, {}, {}, ({"mu": params},), *counts)
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_from_one_and_back(tmp_path):
     """Saved here on one device, restored in parts on four of two processes, and here again."""
     save(tmp_path, 1, 2, make=large)

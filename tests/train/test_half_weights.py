@@ -21,8 +21,8 @@ from train.config import OptimConfig
     ("name", "kind"),
     [
         ("vim_tiny_patch16_224", np.float16),
-        ("vim_tiny_patch16_224", ml_dtypes.bfloat16),
-        ("plainmamba_l1", np.float16),
+        pytest.param("vim_tiny_patch16_224", ml_dtypes.bfloat16, marks=pytest.mark.slow),
+        pytest.param("plainmamba_l1", np.float16, marks=pytest.mark.slow),
         ("deit_tiny_patch16_224", ml_dtypes.bfloat16),
     ],
 )

@@ -104,6 +104,7 @@ def test_dry_run(photos, path, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", ["vim_tiny_prune", "vim_tiny_evit"])
 def test_two_steps(command, photos, tmp_path, name):
     code, _, err = command(

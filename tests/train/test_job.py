@@ -71,7 +71,10 @@ def test_new_classes_from_a_folder_with_an_unreadable_photo(run, dense, tmp_path
     assert '"unreadable_photos": ["dark/3.png"]' in (folder / "log.jsonl").read_text()
     with (folder / "log.csv").open() as file:
         assert [row["unreadable"] for row in csv.DictReader(file)][-2] == "1"
-    assert len(json.loads((folder / "results.json").read_text())) == 6
+    regimes = [row["regime"] for row in json.loads((folder / "results.json").read_text())]
+    tuned = ("raw, best epoch", "raw", "best epoch")
+    assert regimes[:5] == ["dense", *["zero-shot"] * 4]
+    assert regimes[5:] == [*(f"fine-tuned, {which}" for which in tuned), "fine-tuned"]
 
 
 def test_what_is_refused_in_a_folder(run, dense, photos):
@@ -88,6 +91,7 @@ def test_what_is_refused_in_a_folder(run, dense, photos):
     assert status == 2 and "grey" in said and said.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_end_the_run(run):
     given = ("--data.max-unreadable", 1, "--optim.lr", 1e30, "--optim.warmup-epochs", 0)
     status, said = run(*given, "--optim.max-skipped", 2, "--log-every", 100)

@@ -95,6 +95,7 @@ def test_a_finished_run_measures_nothing_again(command, arguments, pruned, tmp_p
         assert (workdir / name).read_text() == (pruned / name).read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_run_may_become_longer(command, arguments, pruned, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(pruned, workdir)

@@ -74,6 +74,7 @@ def test_official(downstream, name):
     _check(downstream(name), "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.names("maskrcnn_tiny_*"))
 def test_official_in_float64(downstream, name):
     _check(downstream(name), "float64")
@@ -146,6 +147,7 @@ def test_first_values():
         assert_close(kernel.std(), math.sqrt(2 / fan_out), 3 / math.sqrt(2 * kernel.size))
 
 
+@pytest.mark.slow
 def test_gamma_of_zero_leaves_the_trunk_alone():
     """Where nothing is injected, tokens do not depend on the spatial prior."""
     other = small_state(2)
@@ -172,6 +174,7 @@ def test_pruned():
         assert_close(a[::-1], b, 1e-6)
 
 
+@pytest.mark.slow
 def test_pruned_cells_go_on_in_both_branches():
     """They take what is injected and keep it over the blocks; the side branch reads them all."""
     images = jax.random.normal(jax.random.key(1), (2, 64, 96, 3))

@@ -160,6 +160,7 @@ def test_first_stage(name):
     _check_first_stage(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_heads(name):
     _check_heads(name)

@@ -89,6 +89,7 @@ def test_official_of_published_size(name):
     _check(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_training_step(name):
     case, model = loaded(name)

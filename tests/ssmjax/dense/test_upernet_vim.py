@@ -65,8 +65,9 @@ def run(model, images):
 
 
 CASES = [
-    (DENSE, "sum", (48, 67)),  # Another grid, 6 x 8; the last pixels are no patch.
-    (Prune((2,), 0.6), "mixer", (48, 48)),
+    # Another grid, 6 x 8; the last pixels are no patch.
+    pytest.param(DENSE, "sum", (48, 67), marks=pytest.mark.slow),
+    pytest.param(Prune((2,), 0.6), "mixer", (48, 48), marks=pytest.mark.slow),
     (Prune((1, 3), 0.7, "l1", "none", "aligned"), "sum", (48, 48)),
 ]
 

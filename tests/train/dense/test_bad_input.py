@@ -38,6 +38,7 @@ def refused(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_bad_options(refused, folder, tmp_path):
     plain = tmp_path / "plain.py"
     text = (folder / "upernet.py").read_text()

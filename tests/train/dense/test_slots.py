@@ -1,5 +1,7 @@
 """How many slots for objects a batch has changes no loss."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,8 @@ import numpy as np
 import pytest
 
 from ssmjax.dense.heads.box_head import regions
+from ssmjax.dense.heads.objects import Targets
+from ssmjax.dense.heads.rpn import Proposals
 from tests.train.small import constant
 from train.config import Config, ModelConfig, OptimConfig
 from train.data.dense.config import DetectionData
@@ -28,15 +32,14 @@ def test_regions_are_the_same(key):
     objects = np.concatenate([corners, corners + 30], axis=1)
     near = objects[rng.integers(0, 2, 60)] + rng.normal(0, 4, (60, 4))
     far = rng.uniform(0, 40, (60, 4)) + [0, 0, 60, 60]
-    proposals = jnp.asarray(np.concatenate([near, far]), jnp.float32)
-    chosen = jax.jit(regions, static_argnums=(5, 6))
-    found = [
-        chosen(
-            *(proposals, jnp.ones(120, bool), padded(objects, slots)),
-            *(padded(np.array([3, 1]), slots), padded(np.ones(2, bool), slots), 5, 32, key),
-        )
-        for slots in SLOTS
-    ]
+    boxes = jnp.asarray(np.concatenate([near, far]), jnp.float32)
+    proposals = Proposals(boxes, jnp.zeros(120), jnp.ones(120, bool))
+    chosen = jax.jit(partial(regions, num_classes=5, samples=32))
+    found = []
+    for slots in SLOTS:
+        rows = (padded(a, slots) for a in (objects, np.array([3, 1]), np.ones(2, bool)))
+        sides = jnp.full(2, 128, jnp.int32)
+        found.append(chosen(proposals, Targets(*rows, sides, sides), key))
     assert int(found[0].positive.sum()) == 8 and int(found[0].valid.sum()) == 32
     for other in found[1:]:
         chex.assert_trees_all_equal(other, found[0])

@@ -114,6 +114,7 @@ def test_predict(command, folder, run, tmp_path, name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", ["upernet", "maskrcnn"])
 def test_processes_evaluate_the_same(command, folder, run, name):
     config = ("train.evaluate", "--config", folder / f"{name}.py", "--checkpoint", run(name))
