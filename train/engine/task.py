@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -60,8 +60,8 @@ class Task(Protocol):
       picture_name: of the file that `picture` goes to.
     """
 
-    heading: ClassVar[str]
-    picture_name: ClassVar[str]
+    heading: str
+    picture_name: str
 
     @property
     def config(self) -> Any:

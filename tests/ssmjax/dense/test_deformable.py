@@ -63,7 +63,8 @@ def test_loops(grids):
 @jax.jit
 @jax.grad
 def towards(arrays):
-    return jnp.sum(jnp.sin(sample(*arrays, GRIDS)))
+    values, locations, weights = arrays
+    return jnp.sum(jnp.sin(sample(values, locations, weights, GRIDS)))
 
 
 @pytest.mark.parametrize("which", range(3))

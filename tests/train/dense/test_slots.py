@@ -37,9 +37,9 @@ def test_regions_are_the_same(key):
     chosen = jax.jit(partial(regions, num_classes=5, samples=32))
     found = []
     for slots in SLOTS:
-        rows = (padded(a, slots) for a in (objects, np.array([3, 1]), np.ones(2, bool)))
-        sides = jnp.full(2, 128, jnp.int32)
-        found.append(chosen(proposals, Targets(*rows, sides, sides), key))
+        rows = [padded(a, slots) for a in (objects, np.array([3, 1]), np.ones(2, bool))]
+        targets = Targets(*rows, *[jnp.full(2, 128, jnp.int32)] * 2)
+        found.append(chosen(proposals, targets, key))
     assert int(found[0].positive.sum()) == 8 and int(found[0].valid.sum()) == 32
     for other in found[1:]:
         chex.assert_trees_all_equal(other, found[0])
