@@ -172,6 +172,7 @@ def test_keep_all_is_dense_bit_for_bit(alignment, conv, paired_paths):
         chex.assert_trees_all_equal(stage, np.tile(np.arange(TOKENS), (3, 1)))
 
 
+@pytest.mark.slow
 def test_batch_image_alone_and_vmap_agree():
     model, x = build(weights(14), PAPER), images(14)
     logits, stages = run(model, x)

@@ -72,6 +72,7 @@ def test_tokens(run, weights, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["kept.png", "red.png"]
 
 
+@pytest.mark.slow
 def test_attention(run, model, weights, photo, tmp_path):
     arguments = [photo, "--weights", weights, "--kind", "attention", "--out", tmp_path / "o.png"]
     status, out, err = run(*arguments, *PRUNED)

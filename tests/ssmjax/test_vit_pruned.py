@@ -142,6 +142,7 @@ def test_gradient_of_images():
     assert_close((np.asarray(grad) * direction).sum(), want, 1e-6)
 
 
+@pytest.mark.slow
 def test_random_selection():
     state, x = weights(18), images(18)
     model = build(state, EVIT.config(importance="random"))

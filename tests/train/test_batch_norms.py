@@ -90,6 +90,7 @@ def test_statistics_after_20_steps(batch_norm):
     assert got["backbone.layers.0.dw.1.num_batches_tracked"] == 20
 
 
+@pytest.mark.slow
 def test_each_part_of_a_batch_moves_them_and_a_skipped_step_does_not():
     """Those of frozen parts move as well, and the average of parameters is not asked."""
     config = OptimConfig(lr=1e-2, accumulate=2, ema=0.9, frozen=("patch_embed",))

@@ -237,6 +237,7 @@ def test_eval_processes_get_equally_many_batches():
     assert_same(joined, whole)
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_batches_in_the_same_order_and_end():
     split = split_of(photos(14, 16, 16), unreadable=[3])
     expected = take(train(split, augment=AUGMENTED, first=2), 7)

@@ -159,6 +159,7 @@ def test_gamma_of_zero_leaves_the_trunk_alone():
     assert np.abs(first["c"][0] - second["c"][0]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_pruned():
     """Keeping all is dense; keeping less changes the maps, each image's on its own."""
     images = jax.random.normal(jax.random.key(1), (2, 64, 96, 3))

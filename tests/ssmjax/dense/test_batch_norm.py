@@ -108,6 +108,7 @@ def test_bfloat16_is_normalised_in_float32():
     chex.assert_trees_all_equal(low.var[...], wide.var[...])
 
 
+@pytest.mark.slow
 def test_statistics_from_outside_of_a_transformed_function():
     """One sentence that says what to do, of a norm alone and of a classifier; both ways work."""
     sizes = {"depth": 1, "embed_dim": 8, "patch_size": 4, "img_size": 8, "d_state": 2}

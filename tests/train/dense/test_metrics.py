@@ -154,6 +154,7 @@ print(json.dumps([list(results.items()), miou.summed(matrix).tolist()]))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_get_what_one_would(official, tmp_path):
     """Results of both, in order, and counts above 32 bits, exactly."""
     with socket.socket() as free:

@@ -182,13 +182,13 @@ def test_configs(path):
     assert f"configs/{path.name}" in path.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        pytest.param(
+        (
             "coco_retinanet_l1_prune",
             ("4200 > 3360 > 2688", "[16, 800, 1344, 3]", "weights/plain"),
-            marks=pytest.mark.slow,
         ),
         ("ade20k_upernet_l1_evit", ("4096 > 3277 > 2622", "logits [16, 512, 512, 150]")),
     ],

@@ -137,6 +137,7 @@ def test_classes_at_any_size(shape):
     assert np.mean(np.asarray(got) != np.asarray(want)) < 1e-3
 
 
+@pytest.mark.slow
 def test_classes_through_windows():
     """As those of the mean of what is said of each, at the image's own size."""
     model = registry.create_model(
