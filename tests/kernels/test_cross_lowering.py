@@ -11,14 +11,9 @@ from jax import sharding
 
 from kernels import selective_scan
 from kernels.bench.suites import BATCHES, KEPT, PLAIN_MAMBA, VIM
+from tests.marks import slow_unless
 
 DTYPES = ("float32", "bfloat16")
-
-
-def slow_unless(quick, size):
-    return pytest.param(size, marks=() if quick else pytest.mark.slow)
-
-
 # Every E at every batch and with every number of tokens, dtypes in turn; quickly each of them once.
 SIZES = [
     slow_unless(i == j, (batch, (197, *KEPT)[(i + j) % 4], channels, 16, DTYPES[(i + j // 2) % 2]))
@@ -28,7 +23,7 @@ SIZES = [
 SIZES += [
     slow_unless(False, (2, tokens, 768, 16, dtype)) for tokens in (4096, 16384) for dtype in DTYPES
 ]
-SIZES += [pytest.param(size) for size in ((3, 50, 100, 33, "float32"), (1, 2, 1, 1, "bfloat16"))]
+SIZES += [(3, 50, 100, 33, "float32"), (1, 2, 1, 1, "bfloat16")]
 
 
 def h200():

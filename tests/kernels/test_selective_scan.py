@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kernels import selective_scan
 from kernels.selective_scan import IMPLEMENTATIONS
+from tests.marks import slow_unless
 from tests.oracles import golden
 from tests.oracles.compare import assert_close
 from tests.oracles.scan_cases import cast, cotangents, expected, random_inputs, run
@@ -45,10 +46,6 @@ QUICK = {
 }
 
 pytestmark = pytest.mark.usefixtures("interpreted")
-
-
-def slow_unless(quick, *values):
-    return pytest.param(*values, marks=() if quick else pytest.mark.slow)
 
 
 def precision(dtype):
